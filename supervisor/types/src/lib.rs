@@ -1,0 +1,16 @@
+//! The words that every part of AION shares: identifiers, layers, exits, error codes.
+//!
+//! Pure data with checked constructors; no I/O. Neighbours: everything depends on this crate, it depends
+//! on nothing of AION.
+
+mod code;
+mod exit;
+mod id;
+mod layer;
+mod quantity;
+
+pub use code::ErrorCode;
+pub use exit::{Exit, ExitReason};
+pub use id::{AgentId, AgentName, IdError, TenantId};
+pub use layer::{Layer, LayerName, LayerReport, LayerState};
+pub use quantity::{ByteSize, CpuMillis, QuantityError};
