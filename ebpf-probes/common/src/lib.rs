@@ -1,1 +1,19 @@
-//! Work in progress.
+//! What the BPF programs and user space share: map layouts, record layouts, and the decoder of records.
+//!
+//! `no_std`, no dependency, no allocation. The programs (`ebpf-probes/programs`) write the `#[repr(C)]`
+//! structures of [`layout`]; [`decode`] turns a record of the ring buffer into an [`Event`] and never panics,
+//! whatever the bytes. A change of a layout raises [`layout::ABI`].
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod decode;
+mod event;
+pub mod layout;
+
+pub use decode::{DecodeError, decode};
+pub use event::{
+    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, PrivChange,
+    PrivSource, Syscall, Verdict,
+};

@@ -1,1 +1,25 @@
-//! Work in progress.
+//! The probes: loads the BPF object once, pins it, and adopts the pinned state after a restart.
+//!
+//! [`Probes::open_or_load`] gives two halves: [`Probes`] (control and counters, shareable between threads)
+//! and [`EventRing`] (the reader of records, owned by one drain thread). Nothing that an agent needs hangs on
+//! this process: maps, links and programs are pinned. Records are decoded by `aion-probe-types`.
+
+mod config;
+mod counters;
+mod error;
+mod options;
+mod probes;
+mod report;
+mod ring;
+
+pub use aion_probe_types::{
+    Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom,
+    PrivChange, PrivSource, Syscall, Verdict, decode,
+};
+pub use config::{AgentConfig, AuditMode, NetPolicy};
+pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
+pub use error::Error;
+pub use options::{Object, Options};
+pub use probes::{Opened, Probes};
+pub use report::{Adoption, ProgramReport, ProgramState, Report};
+pub use ring::{Drained, EventRing, Pressure};

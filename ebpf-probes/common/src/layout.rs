@@ -1,0 +1,429 @@
+//! The bytes that kernel and user space exchange: values of maps, and records of the ring buffer.
+//!
+//! Every structure is `#[repr(C)]`, has no padding (checked below) and little-endian host integers; the
+//! programs run on the machine that decodes.
+
+/// Version of these layouts. Pinned maps of another version are not adopted.
+pub const ABI: u32 = 1;
+/// Agents at the same time: the size of the per-slot maps.
+pub const MAX_AGENTS: u32 = 4096;
+/// System calls with a counter of their own; those above share the last entry.
+pub const SYSCALLS: u32 = 512;
+/// Buckets of a latency histogram: bucket `i` counts calls of `2^i..2^(i+1)` ns, the last all longer ones.
+pub const BUCKETS: usize = 32;
+/// Bytes of argv in an exec record, at most.
+pub const ARGV_MAX: usize = 512;
+/// Bytes of a path in a record, at most.
+pub const PATH_MAX: usize = 256;
+/// Bytes of a task's name.
+pub const COMM: usize = 16;
+/// Threads whose system call can be timed at once (an index by thread id, collisions are skipped).
+pub const STARTS: u32 = 65536;
+/// Processes that the back-pressure of strict agents can hold stopped at once.
+pub const MAX_THROTTLED: u32 = 16384;
+
+/// Bits of [`Agent::flags`].
+pub mod flag {
+    /// Count system calls.
+    pub const COUNT: u32 = 1;
+    /// Keep latency histograms.
+    pub const LATENCY: u32 = 1 << 1;
+    /// One record for each system call.
+    pub const TRACE: u32 = 1 << 2;
+    /// No record may be lost: wake the reader early, stop the agent before the buffer is full.
+    pub const STRICT: u32 = 1 << 3;
+    /// Refuse every connect, bind and send.
+    pub const NET_DENY: u32 = 1 << 4;
+    /// Refuse all but loopback (the agent has a network namespace of its own).
+    pub const NET_LOOPBACK: u32 = 1 << 5;
+    /// The set-up is over: LSM hooks deny from now on, whatever the task's state.
+    pub const ARMED: u32 = 1 << 6;
+    /// Record file opens for writing from system calls (there is no LSM hook that does).
+    pub const SYSCALL_FILES: u32 = 1 << 7;
+    /// Any of the modes that need a system-call probe.
+    pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
+}
+
+/// Value of `AGENTS`, by cgroup id.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agent {
+    /// Index into the per-slot maps.
+    pub slot: u32,
+    /// Bits of [`flag`].
+    pub flags: u32,
+}
+
+/// Value of `STATS`, by slot, one for each CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Records that reached the ring buffer.
+    pub events: u64,
+    /// Records that did not.
+    pub dropped: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Calls that a hook refused.
+    pub denied: u64,
+    /// Times a process was stopped because the buffer was nearly full.
+    pub throttled: u64,
+}
+
+/// Element of an agent's `COUNTS` array, by system call, one for each CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Calls that returned.
+    pub calls: u64,
+    /// Of these, calls that returned an error.
+    pub errors: u64,
+}
+
+/// Element of an agent's `HISTS` array, by system call, one for each CPU.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hist {
+    /// Counts by log2 of the duration in ns.
+    pub buckets: [u64; BUCKETS],
+}
+
+/// Element of `STARTS`: when a thread entered the system call that it is in.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Start {
+    /// The thread, 0 when none.
+    pub tid: u64,
+    /// Monotonic time.
+    pub ns: u64,
+}
+
+/// Value of `THROTTLED`, by thread group.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Throttled {
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// The process's start (boot time), so that a reused pid is told apart.
+    pub start_ns: u64,
+}
+
+/// The only element of `STATE`: what all programs share.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct State {
+    /// [`ABI`] of the programs that made the maps.
+    pub abi: u32,
+    /// Programs of this generation record; those of another only enforce (they are being replaced).
+    pub generation: u32,
+    /// SHA-256 of the object.
+    pub object: [u8; 32],
+    /// Size of the ring buffer.
+    pub ring_bytes: u64,
+    /// When the reader was last woken because of fill, monotonic ns.
+    pub woken_ns: u64,
+    /// Fill from which the reader is woken.
+    pub wake_at: u64,
+    /// Fill from which records of agents that are not strict are dropped: the rest is for strict ones.
+    pub admit_below: u64,
+    /// Fill from which strict agents are stopped.
+    pub stop_at: u64,
+}
+
+/// Kinds of records.
+pub mod kind {
+    /// [`super::ForkRecord`].
+    pub const FORK: u16 = 1;
+    /// [`super::ExecRecord`] and argv bytes.
+    pub const EXEC: u16 = 2;
+    /// [`super::ExitRecord`].
+    pub const EXIT: u16 = 3;
+    /// [`super::NetRecord`].
+    pub const NET: u16 = 4;
+    /// [`super::OomRecord`].
+    pub const OOM: u16 = 5;
+    /// [`super::PrivRecord`].
+    pub const PRIV: u16 = 6;
+    /// [`super::FileRecord`] and path bytes.
+    pub const FILE: u16 = 7;
+    /// [`super::SyscallRecord`]: one of all.
+    pub const SYSCALL: u16 = 8;
+    /// [`super::SyscallRecord`]: one that was denied.
+    pub const SYS_DENIED: u16 = 9;
+    /// [`super::LsmRecord`].
+    pub const LSM_DENIED: u16 = 10;
+}
+
+/// Bits of [`Head::flags`].
+pub mod head_flag {
+    /// argv or path is longer than what the record holds.
+    pub const TRUNCATED: u16 = 1;
+    /// The action was refused.
+    pub const DENIED: u16 = 1 << 1;
+    /// The process was chosen by the OOM killer.
+    pub const OOM_VICTIM: u16 = 1 << 2;
+    /// The new program may do more than its caller (set-user-id, file capabilities).
+    pub const SECURE_EXEC: u16 = 1 << 3;
+    /// argv could not be read.
+    pub const UNREADABLE: u16 = 1 << 4;
+}
+
+/// Begins every record.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// One of [`kind`].
+    pub kind: u16,
+    /// Bits of [`head_flag`].
+    pub flags: u16,
+    /// Process (thread group).
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The process's parent; 0 where a program does not look it up.
+    pub ppid: u32,
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time_ns: u64,
+}
+
+/// User ids and capabilities of a task, as the initial user namespace sees them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cred {
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Effective group id.
+    pub egid: u32,
+    /// Effective capabilities in the task's own user namespace.
+    pub cap_effective: u64,
+}
+
+/// A process was made. `head` is the parent's.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForkRecord {
+    /// The parent: `tgid`, `tid` and its own `ppid`.
+    pub head: Head,
+    /// The child.
+    pub child: u32,
+    /// The child's pid in its own pid namespace.
+    pub child_ns_pid: u32,
+    /// The child's start, boot time in ns.
+    pub child_start_ns: u64,
+    /// The child's name (still that of its parent).
+    pub comm: [u8; COMM],
+}
+
+/// A program was started; `argv_len` bytes follow (arguments, each ended by a NUL).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExecRecord {
+    /// Who.
+    pub head: Head,
+    /// Its credentials after the exec.
+    pub cred: Cred,
+    /// The process's start, boot time in ns.
+    pub start_ns: u64,
+    /// Its pid in its own pid namespace.
+    pub ns_pid: u32,
+    /// Bytes of the file name that follow.
+    pub filename_len: u16,
+    /// Bytes of argv that follow the file name.
+    pub argv_len: u16,
+    /// The new name.
+    pub comm: [u8; COMM],
+}
+
+/// A process ended.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExitRecord {
+    /// Who.
+    pub head: Head,
+    /// The wait status: exit code in bits 8..16, signal in bits 0..7, core dumped in bit 7.
+    pub status: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// The process's start, boot time in ns.
+    pub start_ns: u64,
+    /// Its name.
+    pub comm: [u8; COMM],
+}
+
+/// A connect, bind or send to an address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetRecord {
+    /// Who.
+    pub head: Head,
+    /// 1 connect, 2 bind, 3 sendmsg.
+    pub op: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// Port, host order.
+    pub port: u16,
+    /// `IPPROTO_*`.
+    pub protocol: u32,
+    /// The address in network order; v4 uses the first 4 bytes.
+    pub addr: [u8; 16],
+    /// Name of the task.
+    pub comm: [u8; COMM],
+}
+
+/// The OOM killer chose a process.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OomRecord {
+    /// Whose allocation failed.
+    pub head: Head,
+    /// The process that is killed.
+    pub victim: u32,
+    /// 0.
+    pub zero: u32,
+}
+
+/// A task's user ids or capabilities changed.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrivRecord {
+    /// Who.
+    pub head: Head,
+    /// 1 exec, 2 system call, 3 LSM task_fix_setuid, 4 LSM capset.
+    pub source: u32,
+    /// The system call, for source 2.
+    pub nr: u32,
+    /// Before; for source 1 and 2 equal to `new` where it is not known.
+    pub old: Cred,
+    /// After.
+    pub new: Cred,
+    /// Name of the task.
+    pub comm: [u8; COMM],
+}
+
+/// A file was opened for writing; `path_len` bytes follow.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileRecord {
+    /// Who.
+    pub head: Head,
+    /// Inode number, 0 when not known.
+    pub inode: u64,
+    /// Device number, 0 when not known.
+    pub dev: u32,
+    /// `open(2)` flags.
+    pub open_flags: u32,
+    /// Bytes of the path that follow.
+    pub path_len: u32,
+    /// 0: the path as the kernel resolved it; 1: as the caller wrote it.
+    pub raw: u32,
+}
+
+/// A system call returned.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SyscallRecord {
+    /// Who.
+    pub head: Head,
+    /// Its number.
+    pub nr: u32,
+    /// 0.
+    pub zero: u32,
+    /// What it returned.
+    pub ret: i64,
+    /// Its first four arguments.
+    pub args: [u64; 4],
+}
+
+/// A security hook refused.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LsmRecord {
+    /// Who.
+    pub head: Head,
+    /// One of [`hook`].
+    pub hook: u32,
+    /// The error that the caller got, positive.
+    pub errno: u32,
+    /// What the hook was asked: bpf command, ptrace mode, target pid, mount flags.
+    pub detail: u64,
+    /// Name of the task.
+    pub comm: [u8; COMM],
+}
+
+macro_rules! hooks {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
+        /// Hooks that refuse.
+        pub mod hook {
+            $($(#[$doc])* pub const $name: u32 = $value;)*
+        }
+        /// The name of a hook, as the kernel has it.
+        #[must_use]
+        pub const fn hook_name(hook: u32) -> Option<&'static str> {
+            match hook { $($value => Some($text),)* _ => None }
+        }
+    };
+}
+
+hooks! {
+    /// A BPF system call.
+    BPF = 1, "bpf";
+    /// A mount.
+    SB_MOUNT = 2, "sb_mount";
+    /// A mount moved, also how the new mount API attaches one.
+    MOVE_MOUNT = 3, "move_mount";
+    /// An unmount.
+    SB_UMOUNT = 4, "sb_umount";
+    /// pivot_root.
+    SB_PIVOTROOT = 5, "sb_pivotroot";
+    /// A remount.
+    SB_REMOUNT = 6, "sb_remount";
+    /// A request that the kernel load a module by name.
+    KERNEL_MODULE_REQUEST = 7, "kernel_module_request";
+    /// A file that the kernel reads as module, firmware or kexec image.
+    KERNEL_READ_FILE = 8, "kernel_read_file";
+    /// The same from memory.
+    KERNEL_LOAD_DATA = 9, "kernel_load_data";
+    /// A new user namespace.
+    USERNS_CREATE = 10, "userns_create";
+    /// Reading or controlling a process of another agent or the host.
+    PTRACE_ACCESS_CHECK = 11, "ptrace_access_check";
+    /// A performance counter.
+    PERF_EVENT_OPEN = 12, "perf_event_open";
+    /// Setting the clock.
+    SETTIME = 13, "settime";
+    /// Reading or clearing the kernel's log.
+    SYSLOG = 14, "syslog";
+    /// A device node.
+    INODE_MKNOD = 15, "inode_mknod";
+    /// An io_uring that runs under other credentials.
+    URING_OVERRIDE_CREDS = 16, "uring_override_creds";
+    /// An io_uring with a kernel thread.
+    URING_SQPOLL = 17, "uring_sqpoll";
+    /// A signal to a process outside.
+    TASK_KILL = 18, "task_kill";
+    /// An exec that could not be recorded (strict).
+    BPRM_CHECK_SECURITY = 19, "bprm_check_security";
+    /// An open for writing that could not be recorded (strict).
+    FILE_OPEN = 20, "file_open";
+}
+
+macro_rules! no_padding {
+    ($($type:ty = $size:expr),* $(,)?) => { $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)* };
+}
+no_padding! {
+    Agent = 8, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, State = 80,
+    Head = 32, Cred = 24, ForkRecord = 64, ExecRecord = 88, ExitRecord = 64, NetRecord = 72, OomRecord = 40,
+    PrivRecord = 104, FileRecord = 56, SyscallRecord = 80, LsmRecord = 64,
+}

@@ -1,0 +1,101 @@
+//! What can go wrong with the probes.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of the probes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object cannot be read.
+    #[error("cannot read the BPF object {}", path.display())]
+    Object {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder or file of the BPF file system, or the cgroup, cannot be used.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel or the loader refused the object or its maps.
+    #[error("cannot load the BPF object")]
+    Load {
+        /// Why.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// A program that every agent needs cannot be loaded or attached.
+    #[error("cannot attach the program {program}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// A pinned link cannot be opened or pinned.
+    #[error("cannot {action} the link of {program}")]
+    Link {
+        /// Whose link.
+        program: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map cannot be opened, read or written.
+    #[error("cannot {action} the map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: Box<aya::maps::MapError>,
+    },
+    /// The object lacks a map or program of this name.
+    #[error("the BPF object has no {what} {name}")]
+    Missing {
+        /// `map` or `program`.
+        what: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// All entries are taken.
+    #[error("the probes know {max} agents already")]
+    Full {
+        /// How many fit.
+        max: u32,
+    },
+    /// The agent is not in the maps.
+    #[error("no agent with cgroup id {cgroup_id}")]
+    UnknownAgent {
+        /// The id that was asked for.
+        cgroup_id: u64,
+    },
+    /// An agent with this cgroup id is there already, with another configuration.
+    #[error("an agent with cgroup id {cgroup_id} is there already")]
+    AgentExists {
+        /// The id.
+        cgroup_id: u64,
+    },
+    /// An option makes no sense.
+    #[error("option {option} cannot be {value}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What was given.
+        value: String,
+    },
+}
