@@ -58,6 +58,8 @@ codes! {
     CommandNotExecutable = "COMMAND_NOT_EXECUTABLE", exit 1;
     /// No seccomp, cgroup or agent profile of this name.
     ProfileNotFound = "PROFILE_NOT_FOUND", exit 2;
+    /// The file of a profile or a global policy is not valid; the message names the file and the place.
+    ProfileInvalid = "PROFILE_INVALID", exit 1;
     /// A secret that the manifest names is not in the store.
     SecretNotFound = "SECRET_NOT_FOUND", exit 1;
     /// The workspace or root folder cannot be used.
