@@ -1,1 +1,62 @@
-//! Work in progress.
+//! An agent's journal: one file that holds its output, its denied system calls and its exit.
+//!
+//! `aion-init` is the only writer; the launcher and aiond read, each at its own cursor. The format is in
+//! `docs/architecture.md`. Invariant: an offset, once written, never means another record; a reader that
+//! is behind the head learns how many bytes it lost.
+
+mod format;
+mod reader;
+mod space;
+mod writer;
+
+pub use format::{
+    DeniedCall, Exit, HEADER_LEN, Kind, MAGIC, MAX_PAYLOAD, RECORD_HEADER_LEN, Record, RecordHeader, Start,
+};
+pub use reader::{Item, Reader};
+pub use space::{PlainFile, Space};
+pub use writer::Writer;
+
+/// What can go wrong with a journal.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be read or written.
+    #[error("journal: cannot {doing}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file does not begin with the journal's header.
+    #[error("journal: not a journal file")]
+    NotAJournal,
+    /// Bytes that are no record, in the middle of the file.
+    #[error("journal: no record at offset {cursor}")]
+    Corrupt {
+        /// Where.
+        cursor: u64,
+    },
+    /// A payload over [`MAX_PAYLOAD`].
+    #[error("journal: a payload of {len} bytes, at most {MAX_PAYLOAD} fit")]
+    TooLong {
+        /// How long it was.
+        len: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { doing, source }
+    }
+
+    /// Whether the disk is full: the record can be appended again later.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        match self {
+            Self::Io { source, .. } => matches!(source.kind(), Kind::StorageFull | Kind::QuotaExceeded),
+            _ => false,
+        }
+    }
+}
