@@ -1,0 +1,140 @@
+//! The payload: the second disk, with what this clone holds and what was just built from it.
+//!
+//! Binaries are stripped of their line tables on the way: RocksDB's alone are larger than the image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Suite, rootfs};
+use crate::process::{capture, read, run, succeeds};
+use crate::project::Project;
+
+/// What goes in.
+pub(crate) struct Contents<'a> {
+    pub(crate) suites: &'a [Suite],
+    pub(crate) tests: &'a [PathBuf],
+    pub(crate) filter: Option<&'a str>,
+    pub(crate) daemons: bool,
+}
+
+/// The image of this run.
+pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -> Result<PathBuf> {
+    let tree = folder.join("payload.part");
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    let clone = tree.join("clone");
+    let target = tree.join("target");
+    fs::create_dir_all(&clone)?;
+    fs::create_dir_all(&target)?;
+    copy_clone(&project.root, &clone)?;
+    run(Command::new("cp").arg("-r").arg(project.root.join("tests/vm")).arg(tree.join("vm")))?;
+    if contents.daemons {
+        copy_stripped(&project.target, &project.stage(), &target)?;
+        copy_file(&project.target, &std::env::current_exe()?, &target)?;
+    }
+    for test in contents.tests {
+        copy_file(&project.target, test, &target)?;
+    }
+    fs::write(tree.join("vm.env"), variables(project, contents))?;
+    let used = read(Command::new("du").args(["-s", "-B1"]).arg(&tree))?;
+    let used: u64 = used.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let image = folder.join("payload.ext4");
+    rootfs::make_ext4(&tree, &image, (used + used / 4 + (512 << 20)).next_multiple_of(1 << 20))?;
+    fs::remove_dir_all(&tree)?;
+    Ok(image)
+}
+
+fn variables(project: &Project, contents: &Contents<'_>) -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let suites: Vec<&str> = contents.suites.iter().map(|suite| suite.name()).collect();
+    let tests: Vec<String> =
+        contents.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let xtask = std::env::current_exe().unwrap_or_default();
+    let mut text = String::new();
+    let mut set = |name: &str, value: &str| text.push_str(&format!("export {name}={}\n", quote(value)));
+    set("AION_CLONE", &project.root.to_string_lossy());
+    set("AION_TARGET", &project.target.to_string_lossy());
+    set("CARGO_TARGET_DIR", &project.target.to_string_lossy());
+    set("AION_SUITES", &suites.join(" "));
+    set("AION_TESTS", &tests.join("\n"));
+    set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
+    set("AION_XTASK", &landing(&project.target, &xtask).to_string_lossy());
+    set("AION_NO_DAEMONS", if contents.daemons { "0" } else { "1" });
+    set("AION_E2E_SCALE", &std::env::var("AION_E2E_SCALE").unwrap_or_else(|_| "small".to_owned()));
+    text
+}
+
+/// Copies the files that git knows of or would, so that neither builds nor state travel along.
+fn copy_clone(root: &Path, to: &Path) -> Result<()> {
+    let listed = read(
+        Command::new("git").arg("-C").arg(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]),
+    )?;
+    for name in listed.split('\0').filter(|name| !name.is_empty()) {
+        let source = root.join(name);
+        let Ok(kind) = fs::symlink_metadata(&source) else { continue };
+        if !kind.is_file() {
+            continue;
+        }
+        let destination = to.join(name);
+        if let Some(parent) = destination.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(&source, &destination).with_context(|| format!("cannot copy {}", source.display()))?;
+    }
+    Ok(())
+}
+
+/// Where a file of the host is in the guest: the same path when it lies below the target folder, else
+/// below the target folder's `elsewhere`.
+fn landing(target: &Path, file: &Path) -> PathBuf {
+    if file.starts_with(target) {
+        file.to_owned()
+    } else {
+        target.join("elsewhere").join(file.file_name().unwrap_or_default())
+    }
+}
+
+fn copy_stripped(target: &Path, folder: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            copy_stripped(target, &entry.path(), to)?;
+        } else {
+            copy_file(target, &entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_file(target: &Path, file: &Path, to: &Path) -> Result<()> {
+    let landed = landing(target, file);
+    let destination = to.join(landed.strip_prefix(target)?);
+    if let Some(parent) = destination.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    // A BPF object keeps its BTF and its relocations; only programs of this machine are stripped.
+    let native = capture(Command::new("readelf").arg("-h").arg(file))
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("X86-64"));
+    let stripped = native
+        && succeeds(Command::new("strip").args(["--strip-debug", "-o"]).arg(&destination).arg(file));
+    if !stripped {
+        fs::copy(file, &destination).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_land_where_they_were_or_elsewhere() {
+        let target = Path::new("/cache/target");
+        assert_eq!(landing(target, Path::new("/cache/target/debug/x")), Path::new("/cache/target/debug/x"));
+        assert_eq!(landing(target, Path::new("/clone/target/xtask")), Path::new("/cache/target/elsewhere/xtask"));
+    }
+}

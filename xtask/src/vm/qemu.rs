@@ -1,0 +1,92 @@
+//! One machine: QEMU with the CPU emulated, two disks, a serial console, no network.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::console::Console;
+use crate::process::{note, show};
+
+/// What a machine boots, and where its console goes.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    pub(crate) root: &'a Path,
+    pub(crate) payload: &'a Path,
+    pub(crate) log: &'a Path,
+}
+
+impl Machine<'_> {
+    fn command(&self) -> Command {
+        let disk = |path: &Path| format!("file={},if=virtio,format=raw,snapshot=on,cache=unsafe", path.display());
+        let mut command = Command::new("qemu-system-x86_64");
+        // KVM is not asked for even where it is there: the figure of a run must not hang on the host.
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"]);
+        command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
+        command.arg("-append").arg(
+            "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 random.trust_cpu=on mitigations=off \
+             lsm=landlock,lockdown,yama,integrity,apparmor,bpf",
+        );
+        command.arg("-drive").arg(disk(self.root)).arg("-drive").arg(disk(self.payload));
+        command
+    }
+
+    /// The command line, for a machine that is kept.
+    pub(crate) fn command_line(&self) -> String {
+        format!("{:?}", self.command())
+    }
+
+    /// Boots, copies the console to the log, and shows what matters of it while it runs.
+    pub(crate) fn boot(&self, limit: Duration) -> Result<Console> {
+        let mut command = self.command();
+        note(&format!("$ {}", show(&command)));
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .context("cannot run qemu-system-x86_64")?;
+        let output = child.stdout.take().context("QEMU has no console")?;
+        let mut log = File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if sender.send(text).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+        let begun = Instant::now();
+        let mut console = Console::default();
+        loop {
+            match lines.recv_timeout(limit.saturating_sub(begun.elapsed())) {
+                Ok(line) => {
+                    writeln!(log, "{:8.2} {line}", begun.elapsed().as_secs_f64())?;
+                    if console.read(&line, begun.elapsed()) {
+                        println!("  {line}");
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    console.ended_badly = Some(format!("it hung: switched off after {} s", limit.as_secs()));
+                    child.kill().context("cannot stop QEMU")?;
+                    break;
+                }
+            }
+        }
+        child.wait()?;
+        console.finish();
+        Ok(console)
+    }
+}
