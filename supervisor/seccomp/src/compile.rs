@@ -70,14 +70,15 @@ pub fn compile(profile: &Profile, arch: Arch) -> Result<Compiled, Error> {
 
 /// The rules that look at the number alone, through libseccomp.
 fn tree(profile: &Profile, arch: Arch) -> Result<Vec<u8>, Error> {
-    let failed = |step: &'static str| {
-        move |source| Error::Compile { profile: profile.name.clone(), step, source }
-    };
+    let failed =
+        |step: &'static str| move |source| Error::Compile { profile: profile.name.clone(), step, source };
     let mut filter =
         ScmpFilterContext::new(to_libseccomp(profile.default_action)).map_err(failed("make a filter"))?;
     filter.add_arch(arch.libseccomp()).map_err(failed("add the architecture"))?;
     // A foreign ABI gets what a kernel without it says; the default would be a silent kill.
-    filter.set_act_badarch(ScmpAction::Errno(libc::ENOSYS)).map_err(failed("set the action for other ABIs"))?;
+    filter
+        .set_act_badarch(ScmpAction::Errno(libc::ENOSYS))
+        .map_err(failed("set the action for other ABIs"))?;
     filter.set_ctl_optimize(2).map_err(failed("choose the binary tree"))?;
     for group in profile.groups.iter().filter(|g| !g.is_conditional()) {
         // libseccomp refuses a rule that says what the default says.

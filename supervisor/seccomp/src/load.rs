@@ -17,8 +17,20 @@ const MAX_RULES: usize = 32;
 /// Without these no program can be started, run and ended; and `notify` on them could lock the launch up, because they are used
 /// to hand the listener over.
 const NEEDED: &[&str] = &[
-    "execve", "execveat", "exit", "exit_group", "rt_sigreturn", "read", "write", "close", "mmap", "munmap", "mprotect",
-    "brk", "futex", "sendmsg",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "read",
+    "write",
+    "close",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "brk",
+    "futex",
+    "sendmsg",
 ];
 
 impl Profile {
@@ -52,7 +64,9 @@ impl Profile {
                 }
                 let below = decode(&base, &parent(&base)?)?;
                 if below.extends.is_some() {
-                    return Err(wrong(format!("it extends {base:?}, which itself extends; one step is the limit")));
+                    return Err(wrong(format!(
+                        "it extends {base:?}, which itself extends; one step is the limit"
+                    )));
                 }
                 check(name, file, Some(check(&base, below, None)?))?
             }

@@ -14,15 +14,31 @@ macro_rules! errnos {
 }
 // What system calls plausibly answer when they are refused.
 errnos!(
-    EPERM, ENOENT, ESRCH, EBADF, EAGAIN, EACCES, ENODEV, EINVAL, ENOTTY, ENOSYS, EPROTONOSUPPORT, EOPNOTSUPP,
-    EAFNOSUPPORT, ENOPROTOOPT
+    EPERM,
+    ENOENT,
+    ESRCH,
+    EBADF,
+    EAGAIN,
+    EACCES,
+    ENODEV,
+    EINVAL,
+    ENOTTY,
+    ENOSYS,
+    EPROTONOSUPPORT,
+    EOPNOTSUPP,
+    EAFNOSUPPORT,
+    ENOPROTOOPT
 );
 
 impl Errno {
     pub(crate) fn parse(name: &str) -> Result<i32, String> {
         ERRNOS.iter().find(|(n, _)| *n == name).map(|(_, e)| *e).ok_or_else(|| {
             let known: Vec<&str> = ERRNOS.iter().map(|(n, _)| *n).collect();
-            format!("{:?} is not an errno that a rule may give; use one of {}", shorten(name), known.join(", "))
+            format!(
+                "{:?} is not an errno that a rule may give; use one of {}",
+                shorten(name),
+                known.join(", ")
+            )
         })
     }
 }
@@ -71,7 +87,8 @@ constants!(
 /// The value of a constant, or of a hexadecimal text.
 pub(crate) fn constant(text: &str) -> Result<u64, String> {
     if let Some(hex) = text.strip_prefix("0x") {
-        return u64::from_str_radix(hex, 16).map_err(|_| format!("{:?} is not a 64-bit number", shorten(text)));
+        return u64::from_str_radix(hex, 16)
+            .map_err(|_| format!("{:?} is not a 64-bit number", shorten(text)));
     }
     CONSTANTS.iter().find(|(n, _)| *n == text).map(|(_, v)| *v).ok_or_else(|| {
         format!("{:?} is not a constant that rules know; write its number, as 27 or \"0x1b\"", shorten(text))

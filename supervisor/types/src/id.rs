@@ -20,7 +20,9 @@ pub enum IdError {
         max: usize,
     },
     /// A character that is not allowed, and where.
-    #[error("character {ch:?} at position {at} is not allowed: use a-z, 0-9 and '-', beginning and ending with a letter or digit")]
+    #[error(
+        "character {ch:?} at position {at} is not allowed: use a-z, 0-9 and '-', beginning and ending with a letter or digit"
+    )]
     BadChar {
         /// The character.
         ch: char,
