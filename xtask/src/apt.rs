@@ -13,13 +13,17 @@ use crate::process::{as_root, capture, head, note, read, show, succeeds, warn};
 /// What dpkg does not have installed, of these.
 pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
     if !Path::new("/usr/bin/dpkg-query").exists() {
-        bail!("this is not a Debian system: install what these packages hold by hand: {}", packages.join(" "));
+        bail!(
+            "this is not a Debian system: install what these packages hold by hand: {}",
+            packages.join(" ")
+        );
     }
     let output = capture(
         Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Abbrev}${Package}\\n"]).args(packages),
     )?;
     let listed = String::from_utf8_lossy(&output.stdout);
-    let installed: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("ii ")).map(str::trim).collect();
+    let installed: Vec<&str> =
+        listed.lines().filter_map(|line| line.strip_prefix("ii ")).map(str::trim).collect();
     Ok(packages.iter().copied().filter(|name| !installed.contains(name)).collect())
 }
 
@@ -118,9 +122,11 @@ fn archives() -> Result<Vec<(String, String)>> {
 }
 
 fn indexed() -> Result<Vec<(String, String)>> {
-    let listed = read(
-        Command::new("apt-get").args(["indextargets", "--format", "$(SITE) $(CODENAME) $(CREATED_BY)"]),
-    )?;
+    let listed = read(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(SITE) $(CODENAME) $(CREATED_BY)",
+    ]))?;
     let mut found = Vec::new();
     for line in listed.lines() {
         let mut words = line.split(' ');
@@ -147,7 +153,8 @@ pub(crate) fn acquire_options() -> Result<Vec<String>> {
 
 /// Fetches a package's file into `folder` without installing it, and gives its path.
 pub(crate) fn download(package: &str, folder: &Path) -> Result<std::path::PathBuf> {
-    let fetch = || patiently(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(folder));
+    let fetch =
+        || patiently(Command::new("apt-get").args(["download", "--quiet", package]).current_dir(folder));
     if fetch().is_err() {
         // Old package lists name files that the mirror has replaced.
         update_now()?;
@@ -193,11 +200,8 @@ fn patiently(command: &mut Command) -> Result<()> {
         if output.status.success() {
             return Ok(());
         }
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let locked = ["Could not get lock", "Unable to acquire the dpkg frontend lock", "Unable to lock"]
             .iter()
             .any(|text| said.contains(text));

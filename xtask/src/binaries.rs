@@ -62,21 +62,15 @@ struct Target {
     name: String,
 }
 
-/// Compiles the test programs of these suites and says where they are.
-pub(crate) fn test_programs(project: &Project, suites: &[Suite]) -> Result<Vec<PathBuf>> {
-    let packages: Vec<&str> = suites.iter().filter_map(|suite| package(*suite)).collect();
-    if packages.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Compiles the test programs of a suite and says where they are.
+pub(crate) fn test_programs(project: &Project, suite: Suite) -> Result<Vec<PathBuf>> {
+    let Some(package) = package(suite) else { return Ok(Vec::new()) };
     let mut command = project.cargo();
-    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
-    for package in packages {
-        command.args(["-p", package]);
-    }
+    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "-p", package]);
     note(&format!("$ {}", show(&command)));
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the kernel tests do not compile");
+        bail!("{package} does not compile");
     }
     let programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
         .lines()
@@ -86,14 +80,15 @@ pub(crate) fn test_programs(project: &Project, suites: &[Suite]) -> Result<Vec<P
         .filter_map(|message| message.executable)
         .collect();
     if programs.is_empty() {
-        bail!("the kernel tests hold no program");
+        bail!("{package} holds no test program");
     }
     Ok(programs)
 }
 
 /// Programs that the suites start inside agents.
 fn helper(message: &Message) -> bool {
-    message.target.as_ref().is_some_and(|target| target.name.starts_with("aion-")) && message.executable.is_some()
+    message.target.as_ref().is_some_and(|target| target.name.starts_with("aion-"))
+        && message.executable.is_some()
 }
 
 fn package(suite: Suite) -> Option<&'static str> {

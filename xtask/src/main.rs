@@ -6,10 +6,12 @@
 
 mod apt;
 mod binaries;
+mod layers;
 mod process;
 mod project;
 mod report;
 mod setup;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -35,6 +37,10 @@ enum Task {
         #[arg(long = "for", value_enum, value_delimiter = ',')]
         groups: Vec<Group>,
     },
+    /// Check formatting, rules, lints, units, the end-to-end and escape suites, and other kernels
+    Test(test::TestArgs),
+    /// Check the rules that no compiler checks: layers, unsafe, error pages
+    CheckLayers,
     /// Run the suites on other kernels, in QEMU
     Vm(vm::VmArgs),
 }
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Project::locate().and_then(|project| match &cli.command {
         Task::Setup { groups } => setup::setup(groups),
+        Task::Test(args) => test::test(&project, args),
+        Task::CheckLayers => layers::check(&project),
         Task::Vm(args) => vm::vm(&project, args),
     });
     match result {

@@ -14,7 +14,8 @@ pub(crate) fn show(command: &Command) -> String {
     let mut line = String::new();
     for word in std::iter::once(command.get_program()).chain(command.get_args()) {
         let word = word.to_string_lossy();
-        let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c));
+        let plain =
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c));
         if !line.is_empty() {
             line.push(' ');
         }

@@ -101,7 +101,8 @@ impl Project {
 /// set-up.
 fn path_with_ccache() -> OsString {
     let ccache = Path::new("/usr/lib/ccache");
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let path = std::env::var_os("PATH")
+        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     let rest = std::env::split_paths(&path).filter(|folder| folder != ccache);
     let all = std::iter::once(ccache.to_owned()).filter(|folder| folder.is_dir()).chain(rest);
     std::env::join_paths(all).unwrap_or(path)

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::process::{as_root, head, run, succeeds, warn};
 use crate::apt;
+use crate::process::{as_root, head, run, succeeds, warn};
 
 /// What is wanted beyond the build and the daemons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

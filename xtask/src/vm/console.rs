@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_suite_that_ran_nothing_or_did_not_end_is_no_success() {
-        let console = read(&["@@aion begin smoke", "@@aion end smoke 0", "@@aion begin e2e", "test a ... ok"]);
+        let console =
+            read(&["@@aion begin smoke", "@@aion end smoke 0", "@@aion begin e2e", "test a ... ok"]);
         assert_eq!(console.suite("smoke").word(), "RAN NOTHING");
         assert_eq!(console.suite("e2e").word(), "DID NOT END");
         assert_eq!(console.suite("escape").word(), "DID NOT END");

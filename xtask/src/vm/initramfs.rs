@@ -175,7 +175,10 @@ mod tests {
 
     #[test]
     fn reads_what_a_module_depends_on() {
-        assert_eq!(dependencies(b"x\0license=GPL\0depends=virtio,virtio-ring\0retpoline=Y\0"), ["virtio", "virtio_ring"]);
+        assert_eq!(
+            dependencies(b"x\0license=GPL\0depends=virtio,virtio-ring\0retpoline=Y\0"),
+            ["virtio", "virtio_ring"]
+        );
         assert!(dependencies(b"\0depends=\0").is_empty());
         assert!(dependencies(b"").is_empty());
     }

@@ -69,29 +69,42 @@ pub(crate) struct VmArgs {
     #[arg(long)]
     pub(crate) keep: bool,
     /// Seconds after which a machine is switched off as hanging
-    #[arg(long, default_value_t = 1200)]
+    #[arg(long, default_value_t = DEFAULT_TIMEOUT)]
     pub(crate) timeout: u64,
 }
+
+/// Ten times what the suites take.
+pub(crate) const DEFAULT_TIMEOUT: u64 = 1200;
 
 /// Builds what is tested, boots each kernel, and fails when anything in them did.
 pub(crate) fn vm(project: &Project, args: &VmArgs) -> Result<()> {
     setup(&[Group::Build, Group::Vm])?;
-    let suites =
-        if args.suite.is_empty() { vec![Suite::Smoke, Suite::E2e, Suite::Escape] } else { args.suite.clone() };
-    let daemons = suites.iter().any(|suite| *suite != Suite::Smoke);
-    if daemons {
+    if args.suite.iter().any(|suite| *suite != Suite::Smoke) || args.suite.is_empty() {
         binaries::build(project)?;
     }
-    let tests = if daemons { binaries::test_programs(project, &suites)? } else { Vec::new() };
+    run(project, args)
+}
+
+/// The same, with everything installed and built.
+pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
+    let suites = if args.suite.is_empty() {
+        vec![Suite::Smoke, Suite::E2e, Suite::Escape]
+    } else {
+        args.suite.clone()
+    };
+    let daemons = suites.iter().any(|suite| *suite != Suite::Smoke);
+    let mut tests = Vec::new();
+    for &suite in &suites {
+        tests.push((suite, binaries::test_programs(project, suite)?));
+    }
 
     let folder = project.cache_folder("vm")?;
     let root = rootfs::image(project, &folder)?;
-    let payload = payload::image(project, &folder, &payload::Contents {
-        suites: &suites,
-        tests: &tests,
-        filter: args.filter.as_deref(),
-        daemons,
-    })?;
+    let payload = payload::image(
+        project,
+        &folder,
+        &payload::Contents { suites: &suites, tests: &tests, filter: args.filter.as_deref(), daemons },
+    )?;
     let mut table = Table::new(&["kernel", "suite", "passed", "failed", "ignored", "seconds", "result"]);
     let mut failed = false;
     for kernel in kernel::chosen(args.kernel) {

@@ -14,8 +14,8 @@ use crate::project::Project;
 
 /// What goes in.
 pub(crate) struct Contents<'a> {
-    pub(crate) suites: &'a [Suite],
-    pub(crate) tests: &'a [PathBuf],
+    /// The suites in their order, each with its test programs.
+    pub(crate) tests: &'a [(Suite, Vec<PathBuf>)],
     pub(crate) filter: Option<&'a str>,
     pub(crate) daemons: bool,
 }
@@ -36,7 +36,7 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
         copy_stripped(&project.target, &project.stage(), &target)?;
         copy_file(&project.target, &std::env::current_exe()?, &target)?;
     }
-    for test in contents.tests {
+    for test in contents.tests.iter().flat_map(|(_, programs)| programs) {
         copy_file(&project.target, test, &target)?;
     }
     fs::write(tree.join("vm.env"), variables(project, contents))?;
@@ -51,8 +51,7 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
 fn variables(project: &Project, contents: &Contents<'_>) -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let suites: Vec<&str> = contents.suites.iter().map(|suite| suite.name()).collect();
-    let tests: Vec<String> =
-        contents.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let tests: Vec<String> = contents.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let xtask = std::env::current_exe().unwrap_or_default();
     let mut text = String::new();
     let mut set = |name: &str, value: &str| text.push_str(&format!("export {name}={}\n", quote(value)));
@@ -60,7 +59,10 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     set("AION_TARGET", &project.target.to_string_lossy());
     set("CARGO_TARGET_DIR", &project.target.to_string_lossy());
     set("AION_SUITES", &suites.join(" "));
-    set("AION_TESTS", &tests.join("\n"));
+    for (suite, programs) in contents.tests {
+        let programs: Vec<String> = programs.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        set(&format!("AION_TESTS_{}", suite.name()), &programs.join("\n"));
+    }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
     set("AION_XTASK", &landing(&project.target, &xtask).to_string_lossy());
     set("AION_NO_DAEMONS", if contents.daemons { "0" } else { "1" });
@@ -70,9 +72,13 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
 
 /// Copies the files that git knows of or would, so that neither builds nor state travel along.
 fn copy_clone(root: &Path, to: &Path) -> Result<()> {
-    let listed = read(
-        Command::new("git").arg("-C").arg(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]),
-    )?;
+    let listed = read(Command::new("git").arg("-C").arg(root).args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
     for name in listed.split('\0').filter(|name| !name.is_empty()) {
         let source = root.join(name);
         let Ok(kind) = fs::symlink_metadata(&source) else { continue };
@@ -119,8 +125,8 @@ fn copy_file(target: &Path, file: &Path, to: &Path) -> Result<()> {
     // A BPF object keeps its BTF and its relocations; only programs of this machine are stripped.
     let native = capture(Command::new("readelf").arg("-h").arg(file))
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("X86-64"));
-    let stripped = native
-        && succeeds(Command::new("strip").args(["--strip-debug", "-o"]).arg(&destination).arg(file));
+    let stripped =
+        native && succeeds(Command::new("strip").args(["--strip-debug", "-o"]).arg(&destination).arg(file));
     if !stripped {
         fs::copy(file, &destination).with_context(|| format!("cannot copy {}", file.display()))?;
     }
@@ -135,6 +141,9 @@ mod tests {
     fn files_land_where_they_were_or_elsewhere() {
         let target = Path::new("/cache/target");
         assert_eq!(landing(target, Path::new("/cache/target/debug/x")), Path::new("/cache/target/debug/x"));
-        assert_eq!(landing(target, Path::new("/clone/target/xtask")), Path::new("/cache/target/elsewhere/xtask"));
+        assert_eq!(
+            landing(target, Path::new("/clone/target/xtask")),
+            Path::new("/cache/target/elsewhere/xtask")
+        );
     }
 }

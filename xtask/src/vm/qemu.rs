@@ -23,7 +23,8 @@ pub(crate) struct Machine<'a> {
 
 impl Machine<'_> {
     fn command(&self) -> Command {
-        let disk = |path: &Path| format!("file={},if=virtio,format=raw,snapshot=on,cache=unsafe", path.display());
+        let disk =
+            |path: &Path| format!("file={},if=virtio,format=raw,snapshot=on,cache=unsafe", path.display());
         let mut command = Command::new("qemu-system-x86_64");
         // KVM is not asked for even where it is there: the figure of a run must not hang on the host.
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"]);
@@ -54,7 +55,8 @@ impl Machine<'_> {
             .spawn()
             .context("cannot run qemu-system-x86_64")?;
         let output = child.stdout.take().context("QEMU has no console")?;
-        let mut log = File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut log =
+            File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(output);

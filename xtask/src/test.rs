@@ -1,0 +1,198 @@
+//! `cargo xtask test`: everything that must hold, stage by stage, with a table at the end.
+//!
+//! A stage that fails does not stop those that can run without it: one run tells all. The test programs'
+//! own output passes through unchanged.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::process::{fail, head, in_path, is_root, run, warn};
+use crate::project::Project;
+use crate::report::Table;
+use crate::setup::{Group, setup};
+use crate::vm::{KernelChoice, VmArgs};
+use crate::{binaries, layers, vm};
+
+/// A stage, in the order in which they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// Formatting.
+    Fmt,
+    /// The repository's own rules.
+    Layers,
+    /// Lints, with warnings as errors.
+    Clippy,
+    /// The binaries and the probes.
+    Build,
+    /// Unit and property tests of every crate; those of the real kernel among them.
+    Unit,
+    /// The end-to-end suite against real daemons on this kernel.
+    E2e,
+    /// The escape suite.
+    Escape,
+    /// Both suites on other kernels, in QEMU.
+    Vm,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Leave the virtual machines out
+    #[arg(long)]
+    no_vm: bool,
+    /// Run these stages alone
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Stage>,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// The packages whose tests want daemons, and run in stages of their own.
+const KERNEL_SUITES: &[&str] = &["aion-e2e", "aion-escape"];
+
+/// Runs the stages that are asked for.
+pub(crate) fn test(project: &Project, args: &TestArgs) -> Result<()> {
+    let chosen: Vec<Stage> = Stage::value_variants()
+        .iter()
+        .copied()
+        .filter(|stage| if args.only.is_empty() { true } else { args.only.contains(stage) })
+        .filter(|stage| !(args.no_vm && *stage == Stage::Vm))
+        .collect();
+    let groups = if chosen.contains(&Stage::Vm) { vec![Group::Build, Group::Vm] } else { vec![Group::Build] };
+    setup(&groups)?;
+    if !is_root() {
+        warn("tests of the real kernel run through sudo");
+    }
+    let begun = Instant::now();
+    let mut table = Table::new(&["stage", "seconds", "result"]);
+    let mut failures = Vec::new();
+    let mut built = true;
+    for stage in chosen {
+        if !built && matches!(stage, Stage::Unit | Stage::E2e | Stage::Escape | Stage::Vm) {
+            table.row(&[stage.name(), String::new(), "not run: the build failed".to_owned()]);
+            continue;
+        }
+        head(&stage.name());
+        let stage_begun = Instant::now();
+        let result = run_stage(project, args, stage);
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        table.row(&[stage.name(), seconds(stage_begun.elapsed()), word.to_owned()]);
+        if let Err(error) = result {
+            fail(&format!("{}: {error:#}", stage.name()));
+            built &= stage != Stage::Build;
+            failures.push(stage.name());
+        }
+    }
+    table.row(&[
+        "all".to_owned(),
+        seconds(begun.elapsed()),
+        if failures.is_empty() { "ok" } else { "FAILED" }.to_owned(),
+    ]);
+    println!("\n{table}");
+    if !failures.is_empty() {
+        bail!("failed: {}", failures.join(", "));
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
+}
+
+fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
+    match stage {
+        Stage::Fmt => formatting(project),
+        Stage::Layers => layers::check(project),
+        Stage::Clippy => run(project.cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+        Stage::Build => binaries::build(project),
+        Stage::Unit => unit(project, args),
+        Stage::E2e => suite(project, args, "aion-e2e"),
+        Stage::Escape => suite(project, args, "aion-escape"),
+        Stage::Vm => vm::run(
+            project,
+            &VmArgs {
+                kernel: KernelChoice::All,
+                suite: Vec::new(),
+                filter: args.filter.clone(),
+                keep: false,
+                timeout: vm::DEFAULT_TIMEOUT,
+            },
+        ),
+    }
+}
+
+/// The workspace, and what is not part of it because it is built for another machine or by another tool.
+fn formatting(project: &Project) -> Result<()> {
+    run(project.cargo().args(["fmt", "--all", "--check"]))?;
+    for manifest in ["ebpf-probes/programs/Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        if project.root.join(manifest).is_file() {
+            run(project.cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
+        }
+    }
+    Ok(())
+}
+
+fn unit(project: &Project, args: &TestArgs) -> Result<()> {
+    let nextest = in_path("cargo-nextest");
+    let mut command = project.cargo();
+    command
+        .args(if nextest { &["nextest", "run"][..] } else { &["test"][..] })
+        .args(["--workspace", "--locked"]);
+    for package in KERNEL_SUITES {
+        command.args(["--exclude", package]);
+    }
+    if nextest {
+        command.args([
+            "--no-fail-fast",
+            "--show-progress",
+            "none",
+            "--status-level",
+            "fail",
+            "--final-status-level",
+            "fail",
+        ]);
+    } else {
+        command.arg("--no-fail-fast");
+    }
+    if let Some(filter) = &args.filter {
+        command.args(["--"]).arg(filter);
+    }
+    run(as_root_tests(&mut command))
+}
+
+/// A suite that starts daemons of its own. With cargo's own runner, because its tests share a machine.
+fn suite(project: &Project, args: &TestArgs, package: &str) -> Result<()> {
+    let mut command = project.cargo();
+    command.args(["test", "--locked", "--no-fail-fast", "-p", package]);
+    command.env("AION_BIN_DIR", project.bin());
+    if let Some(filter) = &args.filter {
+        command.args(["--", filter.as_str()]);
+    }
+    run(as_root_tests(&mut command))
+}
+
+/// Test programs that look at the real kernel must be root. Cargo stays the user's; only what it runs goes
+/// through sudo.
+fn as_root_tests(command: &mut Command) -> &mut Command {
+    if is_root() {
+        return command;
+    }
+    command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env")
+}
