@@ -1,0 +1,121 @@
+//! The figures: AION and what Debian packages, measured side by side in one run.
+//!
+//! Started by `cargo xtask bench`, which brings up the daemons and installs the peers. Each figure is a median
+//! of runs that alternate between the contenders, so that a noisy moment hits all of them. Peers that are not
+//! installed or do not work on this host are named with the reason, not left out silently.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to people")]
+
+mod aion;
+mod audit;
+mod launch;
+mod memory;
+mod peers;
+mod report;
+mod rate;
+mod stop;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::report::Report;
+
+/// Measures AION against its floor and its peers. Needs running daemons (AION_SOCKET) and root.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table", global = true)]
+    output: Output,
+    /// Fewer runs: a look, not a figure
+    #[arg(long, global = true)]
+    quick: bool,
+    /// The full number of runs where it takes minutes (10,000 agents)
+    #[arg(long, global = true)]
+    full: bool,
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Suite {
+    /// Starts, stops, rates, memory
+    Launch {
+        /// The daemons' state folder, for their pid files
+        #[arg(long, env = "AION_STATE")]
+        state: Option<PathBuf>,
+    },
+    /// What being watched costs
+    Audit {
+        /// The program that measures the probes' own cost and prints JSON
+        #[arg(long, env = "AION_PROBE_COST")]
+        probe_cost: Option<PathBuf>,
+    },
+}
+
+/// How many runs each figure gets.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Single starts.
+    starts: usize,
+    /// Agents that exit at once.
+    instant: usize,
+    /// Stops of a hundred processes.
+    stops: usize,
+    /// `git status` runs.
+    git: usize,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(report) => {
+            match cli.output {
+                Output::Table => print!("{report}"),
+                Output::Json => println!("{}", report.json()),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Report> {
+    let scale = match (cli.quick, cli.full) {
+        (true, _) => Scale { starts: 15, instant: 100, stops: 3, git: 3 },
+        (_, true) => Scale { starts: 200, instant: 10_000, stops: 21, git: 15 },
+        _ => Scale { starts: 60, instant: 1_000, stops: 9, git: 7 },
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("tokio")?;
+    runtime.block_on(async {
+        let mut report = Report::default();
+        match &cli.suite {
+            Suite::Launch { state } => {
+                let aion = aion::Aion::connect().await?;
+                memory::measure(state.as_deref(), "before", &mut report)?;
+                launch::measure(&aion, scale, &mut report).await?;
+                rate::measure(&aion, scale, &mut report).await?;
+                stop::measure(&aion, scale, &mut report).await?;
+                memory::measure(state.as_deref(), "after", &mut report)?;
+            }
+            Suite::Audit { probe_cost } => {
+                let aion = aion::Aion::connect().await?;
+                audit::measure(&aion, probe_cost.as_deref(), scale, &mut report).await?;
+            }
+        }
+        Ok(report)
+    })
+}
