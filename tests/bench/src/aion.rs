@@ -70,7 +70,8 @@ impl Aion {
 
     /// Removes it.
     pub(crate) async fn remove(&self, id: &str) -> Result<()> {
-        let request = api::RemoveRequest { agent: id.to_owned(), force: true, ..api::RemoveRequest::default() };
+        let request =
+            api::RemoveRequest { agent: id.to_owned(), force: true, ..api::RemoveRequest::default() };
         self.client.remove(request).await?;
         Ok(())
     }
@@ -90,7 +91,11 @@ impl Aion {
 
     /// The detail of an agent's newest audit record of a kind.
     pub(crate) async fn detail(&self, id: &str, kind: &str) -> Result<serde_json::Value> {
-        let filter = api::Filter { agents: vec![id.to_owned()], kinds: vec![kind.to_owned()], ..api::Filter::default() };
+        let filter = api::Filter {
+            agents: vec![id.to_owned()],
+            kinds: vec![kind.to_owned()],
+            ..api::Filter::default()
+        };
         let request = api::QueryRequest { filter: Some(filter), page_size: 1, newest: true, after_seq: 0 };
         let answer = self.client.query(request).await?;
         let record = answer.records.first().with_context(|| format!("no {kind} record of {id}"))?;

@@ -74,9 +74,16 @@ async fn git_status(aion: &Aion, scale: Scale, report: &mut Report) -> Result<()
         let ended = aion.wait(&agent.id).await?;
         let output = aion.stdout(&agent.id).await?;
         aion.remove(&agent.id).await?;
-        ensure!(ended.exit.is_some_and(|exit| exit.code == 0), "git status failed in the agent: {}", ended.message);
-        let samples: Vec<f64> =
-            String::from_utf8_lossy(&output).lines().filter_map(|line| line.parse().ok()).map(|ns: f64| ns / 1e3).collect();
+        ensure!(
+            ended.exit.is_some_and(|exit| exit.code == 0),
+            "git status failed in the agent: {}",
+            ended.message
+        );
+        let samples: Vec<f64> = String::from_utf8_lossy(&output)
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .map(|ns: f64| ns / 1e3)
+            .collect();
         medians.push(report.samples(format!("git status, 20,000 files, audit {mode}"), "us", &samples));
     }
     if let [events, _, _, full] = medians[..] {
@@ -93,7 +100,13 @@ fn peers(folder: &Path, scale: Scale, report: &mut Report) {
     let contenders = [
         ("bare", GIT.to_owned()),
         ("strace -f -c", format!("strace -f -c -o /dev/null {GIT}")),
-        ("bpftrace, counting", format!("bpftrace -e '{counter}' -c 'sh -c \"exec {}\"' >/dev/null", GIT.replace('"', "\\\"").replace('\'', ""))),
+        (
+            "bpftrace, counting",
+            format!(
+                "bpftrace -e '{counter}' -c 'sh -c \"exec {}\"' >/dev/null",
+                GIT.replace('"', "\\\"").replace('\'', "")
+            ),
+        ),
     ];
     let mut bare = f64::NAN;
     for (name, command) in contenders {
@@ -131,7 +144,8 @@ fn large_tree(folder: &Path) -> Result<()> {
             std::fs::write(sub.join(format!("f{file:03}.txt")), format!("{number} {file}\n"))?;
         }
     }
-    let script = "git init -q . && git add -A && git -c user.name=bench -c user.email=bench@localhost commit -qm tree";
+    let script =
+        "git init -q . && git add -A && git -c user.name=bench -c user.email=bench@localhost commit -qm tree";
     let status = Command::new("sh").args(["-c", script]).current_dir(folder).status().context("git")?;
     ensure!(status.success(), "git could not commit the tree");
     Ok(())

@@ -77,7 +77,8 @@ pub(crate) async fn measure(aion: &Aion, scale: Scale, report: &mut Report) -> R
 fn clone6(program: &std::path::Path) -> Result<f64> {
     let output = Command::new(program).arg("1").output().context("clone6")?;
     ensure!(output.status.success(), "clone6: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let ns: f64 = String::from_utf8_lossy(&output.stdout).trim().parse().context("clone6 printed no number")?;
+    let ns: f64 =
+        String::from_utf8_lossy(&output.stdout).trim().parse().context("clone6 printed no number")?;
     Ok(ns / 1e3)
 }
 

@@ -11,8 +11,8 @@ mod audit;
 mod launch;
 mod memory;
 mod peers;
-mod report;
 mod rate;
+mod report;
 mod stop;
 mod tools;
 
@@ -98,8 +98,11 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
         (_, true) => Scale { starts: 200, instant: 10_000, stops: 21, git: 15 },
         _ => Scale { starts: 60, instant: 1_000, stops: 9, git: 7 },
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("tokio")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("tokio")?;
     runtime.block_on(async {
         let mut report = Report::default();
         match &cli.suite {

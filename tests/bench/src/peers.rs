@@ -18,11 +18,8 @@ impl Peer {
     /// The peers that work on this host, and why the others do not.
     pub(crate) fn all(folder: &Path, program: &Path) -> (Vec<Self>, Vec<String>) {
         let (mut peers, mut skipped) = (Vec::new(), Vec::new());
-        let candidates = [
-            Ok(Self::Bubblewrap),
-            Self::oci("crun", folder, program),
-            Self::oci("runc", folder, program),
-        ];
+        let candidates =
+            [Ok(Self::Bubblewrap), Self::oci("crun", folder, program), Self::oci("runc", folder, program)];
         for candidate in candidates {
             let tried = candidate.and_then(|peer| {
                 let output = peer.run(program, "try")?;
@@ -105,7 +102,10 @@ impl Peer {
             }
             Self::Oci { runtime, bundle } => {
                 let mut command = Command::new(runtime);
-                command.args(["run", "--bundle"]).arg(bundle).arg(format!("aion-bench-{}-{id}", std::process::id()));
+                command
+                    .args(["run", "--bundle"])
+                    .arg(bundle)
+                    .arg(format!("aion-bench-{}-{id}", std::process::id()));
                 command
             }
         }

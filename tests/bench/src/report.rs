@@ -52,7 +52,15 @@ impl Report {
 
     /// Adds one value without a goal.
     pub(crate) fn value(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
-        self.figures.push(Figure { name: name.into(), value, unit, p95: None, runs: 1, goal: None, met: None });
+        self.figures.push(Figure {
+            name: name.into(),
+            value,
+            unit,
+            p95: None,
+            runs: 1,
+            goal: None,
+            met: None,
+        });
     }
 
     /// Adds a value that should not be over `limit`.
@@ -85,7 +93,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<58} {:>12} {:>12} {:>6}  {:<10} met", "figure", "median", "p95", "runs", "goal")?;
         for figure in &self.figures {
-            let number = |value: f64| format!("{value:.*} {}", if value < 100.0 { 2 } else { 0 }, figure.unit);
+            let number =
+                |value: f64| format!("{value:.*} {}", if value < 100.0 { 2 } else { 0 }, figure.unit);
             let p95 = figure.p95.map(number).unwrap_or_default();
             let met = match figure.met {
                 Some(true) => "yes",

@@ -21,7 +21,8 @@ pub(crate) async fn measure(aion: &Aion, scale: Scale, report: &mut Report) -> R
     };
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..scale.stops {
-        let agent = aion.register(&format!("stop-{round}"), &["/bin/sh", "-c", SCRIPT], "events", None).await?;
+        let agent =
+            aion.register(&format!("stop-{round}"), &["/bin/sh", "-c", SCRIPT], "events", None).await?;
         let started = aion.start(&agent.id).await?;
         await_ready(aion, &agent.id).await?;
         let group = root.join(started.cgroup.trim_start_matches('/'));
