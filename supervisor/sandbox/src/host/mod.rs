@@ -1,0 +1,12 @@
+//! The host side: what runs in the launcher, with its privileges.
+
+pub(crate) mod exec;
+mod idmap;
+pub(crate) mod image;
+pub(crate) mod init_process;
+pub(crate) mod launch;
+pub mod mounts;
+pub(crate) mod slot;
+pub(crate) mod spawner;
+mod template;
+mod template_etc;

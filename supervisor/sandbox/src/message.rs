@@ -1,0 +1,75 @@
+//! What the two halves say to each other on the control socket, besides the plan.
+//!
+//! The host sends `Prepare` when the id maps are written, then one `Launch` or `Exec`; init answers with one
+//! `Outcome` and closes. Frames are bounded and decoding trusts nothing: init is trusted, its decoder runs
+//! before any layer is up all the same.
+
+use aion_types::{LayerName, LayerReport};
+
+use crate::plan::{Plan, WindowSize};
+
+/// A message from the host to init.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Do what needs no plan: become root inside, build the root.
+    Prepare(Prepare),
+    /// Launch the agent.
+    Launch(Box<Plan>),
+    /// Run a command in a sandbox that is there already.
+    Exec(Box<ExecPlan>),
+}
+
+/// What can be set up before the plan is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepare {
+    /// The entries of the system's root that the template holds.
+    pub system: Vec<SystemEntry>,
+    /// Whether init makes a cgroup namespace when it has its plan.
+    pub cgroup_namespace: bool,
+}
+
+/// One entry of the root folder of the host system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemEntry {
+    /// Its name, such as `usr`.
+    pub name: String,
+    /// Target of the symbolic link; empty when it is a mount.
+    pub link: String,
+}
+
+/// A command to run in a sandbox that is there already. The layers are those of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecPlan {
+    /// The layers, command, environment and folder. Fields about mounts and the journal are not used.
+    pub plan: Plan,
+    /// The command's terminal is the one in `ExecFds`; its size is set.
+    pub tty: Option<WindowSize>,
+}
+
+/// Init's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The first process executes.
+    Running {
+        /// Its number inside.
+        pid: u32,
+        /// What was set up.
+        layers: Vec<LayerReport>,
+        /// Nanoseconds of the monotonic clock: plan received, mounts done, executed.
+        marks: [u64; 3],
+    },
+    /// A layer failed.
+    LayerFailed {
+        /// Which.
+        layer: LayerName,
+        /// The kernel's reason, or 0.
+        errno: i32,
+        /// What was tried.
+        message: String,
+    },
+    /// The program could not be executed.
+    ExecFailed {
+        /// The kernel's reason.
+        errno: i32,
+    },
+}
