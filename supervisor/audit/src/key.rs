@@ -97,7 +97,7 @@ impl Key {
 fn create(path: &Path) -> Result<File> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|e| Error::NoRandom { why: e.to_string() })?;
-    let text = Zeroizing::new(format!("{}\n", &*Zeroizing::new(hex::encode(&*seed))));
+    let text = Zeroizing::new(hex::encode(*seed) + "\n");
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
