@@ -103,7 +103,7 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
     let payload = payload::image(
         project,
         &folder,
-        &payload::Contents { suites: &suites, tests: &tests, filter: args.filter.as_deref(), daemons },
+        &payload::Contents { tests: &tests, filter: args.filter.as_deref(), daemons },
     )?;
     let mut table = Table::new(&["kernel", "suite", "passed", "failed", "ignored", "seconds", "result"]);
     let mut failed = false;

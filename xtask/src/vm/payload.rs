@@ -50,8 +50,7 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
 
 fn variables(project: &Project, contents: &Contents<'_>) -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
-    let suites: Vec<&str> = contents.suites.iter().map(|suite| suite.name()).collect();
-    let tests: Vec<String> = contents.tests.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let suites: Vec<&str> = contents.tests.iter().map(|(suite, _)| suite.name()).collect();
     let xtask = std::env::current_exe().unwrap_or_default();
     let mut text = String::new();
     let mut set = |name: &str, value: &str| text.push_str(&format!("export {name}={}\n", quote(value)));
