@@ -97,7 +97,12 @@ impl Key {
 fn create(path: &Path) -> Result<File> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|e| Error::NoRandom { why: e.to_string() })?;
-    let text = Zeroizing::new(hex::encode(*seed) + "\n");
+    // One allocation, so that no copy of the digits is left behind in freed memory.
+    let mut text = Zeroizing::new([b'
+'; 65]);
+    if let Some(digits) = text.get_mut(..64) {
+        hex::encode_to_slice(*seed, digits).map_err(|e| Error::NoRandom { why: e.to_string() })?;
+    }
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
@@ -107,7 +112,7 @@ fn create(path: &Path) -> Result<File> {
         .open(&temporary)
         .map_err(Error::io("create", &temporary))?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io("protect", &temporary))?;
-    file.write_all(text.as_bytes()).map_err(Error::io("write", &temporary))?;
+    file.write_all(&*text).map_err(Error::io("write", &temporary))?;
     file.sync_all().map_err(Error::io("sync", &temporary))?;
     fs::rename(&temporary, path).map_err(Error::io("rename to", path))?;
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
