@@ -98,8 +98,7 @@ fn create(path: &Path) -> Result<File> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|e| Error::NoRandom { why: e.to_string() })?;
     // One allocation, so that no copy of the digits is left behind in freed memory.
-    let mut text = Zeroizing::new([b'
-'; 65]);
+    let mut text = Zeroizing::new([b'\n'; 65]);
     if let Some(digits) = text.get_mut(..64) {
         hex::encode_to_slice(*seed, digits).map_err(|e| Error::NoRandom { why: e.to_string() })?;
     }
