@@ -163,6 +163,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         kind::FILE => {
             let (inode, dev, open_flags, len, raw) = (c.u64()?, c.u32()?, c.u32()?, c.u32()?, c.u32()?);
             let path = text(c, u64::from(len), layout::PATH_MAX, "path_len")?;
+            // The LSM program reserves room for the longest path.
+            let unused = c.rest.len().min(layout::PATH_MAX - path.len());
+            c.bytes(unused)?;
             Kind::OpenWrite(FileOpen {
                 path: path.split(|&b| b == 0).next().unwrap_or(&[]),
                 raw: raw != 0,

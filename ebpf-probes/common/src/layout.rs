@@ -38,8 +38,8 @@ pub mod flag {
     pub const NET_LOOPBACK: u32 = 1 << 5;
     /// The set-up is over: LSM hooks deny from now on, whatever the task's state.
     pub const ARMED: u32 = 1 << 6;
-    /// Record file opens for writing from system calls (there is no LSM hook that does).
-    pub const SYSCALL_FILES: u32 = 1 << 7;
+    /// There are no LSM hooks: opens for writing and changes of privileges are seen in system calls instead.
+    pub const NO_LSM: u32 = 1 << 7;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }
@@ -324,7 +324,7 @@ pub struct FileRecord {
     pub dev: u32,
     /// `open(2)` flags.
     pub open_flags: u32,
-    /// Bytes of the path that follow.
+    /// Bytes of the path that follow; unused bytes may come after them, up to [`PATH_MAX`] in all.
     pub path_len: u32,
     /// 0: the path as the kernel resolved it; 1: as the caller wrote it.
     pub raw: u32,
@@ -413,10 +413,76 @@ hooks! {
     URING_SQPOLL = 17, "uring_sqpoll";
     /// A signal to a process outside.
     TASK_KILL = 18, "task_kill";
-    /// An exec that could not be recorded (strict).
-    BPRM_CHECK_SECURITY = 19, "bprm_check_security";
-    /// An open for writing that could not be recorded (strict).
-    FILE_OPEN = 20, "file_open";
+}
+
+impl Agent {
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words([slot, flags]: [u32; 2]) -> Self {
+        Self { slot, flags }
+    }
+    /// To a map's words.
+    #[must_use]
+    pub const fn to_words(self) -> [u32; 2] {
+        [self.slot, self.flags]
+    }
+}
+
+impl Stats {
+    /// Words of the structure.
+    pub const WORDS: usize = 8;
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [events, dropped, rx_bytes, rx_packets, tx_bytes, tx_packets, denied, throttled] = words;
+        Self { events, dropped, rx_bytes, rx_packets, tx_bytes, tx_packets, denied, throttled }
+    }
+}
+
+impl State {
+    /// Words of the structure.
+    pub const WORDS: usize = 10;
+    /// From a map's words.
+    #[must_use]
+    pub fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [versions, o0, o1, o2, o3, ring_bytes, woken_ns, wake_at, admit_below, stop_at] = words;
+        let [a0, a1, a2, a3, g0, g1, g2, g3] = versions.to_ne_bytes();
+        let mut object = [0; 32];
+        for (to, from) in object.chunks_exact_mut(8).zip([o0, o1, o2, o3]) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        Self {
+            abi: u32::from_ne_bytes([a0, a1, a2, a3]),
+            generation: u32::from_ne_bytes([g0, g1, g2, g3]),
+            object,
+            ring_bytes,
+            woken_ns,
+            wake_at,
+            admit_below,
+            stop_at,
+        }
+    }
+    /// To a map's words.
+    #[must_use]
+    pub fn to_words(self) -> [u64; Self::WORDS] {
+        let [a0, a1, a2, a3] = self.abi.to_ne_bytes();
+        let [g0, g1, g2, g3] = self.generation.to_ne_bytes();
+        let mut words = [0; Self::WORDS];
+        words[0] = u64::from_ne_bytes([a0, a1, a2, a3, g0, g1, g2, g3]);
+        for (to, from) in words[1..5].iter_mut().zip(self.object.chunks_exact(8)) {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(from);
+            *to = u64::from_ne_bytes(bytes);
+        }
+        words[5..].copy_from_slice(&[
+            self.ring_bytes,
+            self.woken_ns,
+            self.wake_at,
+            self.admit_below,
+            self.stop_at,
+        ]);
+        words
+    }
 }
 
 macro_rules! no_padding {

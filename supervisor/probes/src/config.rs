@@ -70,4 +70,24 @@ impl AgentConfig {
         let strict = if self.strict { flag::STRICT } else { 0 };
         self.mode.flags() | self.net.flags() | strict
     }
+
+    pub(crate) const fn from_flags(flags: u32) -> Self {
+        let mode = if flags & flag::TRACE != 0 {
+            AuditMode::Full
+        } else if flags & flag::LATENCY != 0 {
+            AuditMode::Latency
+        } else if flags & flag::COUNT != 0 {
+            AuditMode::Count
+        } else {
+            AuditMode::Events
+        };
+        let net = if flags & flag::NET_DENY != 0 {
+            NetPolicy::DenyAll
+        } else if flags & flag::NET_LOOPBACK != 0 {
+            NetPolicy::LoopbackOnly
+        } else {
+            NetPolicy::AllowAll
+        };
+        Self { mode, strict: flags & flag::STRICT != 0, net }
+    }
 }

@@ -4,13 +4,22 @@
 //! and [`EventRing`] (the reader of records, owned by one drain thread). Nothing that an agent needs hangs on
 //! this process: maps, links and programs are pinned. Records are decoded by `aion-probe-types`.
 
+mod bpffs;
 mod config;
 mod counters;
 mod error;
+mod load;
+mod mapping;
+mod maps;
 mod options;
 mod probes;
+mod programs;
 mod report;
 mod ring;
+mod slots;
+mod syscall_probes;
+mod tables;
+mod throttle;
 
 pub use aion_probe_types::{
     Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom,

@@ -1,18 +1,44 @@
 //! Control: agents in, agents out, counters.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use aion_probe_types::layout::{Agent, flag};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use sha2::{Digest, Sha256};
+
+use crate::bpffs::{self, Pins};
 use crate::config::AgentConfig;
 use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 use crate::error::Error;
+use crate::load;
+use crate::maps::{self, Maps};
 use crate::options::Options;
-use crate::report::Report;
+use crate::programs::{ALL, Attach, FILE_OPEN};
+use crate::report::{Adoption, ProgramState, Report};
 use crate::ring::EventRing;
+use crate::slots::Slots;
+use crate::syscall_probes::SyscallProbes;
+use crate::tables::Tables;
+use crate::throttle::Throttle;
 
 /// The probes: a handle that threads can share behind an `Arc`; every call is one or a few system calls.
 #[derive(Debug)]
 pub struct Probes {
-    pin_dir: std::path::PathBuf,
+    pins: Pins,
+    lsm: bool,
+    /// No LSM hook records opens for writing.
+    no_lsm: u32,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    maps: Maps,
+    slots: Slots,
+    tables: Tables,
+    syscalls: SyscallProbes,
 }
 
 /// What [`Probes::open_or_load`] gives.
@@ -33,7 +59,16 @@ impl Probes {
     /// When a program that every agent needs (lifecycle, cgroup) cannot be attached, or a pin cannot be
     /// used. BPF LSM and OOM programs that the kernel refuses are reported, not an error.
     pub fn open_or_load(options: &Options) -> Result<Opened, Error> {
-        Err(Error::Option { option: "pin_dir", value: options.pin_dir.display().to_string() })
+        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < 4096 {
+            return Err(Error::Option { option: "ring_bytes", value: options.ring_bytes.to_string() });
+        }
+        // Kernels before 5.11 account maps against it; without CAP_SYS_RESOURCE it cannot be raised, and later
+        // kernels do not need it.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+        let pins = Pins::new(&options.pin_dir);
+        pins.make()?;
+        let (adoption, generation) = settle(options, &pins)?;
+        open(pins, adoption, generation)
     }
 
     /// Enters an agent. From here on its cgroup is recorded and its network policy holds. Adding the same
@@ -42,8 +77,19 @@ impl Probes {
     /// # Errors
     /// [`Error::Full`], [`Error::AgentExists`], or a map that cannot be written.
     pub fn add_agent(&self, cgroup_id: u64, config: AgentConfig) -> Result<(), Error> {
-        let _ = config;
-        Err(Error::UnknownAgent { cgroup_id })
+        let flags = config.flags() | self.no_lsm;
+        let inner = &mut *self.lock();
+        if let Some(agent) = inner.slots.get(cgroup_id) {
+            if agent.flags & !flag::ARMED == flags {
+                return Ok(());
+            }
+            return Err(Error::AgentExists { cgroup_id });
+        }
+        let slot = inner.slots.vacant().ok_or(Error::Full { max: aion_probe_types::layout::MAX_AGENTS })?;
+        inner.maps.clear_stats(slot)?;
+        inner.tables.prepare(&mut inner.maps, slot, 0, flags)?;
+        inner.syscalls.ensure(inner.slots.flags() | flags)?;
+        inner.write(cgroup_id, Agent { slot, flags })
     }
 
     /// The agent's set-up is over: from now on LSM hooks refuse what no agent may do, whatever the state of
@@ -52,7 +98,9 @@ impl Probes {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub fn arm(&self, cgroup_id: u64) -> Result<(), Error> {
-        Err(Error::UnknownAgent { cgroup_id })
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        inner.write(cgroup_id, Agent { flags: agent.flags | flag::ARMED, ..agent })
     }
 
     /// Changes mode and network policy of a running agent; counters go on.
@@ -60,8 +108,14 @@ impl Probes {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub fn update_agent(&self, cgroup_id: u64, config: AgentConfig) -> Result<(), Error> {
-        let _ = config;
-        Err(Error::UnknownAgent { cgroup_id })
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        let flags = config.flags() | self.no_lsm | agent.flags & flag::ARMED;
+        inner.tables.prepare(&mut inner.maps, agent.slot, agent.flags, flags)?;
+        inner.syscalls.ensure(inner.slots.flags() | flags)?;
+        inner.write(cgroup_id, Agent { flags, ..agent })?;
+        inner.tables.release(&mut inner.maps, agent.slot, agent.flags, flags)?;
+        inner.syscalls.settle(inner.slots.flags())
     }
 
     /// Takes an agent out and gives its last counters. Call it when its cgroup is empty, after a last drain.
@@ -69,16 +123,30 @@ impl Probes {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub fn remove_agent(&self, cgroup_id: u64) -> Result<FinalCounters, Error> {
-        Err(Error::UnknownAgent { cgroup_id })
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        inner
+            .maps
+            .agents
+            .remove(&cgroup_id)
+            .map_err(|source| maps::error("AGENTS", "delete from", source))?;
+        let last = FinalCounters {
+            counters: inner.maps.counters(agent.slot)?,
+            syscalls: inner.maps.syscalls(agent)?,
+        };
+        inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
+        inner.slots.remove(cgroup_id);
+        inner.syscalls.settle(inner.slots.flags())?;
+        Ok(last)
     }
 
     /// The agents in the maps: cgroup id and configuration. A launcher that restarts compares them with its
     /// table.
     ///
     /// # Errors
-    /// A map that cannot be read.
+    /// None today; the maps were read when the probes were opened.
     pub fn agents(&self) -> Result<Vec<(u64, AgentConfig)>, Error> {
-        Ok(Vec::new())
+        Ok(self.lock().slots.all().map(|(id, agent)| (id, AgentConfig::from_flags(agent.flags))).collect())
     }
 
     /// Events, drops, denials, traffic.
@@ -86,7 +154,8 @@ impl Probes {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub fn counters(&self, cgroup_id: u64) -> Result<AgentCounters, Error> {
-        Err(Error::UnknownAgent { cgroup_id })
+        let inner = self.lock();
+        inner.maps.counters(inner.find(cgroup_id)?.slot)
     }
 
     /// Records that were lost.
@@ -118,19 +187,20 @@ impl Probes {
     /// # Errors
     /// [`Error::UnknownAgent`].
     pub fn syscalls(&self, cgroup_id: u64) -> Result<Vec<SyscallCounter>, Error> {
-        Err(Error::UnknownAgent { cgroup_id })
+        let inner = self.lock();
+        inner.maps.syscalls(inner.find(cgroup_id)?)
     }
 
     /// Whether BPF LSM programs are attached.
     #[must_use]
-    pub fn lsm_available(&self) -> bool {
-        false
+    pub const fn lsm_available(&self) -> bool {
+        self.lsm
     }
 
     /// Whether a system-call probe is attached just now.
     #[must_use]
     pub fn syscall_probes_attached(&self) -> bool {
-        false
+        self.lock().syscalls.attached()
     }
 
     /// Detaches what an earlier, incompatible version left attached; see [`crate::Adoption::Replaced`].
@@ -138,7 +208,7 @@ impl Probes {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn retire_previous(&self) -> Result<(), Error> {
-        Ok(())
+        bpffs::remove_tree(&self.pins.previous())
     }
 
     /// Removes every pin below `pin_dir` and the folder itself, and so detaches every program once the last
@@ -147,13 +217,109 @@ impl Probes {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn unpin_all(pin_dir: &Path) -> Result<(), Error> {
-        let _ = pin_dir;
-        Ok(())
+        bpffs::remove_tree(&Pins::new(pin_dir).previous())?;
+        bpffs::remove_tree(pin_dir)
     }
 
     /// Where the pins are.
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
-        &self.pin_dir
+        self.pins.root()
     }
+
+    /// A poisoned lock means a panic between two map writes; the maps themselves are whole.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn find(&self, cgroup_id: u64) -> Result<Agent, Error> {
+        self.slots.get(cgroup_id).ok_or(Error::UnknownAgent { cgroup_id })
+    }
+
+    fn write(&mut self, cgroup_id: u64, agent: Agent) -> Result<(), Error> {
+        self.maps
+            .agents
+            .insert(cgroup_id, agent.to_words(), 0)
+            .map_err(|source| maps::error("AGENTS", "write", source))?;
+        self.slots.insert(cgroup_id, agent);
+        Ok(())
+    }
+}
+
+/// Brings what is pinned up to date: finds it whole and ours, replaces the programs, or loads anew.
+fn settle(options: &Options, pins: &Pins) -> Result<(Adoption, u32), Error> {
+    let object = load::read(&options.object)?;
+    let hash: [u8; 32] = Sha256::digest(&object).into();
+    let ours = Maps::open(&pins.maps()).and_then(|maps| maps.state());
+    let (adoption, generation, ring_bytes) = match ours {
+        Ok(state) if state.abi == aion_probe_types::layout::ABI => {
+            let complete = load::complete(pins, state.generation);
+            pins.prune(state.generation)?;
+            if state.object == hash && complete {
+                return Ok((Adoption::Adopted, state.generation));
+            }
+            let size = u32::try_from(state.ring_bytes).unwrap_or(options.ring_bytes);
+            (Adoption::Upgraded, state.generation.wrapping_add(1), size)
+        }
+        // A load that was cut short: no agent was ever entered.
+        Ok(state) if state.abi == 0 => {
+            reset(pins)?;
+            (Adoption::Fresh, 1, options.ring_bytes)
+        }
+        Ok(_) => {
+            pins.set_aside()?;
+            (Adoption::Replaced, 1, options.ring_bytes)
+        }
+        Err(_) if bpffs::entries(&pins.links())?.is_empty() => {
+            reset(pins)?;
+            (Adoption::Fresh, 1, options.ring_bytes)
+        }
+        // Something is attached and its maps cannot be read as ours.
+        Err(_) => {
+            pins.set_aside()?;
+            (Adoption::Replaced, 1, options.ring_bytes)
+        }
+    };
+    let reports = load::load(&Options { ring_bytes, ..options.clone() }, &object, pins, generation)?;
+    for report in &reports {
+        tracing::debug!(program = report.name, state = ?report.state, "probe");
+    }
+    load::commit(pins, load::state(hash, generation, ring_bytes))?;
+    pins.prune(generation)?;
+    Ok((adoption, generation))
+}
+
+fn reset(pins: &Pins) -> Result<(), Error> {
+    for dir in [pins.links(), pins.programs(), pins.maps()] {
+        bpffs::remove_tree(&dir)?;
+    }
+    pins.make()
+}
+
+/// Opens what is pinned.
+fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error> {
+    let dir = pins.maps();
+    let maps = Maps::open(&dir)?;
+    let size = usize::try_from(maps.state()?.ring_bytes).unwrap_or(0);
+    let throttle = Throttle::new(maps::open(&dir, "THROTTLED")?);
+    let ring = EventRing::new(maps::data(&dir, "EVENTS")?, size, throttle)?;
+    let agents: BTreeMap<u64, Agent> = maps
+        .agents
+        .iter()
+        .map(|entry| entry.map(|(id, words)| (id, Agent::from_words(words))))
+        .collect::<Result<_, _>>()
+        .map_err(|source| maps::error("AGENTS", "read", source))?;
+    let slots = Slots::new(agents);
+    let programs = load::pinned(&pins, generation);
+    let attached = |name: &str| programs.iter().any(|p| p.name == name && p.state == ProgramState::Attached);
+    let lsm = ALL.iter().any(|spec| matches!(spec.attach, Attach::Lsm(_)) && attached(spec.name));
+    let no_lsm = if attached(FILE_OPEN) { 0 } else { flag::NO_LSM };
+    let mut syscalls = SyscallProbes::new(pins.clone(), generation);
+    syscalls.ensure(slots.flags())?;
+    syscalls.settle(slots.flags())?;
+    let inner = Inner { maps, slots, tables: Tables::default(), syscalls };
+    let report = Report { adoption, programs };
+    Ok(Opened { probes: Probes { pins, lsm, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

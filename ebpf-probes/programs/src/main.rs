@@ -1,0 +1,26 @@
+//! The BPF programs of AION, one object.
+//!
+//! Every program asks first: is this an agent? A process that is not costs one failed look-up. Records are
+//! written by `emit`, which counts each one that is lost. `shim/kernel.c` reads the kernel's structures.
+#![no_std]
+#![no_main]
+
+mod agent;
+mod emit;
+mod lsm;
+mod maps;
+mod net;
+mod oom;
+mod process;
+mod shim;
+mod syscalls;
+
+/// Lends the kernel's GPL-only helpers to the programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

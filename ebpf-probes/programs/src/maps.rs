@@ -1,0 +1,55 @@
+//! The maps. All are pinned by the loader and outlive both daemons.
+
+use aion_probe_types::layout::{self, Agent, Count, Hist, Start, State, Stats, Throttled};
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+
+const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
+const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
+const START_COUNT: usize = layout::STARTS as usize;
+const THROTTLED_COUNT: usize = layout::MAX_THROTTLED as usize;
+/// Bytes of the scratch buffer: an exec record with the longest file name and argv.
+pub const SCRATCH: usize = 1024;
+
+/// Agents by cgroup id. Whoever is not in it costs one failed look-up.
+#[btf_map]
+pub static AGENTS: HashMap<u64, Agent, AGENT_COUNT> = HashMap::new();
+
+/// What all programs share, one element.
+#[btf_map]
+pub static STATE: Array<State, 1> = Array::new();
+
+/// Records. The loader sets the size.
+#[btf_map]
+pub static EVENTS: RingBuf<u64, { 8 << 20 }> = RingBuf::new();
+
+/// Per slot and CPU.
+#[btf_map]
+pub static STATS: PerCpuArray<Stats, AGENT_COUNT> = PerCpuArray::new();
+
+/// Per slot: counters by system call, made by the loader for agents that ask.
+#[btf_map]
+pub static COUNTS: ArrayOfMaps<PerCpuArray<Count, SYSCALL_COUNT>, AGENT_COUNT> = ArrayOfMaps::new();
+
+/// Per slot: histograms by system call, made by the loader for agents that ask.
+#[btf_map]
+pub static HISTS: ArrayOfMaps<PerCpuArray<Hist, SYSCALL_COUNT>, AGENT_COUNT> = ArrayOfMaps::new();
+
+/// When threads entered their system calls, by thread id modulo the size. A collision loses one sample.
+#[btf_map]
+pub static STARTS: Array<Start, START_COUNT> = Array::new();
+
+/// Processes of strict agents that are stopped until the reader has caught up.
+#[btf_map]
+pub static THROTTLED: HashMap<u32, Throttled, THROTTLED_COUNT> = HashMap::new();
+
+/// Where records of variable length are put together. Used only with preemption off.
+#[btf_map]
+pub static SCRATCH_BUF: PerCpuArray<[u8; SCRATCH], 1> = PerCpuArray::new();
+
+/// The generation of these programs, see [`State::generation`].
+#[unsafe(no_mangle)]
+pub static GENERATION: Global<u32> = Global::new(0);
