@@ -1,0 +1,72 @@
+//! The state folder: who may be in it, and that only one aiond is.
+//!
+//! Afterwards the working directory is the state folder and every path is relative to it, because aiond's user
+//! need not be able to search the folders above.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::privileges::Account;
+
+/// aiond's pid file, also the lock that keeps a second aiond out. Held for as long as the process runs.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    _lock: Flock<File>,
+}
+
+/// Makes the state folder and aiond's part of it, and moves there.
+pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
+    fs::create_dir_all(state).with_context(|| format!("cannot make the state folder {}", state.display()))?;
+    std::env::set_current_dir(state).with_context(|| format!("cannot enter {}", state.display()))?;
+    // (folder, mode, owned by aiond's user): the launcher owns what is not.
+    for (folder, mode) in [("run", 0o770), ("db", 0o700), ("secrets", 0o700)] {
+        own(Path::new(folder), mode, account).with_context(|| format!("folder {}/{folder}", state.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes a folder that belongs to aiond's user, or checks and mends one that is there.
+fn own(folder: &Path, mode: u32, account: &Account) -> Result<()> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(folder)?;
+    if !found.is_dir() {
+        bail!("it is not a folder");
+    }
+    if account.drops() {
+        // `run` is shared with the launcher: root owns it, the group writes.
+        let owner = if folder == Path::new("run") { 0 } else { account.uid() };
+        chown(folder, Some(owner), Some(account.gid()))?;
+        fs::set_permissions(folder, Permissions::from_mode(mode))?;
+    } else if found.uid() != account.uid() && folder != Path::new("run") {
+        bail!("it belongs to user {}, and aiond runs as user {}", found.uid(), account.uid());
+    }
+    Ok(())
+}
+
+/// Takes the lock and writes the pid, or says that another aiond holds it.
+pub(crate) fn lock() -> Result<PidFile> {
+    let path = Path::new("run/aiond.pid");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another aiond runs on this state folder"),
+        Err((_, error)) => return Err(error).context("cannot lock run/aiond.pid"),
+    };
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(PidFile { _lock: lock })
+}
