@@ -37,6 +37,8 @@ pub struct Batch {
     /// First and last of the event rows, to check that they continue the index.
     pub(crate) events: Option<(u64, u64)>,
     pub(crate) cursor: Option<u64>,
+    /// The agent whose name a claim may take over.
+    pub(crate) inherits: Option<AgentId>,
     /// The daemon's own bookkeeping may use the reserve that a user's request may not.
     pub(crate) bookkeeping: bool,
 }
@@ -87,6 +89,23 @@ impl Batch {
         self.put(keys::AGENTS, keys::launch(tenant, id), codec::raw(launch));
         self.put(keys::AGENTS, keys::manifest(tenant, id), codec::raw(manifest.as_bytes()));
         self.put_agent(record)
+    }
+
+    /// A new agent in the place of an old one of the same name, which is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the record cannot be encoded.
+    pub fn replace_agent(
+        &mut self,
+        old: &AgentRecord,
+        record: &AgentRecord,
+        launch: &[u8],
+        manifest: &str,
+    ) -> Result<(), Error> {
+        self.remove_agent(old);
+        self.create_agent(record, launch, manifest)?;
+        self.inherits = Some(old.id.clone());
+        Ok(())
     }
 
     /// A changed agent.

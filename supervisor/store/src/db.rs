@@ -86,6 +86,7 @@ impl Store {
         for claim in &batch.claims {
             if let Some(owner) = self.agent_by_name(&claim.tenant, &claim.name)?
                 && owner != claim.id
+                && batch.inherits.as_ref() != Some(&owner)
             {
                 return Err(Error::NameTaken { name: claim.name.to_string(), owner: owner.to_string() });
             }
