@@ -18,7 +18,18 @@ use crate::project::Project;
 const LEVELS: &[(u8, &[&str])] = &[
     (5, &["aiond", "aion-launcher", "aion-init", "aionctl"]),
     (4, &["aion-api"]),
-    (3, &["aion-sandbox", "aion-probes", "aion-cgroup", "aion-host-checks", "aion-launcher-client", "aion-store", "aion-client"]),
+    (
+        3,
+        &[
+            "aion-sandbox",
+            "aion-probes",
+            "aion-cgroup",
+            "aion-host-checks",
+            "aion-launcher-client",
+            "aion-store",
+            "aion-client",
+        ],
+    ),
     (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal"]),
     (1, &["aion-types", "aion-probe-types", "aion-launcher-proto", "aion-api-proto", "aion-sys"]),
 ];

@@ -5,13 +5,20 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to people")]
 
 mod apt;
+mod bench;
 mod binaries;
+mod daemons;
+mod demo;
+mod generate;
 mod layers;
+mod leftovers;
 mod process;
 mod project;
 mod report;
 mod setup;
+mod soak;
 mod test;
+mod up;
 mod vm;
 
 use std::process::ExitCode;
@@ -31,23 +38,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Start AION and show what sample agents were allowed and denied
+    Up(up::UpArgs),
+    /// Stop the agents and the daemons; leave nothing behind
+    Down(up::DownArgs),
     /// Install what is missing, by package name
     Setup {
         /// What for; the build alone unless named
         #[arg(long = "for", value_enum, value_delimiter = ',')]
         groups: Vec<Group>,
     },
+    /// Build the daemons and the probes, and say where they are
+    Build,
     /// Check formatting, rules, lints, units, the end-to-end and escape suites, and other kernels
     Test(test::TestArgs),
     /// Check the rules that no compiler checks: layers, unsafe, error pages
     CheckLayers,
     /// Run the suites on other kernels, in QEMU
     Vm(vm::VmArgs),
+    /// Measure, next to bubblewrap, crun, runc, strace and bpftrace
+    Bench(bench::BenchArgs),
+    /// Run the end-to-end suite at full scale
+    Soak(soak::SoakArgs),
+    /// Run the fuzz targets for a while
+    Fuzz(soak::FuzzArgs),
+    /// Bring the generated files up to date
+    Gen(generate::GenArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Project::locate().and_then(|project| match &cli.command {
+        Task::Up(args) => up::up(&project, args),
+        Task::Down(args) => up::down(&project, args),
+        Task::Build => binaries::build(&project).map(|()| println!("{}", project.bin().display())),
+        Task::Bench(args) => bench::bench(&project, args),
+        Task::Soak(args) => soak::soak(&project, args),
+        Task::Fuzz(args) => soak::fuzz(&project, args),
+        Task::Gen(args) => generate::generate(&project, args),
         Task::Setup { groups } => setup::setup(groups),
         Task::Test(args) => test::test(&project, args),
         Task::CheckLayers => layers::check(&project),

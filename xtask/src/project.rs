@@ -9,9 +9,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The binaries that make up AION, in the order of a request.
-pub(crate) const BINARIES: &[&str] = &["aionctl", "aiond", "aion-launcher", "aion-init"];
-
 /// The target that aion-init is built for: named, so that its static libc is not asked of build scripts and
 /// procedural macros.
 pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";

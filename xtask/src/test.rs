@@ -123,8 +123,8 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
         ])),
         Stage::Build => binaries::build(project),
         Stage::Unit => unit(project, args),
-        Stage::E2e => suite(project, args, "aion-e2e"),
-        Stage::Escape => suite(project, args, "aion-escape"),
+        Stage::E2e => suite(project, args.filter.as_deref(), "aion-e2e", "normal"),
+        Stage::Escape => suite(project, args.filter.as_deref(), "aion-escape", "normal"),
         Stage::Vm => vm::run(
             project,
             &VmArgs {
@@ -178,12 +178,15 @@ fn unit(project: &Project, args: &TestArgs) -> Result<()> {
 }
 
 /// A suite that starts daemons of its own. With cargo's own runner, because its tests share a machine.
-fn suite(project: &Project, args: &TestArgs, package: &str) -> Result<()> {
+pub(crate) fn suite(project: &Project, filter: Option<&str>, package: &str, scale: &str) -> Result<()> {
     let mut command = project.cargo();
     command.args(["test", "--locked", "--no-fail-fast", "-p", package]);
     command.env("AION_BIN_DIR", project.bin());
-    if let Some(filter) = &args.filter {
-        command.args(["--", filter.as_str()]);
+    if std::env::var_os("AION_E2E_SCALE").is_none() {
+        command.env("AION_E2E_SCALE", scale);
+    }
+    if let Some(filter) = filter {
+        command.args(["--", filter]);
     }
     run(as_root_tests(&mut command))
 }

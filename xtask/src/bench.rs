@@ -1,0 +1,98 @@
+//! `cargo xtask bench`: the figures, each next to what it is compared with.
+//!
+//! Brings up daemons of its own in a folder of its own, so that no agent of yours is in the way, and takes
+//! them down again.
+
+use std::process::Command;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::daemons::{DAEMONS, Daemons};
+use crate::process::{as_root, is_root, note, run};
+use crate::project::Project;
+use crate::setup::{Group, setup};
+use crate::{binaries, up};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Figures {
+    /// Starts, stops, rates and memory, next to bubblewrap, crun and runc
+    Launch,
+    /// What being watched costs, next to strace and bpftrace
+    Audit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Which figures
+    #[arg(value_enum)]
+    figures: Figures,
+    /// How to print them
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// Fewer runs: a look, not a figure
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// 10,000 agents where it is 1,000 otherwise
+    #[arg(long)]
+    full: bool,
+    #[arg(long, hide = true)]
+    prebuilt: bool,
+}
+
+/// Measures.
+pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
+    if !args.prebuilt {
+        setup(&[Group::Build, Group::Bench])?;
+        binaries::build(project)?;
+        run(project.cargo().args(["build", "-p", "aion-bench"]))?;
+        run(project.cargo().args(["build", "-p", "aion-probes", "--examples"]))?;
+    }
+    if !is_root() {
+        let mut again = as_root(std::env::current_exe()?);
+        again.arg("bench").args(std::env::args_os().skip(2)).arg("--prebuilt");
+        return run(again.envs(project.environment()).current_dir(&project.root));
+    }
+    let state = std::env::temp_dir().join(format!("aion-bench-{}", std::process::id()));
+    let daemons = Daemons::new(project, &state)?;
+    let result = measure(project, args, &daemons);
+    let cleaned = up::take_down(project, &daemons);
+    if state.is_dir() {
+        std::fs::remove_dir_all(&state)?;
+    }
+    result.and(cleaned)
+}
+
+fn measure(project: &Project, args: &BenchArgs, daemons: &Daemons<'_>) -> Result<()> {
+    for name in DAEMONS {
+        // The child is dropped, not waited for: take_down finds it by its pid file.
+        drop(daemons.start(name)?);
+    }
+    daemons.await_ready()?;
+    note(&format!("this machine: {}", machine()));
+    let mut command = Command::new(project.target.join("debug/aion-bench"));
+    command.args(args.quick.then_some("--quick")).args(args.full.then_some("--full"));
+    command.args(["--output", if args.output == Format::Json { "json" } else { "table" }]);
+    command.arg(match args.figures {
+        Figures::Launch => "launch",
+        Figures::Audit => "audit",
+    });
+    command.env("AION_SOCKET", daemons.socket()).env("AION_STATE", &daemons.state);
+    let cost = project.target.join("debug/examples/cost");
+    if cost.is_file() {
+        command.env("AION_PROBE_COST", cost);
+    }
+    run(&mut command)
+}
+
+fn machine() -> String {
+    let kernel = crate::process::read(Command::new("uname").args(["-sr"])).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{}, {cpus} processors", kernel.trim())
+}
