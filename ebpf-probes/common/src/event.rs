@@ -77,7 +77,7 @@ pub enum Verdict {
 }
 
 /// A name, as the kernel keeps it: at most 15 bytes, NUL-padded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Comm(pub(crate) [u8; layout::COMM]);
 
 impl Comm {
@@ -85,6 +85,12 @@ impl Comm {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.split(|&b| b == 0).next().unwrap_or(&[])
+    }
+}
+
+impl core::fmt::Debug for Comm {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
     }
 }
 
