@@ -105,14 +105,7 @@ fn become_image(args: &Args) -> Result<Never, Errno> {
         make_capabilities_ambient()?;
     }
     let empty = c"".as_ptr();
-    crate::raw::call!(
-        libc::SYS_execveat,
-        IMAGE_FD,
-        empty,
-        args.argv,
-        args.envp,
-        libc::AT_EMPTY_PATH
-    )?;
+    crate::raw::call!(libc::SYS_execveat, IMAGE_FD, empty, args.argv, args.envp, libc::AT_EMPTY_PATH)?;
     Err(Errno::NOEXEC)
 }
 
@@ -140,4 +133,27 @@ pub(crate) fn exit_now(code: i32) -> ! {
         // A filter may have refused the call; an abort cannot be refused.
         std::process::abort();
     }
+}
+
+/// The control socket of a parked child: descriptor 3, close-on-exec from now on. Can be taken once.
+///
+/// # Errors
+/// `BADF` when it is no socket or was taken before.
+pub fn take_control() -> Result<std::os::unix::net::UnixStream, Errno> {
+    use std::os::fd::FromRawFd;
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(Errno::BADF);
+    }
+    crate::raw::call!(libc::SYS_fcntl, CONTROL_FD, libc::F_SETFD, libc::FD_CLOEXEC)?;
+    // SAFETY: the descriptor is open, and nobody else takes it: it was given to us for this.
+    Ok(unsafe { std::os::unix::net::UnixStream::from_raw_fd(CONTROL_FD) })
+}
+
+/// Makes this process undumpable: its files in /proc belong to the host's root, and nobody may trace it.
+///
+/// # Errors
+/// As prctl says.
+pub fn hide_from_tracing() -> Result<(), Errno> {
+    crate::raw::call!(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 0, 0, 0, 0).map(drop)
 }

@@ -1,0 +1,140 @@
+//! The agent's Landlock domain: what is not named here cannot be opened, written, made or executed.
+//!
+//! The rules follow the root that init has just entered, so they are made after pivot_root.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use aion_sandbox::{Landlock, Plan, RootfsKind, SystemEntry};
+use aion_sys::landlock::{self, Handled, access};
+use aion_types::LayerName;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::failure::{Failure, Result, at};
+use crate::program;
+
+const READ: u64 = access::READ_FILE | access::READ_DIR;
+/// Everything but executing and making devices.
+const WRITE: u64 = READ
+    | access::WRITE_FILE
+    | access::REMOVE_DIR
+    | access::REMOVE_FILE
+    | access::MAKE_DIR
+    | access::MAKE_REG
+    | access::MAKE_SOCK
+    | access::MAKE_FIFO
+    | access::MAKE_SYM
+    | access::REFER
+    | access::TRUNCATE;
+/// What a rule on a file, not a folder, may hold.
+const OF_FILES: u64 =
+    access::EXECUTE | access::WRITE_FILE | access::READ_FILE | access::TRUNCATE | access::IOCTL_DEV;
+/// Opening a device for writing, and what terminals need.
+const DEVICES: u64 = READ | access::WRITE_FILE | access::TRUNCATE | access::IOCTL_DEV;
+
+/// A ruleset, ready to be entered, and what to say about it.
+#[derive(Debug)]
+pub(crate) struct Domain {
+    pub(crate) ruleset: Option<OwnedFd>,
+    pub(crate) abi: u32,
+    pub(crate) detail: String,
+}
+
+pub(crate) fn build(
+    wanted: &Landlock,
+    plan: &Plan,
+    program: &CString,
+    system: &[SystemEntry],
+) -> Result<Domain> {
+    let abi = landlock::abi();
+    if abi == 0 {
+        if !wanted.allow_degraded {
+            return Err(Failure::because(
+                LayerName::Landlock,
+                "this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and `landlock` in lsm=)",
+            ));
+        }
+        return Ok(Domain { ruleset: None, abi, detail: "this kernel has no Landlock".to_owned() });
+    }
+    let handled = Handled {
+        fs: landlock::all_access(abi),
+        net: if abi >= 4 && wanted.deny_tcp { landlock::NET_ALL } else { 0 },
+        scoped: if abi >= 6 { landlock::SCOPE_ALL } else { 0 },
+    };
+    let failed = |what: &'static str| at(LayerName::Landlock, what);
+    let ruleset = landlock::create(&handled, abi).map_err(failed("cannot make a ruleset"))?;
+    for (path, rights) in rules(wanted, plan, program, system) {
+        add(&ruleset, &path, rights & handled.fs).map_err(|e| Failure::Layer {
+            layer: LayerName::Landlock,
+            errno: e.raw_os_error(),
+            message: format!("cannot add the rule for {}", path.display()),
+        })?;
+    }
+    let mut detail = format!("ABI {abi}: files");
+    if wanted.restrict_exec {
+        detail.push_str(", execution of the entry only");
+    }
+    detail.push_str(match (handled.net != 0, wanted.deny_tcp) {
+        (true, _) => ", no TCP",
+        (false, true) => " (TCP rules need ABI 4)",
+        (false, false) => "",
+    });
+    detail.push_str(if handled.scoped != 0 {
+        ", signals and abstract sockets scoped"
+    } else {
+        " (scopes need ABI 6)"
+    });
+    Ok(Domain { ruleset: Some(ruleset), abi, detail })
+}
+
+fn rules(wanted: &Landlock, plan: &Plan, program: &CString, system: &[SystemEntry]) -> Vec<(PathBuf, u64)> {
+    let execute = if wanted.restrict_exec { 0 } else { access::EXECUTE };
+    let mut rules: Vec<(PathBuf, u64)> = Vec::with_capacity(24);
+    let mut rule = |path: &str, rights| rules.push((PathBuf::from(path), rights));
+    match plan.rootfs {
+        RootfsKind::HostSystem => {
+            rule("/", access::READ_DIR);
+            for entry in system.iter().filter(|e| e.link.is_empty() && e.name != "dev") {
+                let rights = if entry.name == "etc" { READ } else { READ | execute };
+                rule(&format!("/{}", entry.name), rights);
+            }
+        }
+        RootfsKind::Directory => rule("/", READ | execute),
+    }
+    rule("/proc", READ);
+    rule("/dev", DEVICES);
+    rule("/dev/shm", WRITE);
+    rule("/run", WRITE | execute);
+    rule("/tmp", WRITE | execute);
+    let workspace = if plan.workspace_read_only { READ } else { WRITE };
+    rule("/workspace", workspace | execute);
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    for bind in &plan.binds {
+        let rights = if bind.writable { WRITE } else { READ };
+        rules.push((path(&bind.path), rights | execute));
+    }
+    if wanted.restrict_exec {
+        let run = access::EXECUTE | access::READ_FILE;
+        rules.extend(program::chain(program, plan).into_iter().map(|p| (p, run)));
+        rules.extend(wanted.exec_allow.iter().map(|p| (path(p), run)));
+    }
+    rules
+}
+
+/// Adds a rule. What does not exist needs none: nothing is allowed there.
+fn add(ruleset: &OwnedFd, path: &Path, rights: u64) -> std::result::Result<(), Errno> {
+    let file = match openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => return Ok(()),
+        other => other?,
+    };
+    match landlock::allow(ruleset.as_fd(), rights, file.as_fd()) {
+        // Rights of folders on a file.
+        Err(Errno::INVAL) if rights & !OF_FILES != 0 => {
+            landlock::allow(ruleset.as_fd(), rights & OF_FILES, file.as_fd())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,77 @@
+//! Init's own seccomp filter: what it needs once the agent runs, and nothing else.
+
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+const LOAD_WORD: u16 = 0x20;
+const JUMP_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+const OFFSET_NR: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+
+/// Most used first: the filter is a plain list.
+const ALLOWED: &[libc::c_long] = &[
+    libc::SYS_read,
+    libc::SYS_pwrite64,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ioctl,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_fallocate,
+    libc::SYS_pread64,
+    libc::SYS_ftruncate,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_close,
+    libc::SYS_exit_group,
+    libc::SYS_exit,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_write,
+    libc::SYS_clock_gettime,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tgkill,
+    libc::SYS_getuid,
+    libc::SYS_getgid,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall,
+];
+
+pub(crate) fn program() -> Vec<u8> {
+    let mut out = Vec::with_capacity((ALLOWED.len() + 6) * 8);
+    let mut put = |code: u16, on_true: u8, on_false: u8, value: u32| {
+        out.extend_from_slice(&code.to_ne_bytes());
+        out.extend_from_slice(&[on_true, on_false]);
+        out.extend_from_slice(&value.to_ne_bytes());
+    };
+    put(LOAD_WORD, 0, 0, OFFSET_ARCH);
+    put(JUMP_EQUAL, 1, 0, ARCH);
+    put(RETURN, 0, 0, KILL_PROCESS);
+    put(LOAD_WORD, 0, 0, OFFSET_NR);
+    let mut left = u8::try_from(ALLOWED.len()).unwrap_or(u8::MAX);
+    for &nr in ALLOWED {
+        // Over the rest of the list and the refusal, to the last instruction.
+        put(JUMP_EQUAL, left, 0, u32::try_from(nr).unwrap_or(u32::MAX));
+        left -= 1;
+    }
+    put(RETURN, 0, 0, ERRNO | libc::EPERM.unsigned_abs());
+    put(RETURN, 0, 0, ALLOW);
+    out
+}

@@ -1,0 +1,94 @@
+//! PID 1 of a sandbox, and the helper that brings a further command into one.
+//!
+//! The launcher clones it into new namespaces and executes it from a sealed memory file. It parks until its
+//! plan comes over the control socket, performs it, starts the agent, gives up every privilege but signalling,
+//! and from then on only moves output into the journal, answers denied calls and reaps. It needs no daemon
+//! and ends with its agent.
+
+mod confine;
+mod denials;
+mod domain;
+mod elf;
+mod failure;
+mod filter;
+mod helper;
+mod identity;
+mod journal;
+mod launch;
+mod masks;
+mod mountpoint;
+mod output;
+mod program;
+mod report;
+mod root;
+mod supervise;
+mod terminal;
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use aion_sandbox::{MAX_MESSAGE, Message, Outcome};
+use aion_sys::frame::{self, Frame};
+
+use crate::failure::Failure;
+
+/// The exit code of an init that never had an agent.
+const NOT_LAUNCHED: u8 = 125;
+
+fn main() -> ExitCode {
+    aion_sys::signal::reset_actions();
+    let Ok(signals) = aion_sys::signal::take_all() else { return ExitCode::from(NOT_LAUNCHED) };
+    let Ok(control) = aion_sys::park::take_control() else { return ExitCode::from(NOT_LAUNCHED) };
+    match receive(&control) {
+        Some((Message::Prepare(prepare), _)) => {
+            let prepared = root::prepare(&prepare);
+            match receive(&control) {
+                Some((Message::Launch(plan), fds)) => {
+                    let launched =
+                        prepared.and_then(|root| launch::perform(*plan, fds, root, &prepare, &control));
+                    drop(prepare);
+                    match launched {
+                        Ok(agent) => {
+                            drop(control);
+                            ExitCode::from(supervise::until_the_end(agent, &signals))
+                        }
+                        Err(failure) => refuse(&control, &failure),
+                    }
+                }
+                _ => ExitCode::from(NOT_LAUNCHED),
+            }
+        }
+        Some((Message::Exec(plan), fds)) => match helper::perform(*plan, fds, &control) {
+            Ok(command) => helper::until_the_end(command, &signals, &control),
+            Err(failure) => refuse(&control, &failure),
+        },
+        _ => ExitCode::from(NOT_LAUNCHED),
+    }
+}
+
+/// The next message; `None` when the launcher has closed the socket or speaks another language.
+fn receive(control: &UnixStream) -> Option<(Message, Vec<std::os::fd::OwnedFd>)> {
+    let Frame { bytes, fds, .. } = frame::recv(control.as_fd(), MAX_MESSAGE, None, None).ok()?;
+    match Message::decode(&bytes) {
+        Ok(message) => Some((message, fds)),
+        Err(malformed) => {
+            let failure = Failure::because(aion_types::LayerName::Namespaces, &malformed.to_string());
+            refuse(control, &failure);
+            None
+        }
+    }
+}
+
+/// Tells the launcher why there is no agent. It may be gone; then nobody needs to know.
+fn refuse(control: &UnixStream, failure: &Failure) -> ExitCode {
+    let outcome = match failure {
+        Failure::Layer { layer, errno, message } => {
+            Outcome::LayerFailed { layer: *layer, errno: *errno, message: message.clone() }
+        }
+        Failure::Exec { errno } => Outcome::ExecFailed { errno: *errno },
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let _ = frame::send(control.as_fd(), &outcome.encode(), &[], None, Some(deadline));
+    ExitCode::from(NOT_LAUNCHED)
+}

@@ -1,0 +1,252 @@
+//! The agent's root: built before the plan is known as far as that goes, finished and entered with it.
+//!
+//! One tmpfs holds the root's own folders and, beside them, `/tmp`, `/run`, `/dev/shm` and the secrets; each
+//! is shown through a mount of its own, so that the root can be read-only and one size limits them all. The
+//! system comes from the template under `/system`, which is also where the tmpfs is mounted meanwhile.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aion_sandbox::{BindTarget, Plan, Prepare, RootfsKind, Secret, SystemEntry};
+use aion_sys::mount::{attr, restrict};
+use aion_types::LayerName::{Rootfs, Workspace};
+use rustix::fs::{CWD, Mode, OFlags, fchmod, fchown, mkdirat, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, UnmountFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_string, fsmount, fsopen, fspick, unmount,
+};
+use rustix::process::{Gid, Uid, chdir, fchdir, pivot_root};
+
+use crate::failure::{Failure, Result, at};
+use crate::identity;
+use crate::masks;
+use crate::mountpoint::{Make, attach, copy_tree, open, open_or_make};
+
+/// What the tmpfs is given before a plan says its size.
+const DEFAULT_BYTES: u64 = 64 << 20;
+const DEFAULT_INODES: u32 = 65_536;
+/// Folders of the tmpfs: name, mode.
+const OWN: &[(&str, u32)] =
+    &[("root", 0o755), ("tmp", 0o1777), ("run", 0o1777), ("shm", 0o1777), ("empty", 0o555)];
+/// Empty folders of the root on which something is mounted, or which are expected to be there.
+const PLACES: &[&str] = &["proc", "sys", "tmp", "run", "workspace"];
+/// Where each shared folder of the tmpfs is shown.
+const SHOWN: &[(&str, &str)] = &[("tmp", "tmp"), ("run", "run"), ("shm", "dev/shm")];
+
+/// A root under construction.
+#[derive(Debug)]
+pub(crate) struct Root {
+    /// The tmpfs, mounted at `/system`.
+    scratch: OwnedFd,
+    /// The root of the host system, below it.
+    root: OwnedFd,
+}
+
+/// Becomes root inside and builds everything that does not depend on the plan.
+pub(crate) fn prepare(prepare: &Prepare) -> Result<Root> {
+    identity::become_root()?;
+    rustix::process::umask(Mode::empty());
+    build(&prepare.system).map_err(|(what, e)| Failure::Layer {
+        layer: Rootfs,
+        errno: e.raw_os_error(),
+        message: format!("cannot {what}"),
+    })
+}
+
+type Step<T> = std::result::Result<T, (&'static str, Errno)>;
+
+fn doing(what: &'static str) -> impl FnOnce(Errno) -> (&'static str, Errno) {
+    move |e| (what, e)
+}
+
+fn build(system: &[SystemEntry]) -> Step<Root> {
+    // The template's mounts are copied before the tmpfs covers them.
+    let mut mounts = Vec::with_capacity(system.len());
+    for entry in system.iter().filter(|e| e.link.is_empty()) {
+        let path = format!("/system/{}", entry.name);
+        mounts.push((&entry.name, copy_tree(CWD, &path, true).map_err(doing("copy the template"))?));
+    }
+    let scratch = tmpfs().map_err(doing("mount a tmpfs"))?;
+    let covered = open(CWD, b"system").map_err(doing("find the template"))?;
+    attach(scratch.as_fd(), covered.as_fd()).map_err(doing("attach a tmpfs"))?;
+    for (name, mode) in OWN {
+        mkdirat(&scratch, *name, Mode::from_raw_mode(*mode)).map_err(doing("make a folder"))?;
+    }
+    let root = copy_tree(scratch.as_fd(), "root", false).map_err(doing("make the root"))?;
+    let place = open(scratch.as_fd(), b"root").map_err(doing("find the root"))?;
+    attach(root.as_fd(), place.as_fd()).map_err(doing("attach the root"))?;
+    for name in PLACES.iter().copied().chain(mounts.iter().map(|(n, _)| n.as_str())) {
+        mkdirat(&root, name, Mode::from_raw_mode(0o755)).map_err(doing("make a folder"))?;
+    }
+    for entry in system.iter().filter(|e| !e.link.is_empty()) {
+        symlinkat(&entry.link, &root, &entry.name).map_err(doing("make a link"))?;
+    }
+    for (name, mount) in &mounts {
+        put(mount.as_fd(), root.as_fd(), name).map_err(doing("attach a part of the system"))?;
+    }
+    let proc = filesystem("proc", &[]).map_err(doing("mount /proc (does the host hide parts of its own?)"))?;
+    put(proc.as_fd(), root.as_fd(), "proc").map_err(doing("attach /proc"))?;
+    let pts = filesystem("devpts", &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")])
+        .map_err(doing("mount /dev/pts"))?;
+    // Terminals are devices: this one mount cannot be nodev.
+    put(pts.as_fd(), root.as_fd(), "dev/pts").map_err(doing("attach /dev/pts"))?;
+    for (name, shown) in SHOWN {
+        let mount = copy_tree(scratch.as_fd(), name, false).map_err(doing("copy a folder"))?;
+        put(mount.as_fd(), root.as_fd(), shown).map_err(doing("attach a folder"))?;
+    }
+    Ok(Root { scratch, root })
+}
+
+fn put(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str) -> std::result::Result<(), Errno> {
+    attach(mount, open(root, path.as_bytes())?.as_fd())
+}
+
+fn tmpfs() -> std::result::Result<OwnedFd, Errno> {
+    let size = DEFAULT_BYTES.to_string();
+    let inodes = DEFAULT_INODES.to_string();
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("size", size.as_str()), ("nr_inodes", inodes.as_str()), ("mode", "0755")] {
+        fsconfig_set_string(context.as_fd(), key, value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+fn filesystem(kind: &str, options: &[(&str, &str)]) -> std::result::Result<OwnedFd, Errno> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let mut attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    if kind == "proc" {
+        attrs |= MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}
+
+impl Root {
+    /// Adds what the plan says and enters the root. Nothing of the tree before is reachable after it.
+    pub(crate) fn enter(
+        self,
+        plan: &Plan,
+        rootfs: Option<OwnedFd>,
+        workspace: &OwnedFd,
+        binds: &[OwnedFd],
+    ) -> Result<()> {
+        if (plan.scratch_bytes, plan.scratch_inodes) != (DEFAULT_BYTES, DEFAULT_INODES) {
+            resize(plan).map_err(at(Rootfs, "cannot size /tmp"))?;
+        }
+        let root = match rootfs {
+            None => &self.root,
+            Some(ref folder) => {
+                self.furnish(folder)?;
+                folder
+            }
+        };
+        if plan.mask_proc {
+            self.mask(root).map_err(at(Rootfs, "cannot mask /proc"))?;
+        }
+        let place = place(root, b"/workspace", Make::Nothing, Workspace)?;
+        attach(workspace.as_fd(), place.as_fd()).map_err(at(Workspace, "cannot attach the workspace"))?;
+        self.attach_binds(plan, root, binds)?;
+        if !plan.secrets.is_empty() {
+            self.show_secrets(plan, root).map_err(at(Rootfs, "cannot write the secrets"))?;
+        }
+        restrict(root.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV, false)
+            .map_err(at(Rootfs, "cannot make the root read-only"))?;
+        fchdir(root).map_err(at(Rootfs, "cannot enter the root"))?;
+        pivot_root(".", ".").map_err(at(Rootfs, "pivot_root"))?;
+        unmount(".", UnmountFlags::DETACH).map_err(at(Rootfs, "cannot drop the old root"))?;
+        chdir("/").map_err(at(Rootfs, "cannot enter the root"))
+    }
+
+    /// Puts our `/proc`, `/dev` and shared folders into a root folder that came from outside.
+    fn furnish(&self, folder: &OwnedFd) -> Result<()> {
+        let failed = |what: &'static str| at(Rootfs, what);
+        let aside = open_or_make(self.scratch.as_fd(), b"folder", Make::Folder)
+            .map_err(failed("cannot make a place for the root folder"))?;
+        attach(folder.as_fd(), aside.as_fd()).map_err(failed("cannot attach the root folder"))?;
+        for name in ["proc", "dev", "tmp", "run"] {
+            let place = place(folder, format!("/{name}").as_bytes(), Make::Nothing, Rootfs)?;
+            let mount = copy_tree(self.root.as_fd(), name, true)
+                .map_err(failed("cannot copy a mount into the root folder"))?;
+            attach(mount.as_fd(), place.as_fd())
+                .map_err(failed("cannot attach a mount in the root folder"))?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, root: &OwnedFd) -> std::result::Result<(), Errno> {
+        let proc = open(root.as_fd(), b"proc")?;
+        let null = open(root.as_fd(), b"dev/null")?;
+        let empty = copy_tree(self.scratch.as_fd(), "empty", false)?;
+        restrict(empty.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
+        let place = open(self.scratch.as_fd(), b"empty")?;
+        attach(empty.as_fd(), place.as_fd())?;
+        masks::apply(proc.as_fd(), null.as_fd(), empty.as_fd())
+    }
+
+    fn attach_binds(&self, plan: &Plan, root: &OwnedFd, binds: &[OwnedFd]) -> Result<()> {
+        let mut order: Vec<(&BindTarget, &OwnedFd)> = plan.binds.iter().zip(binds).collect();
+        // A folder before what is below it.
+        order.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        for (target, mount) in order {
+            let make = match (plan.rootfs, target.directory) {
+                (RootfsKind::Directory, _) => Make::Nothing,
+                (RootfsKind::HostSystem, true) => Make::Folder,
+                (RootfsKind::HostSystem, false) => Make::File,
+            };
+            let place = place(root, &target.path, make, Rootfs)?;
+            attach(mount.as_fd(), place.as_fd()).map_err(|e| Failure::Layer {
+                layer: Rootfs,
+                errno: e.raw_os_error(),
+                message: format!("cannot attach {}", String::from_utf8_lossy(&target.path)),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn show_secrets(&self, plan: &Plan, root: &OwnedFd) -> std::result::Result<(), Errno> {
+        let folder = open_or_make(self.scratch.as_fd(), b"secrets", Make::Folder)?;
+        let folder = openat(&folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let owner = (Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(plan.gid)));
+        for Secret { name, value } in &plan.secrets {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = openat(&folder, name, flags, Mode::from_raw_mode(0o400))?;
+            let mut rest = value.as_slice();
+            while !rest.is_empty() {
+                rest = &rest[rustix::io::write(&file, rest)?..];
+            }
+            fchown(&file, owner.0, owner.1)?;
+        }
+        fchown(&folder, owner.0, owner.1)?;
+        fchmod(&folder, Mode::from_raw_mode(0o500))?;
+        let mount = copy_tree(self.scratch.as_fd(), "secrets", false)?;
+        restrict(mount.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
+        let place = open_or_make(root.as_fd(), b"run/secrets", Make::Folder)?;
+        attach(mount.as_fd(), place.as_fd())
+    }
+}
+
+fn resize(plan: &Plan) -> std::result::Result<(), Errno> {
+    let context = fspick(CWD, "/system", FsPickFlags::FSPICK_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "size", plan.scratch_bytes.to_string())?;
+    fsconfig_set_string(context.as_fd(), "nr_inodes", plan.scratch_inodes.to_string())?;
+    fsconfig_reconfigure(context.as_fd())
+}
+
+/// The place for a mount, with an error that says what the root lacks.
+fn place(root: &OwnedFd, path: &[u8], make: Make, layer: aion_types::LayerName) -> Result<OwnedFd> {
+    let relative = path.strip_prefix(b"/").unwrap_or(path);
+    open_or_make(root.as_fd(), relative, make).map_err(|e| {
+        let path = String::from_utf8_lossy(path).into_owned();
+        let message = match e {
+            Errno::NOENT => format!("the root has no {path} to mount on: make an empty one"),
+            Errno::LOOP => format!("{path} goes through a symbolic link in the root"),
+            _ => format!("cannot mount on {path}"),
+        };
+        Failure::Layer { layer, errno: e.raw_os_error(), message }
+    })
+}
