@@ -10,3 +10,4 @@ pub(crate) mod slot;
 pub(crate) mod spawner;
 mod template;
 mod template_etc;
+mod volume;

@@ -75,8 +75,11 @@ impl Namespaces {
 /// What a slot is made of.
 #[derive(Debug)]
 pub struct SlotSpec {
-    /// The folder of its cgroup (v2); init is born in it. v1 controllers: write `Slot::init_pid` before the launch.
+    /// The folder of its cgroup (v2); init is born in it.
     pub cgroup: Option<OwnedFd>,
+    /// v1 controllers: `tasks` of the agent's group, and of the one that our threads belong to. The cloning thread
+    /// writes 0 to the first before and to the second after, which is far cheaper than moving init later.
+    pub v1_doors: Vec<(OwnedFd, OwnedFd)>,
     /// The first of the 65,536 user and group ids on the host that are its own.
     pub uid_base: u32,
     /// The network.
@@ -93,6 +96,7 @@ impl SlotSpec {
     pub fn new(uid_base: u32) -> Self {
         Self {
             cgroup: None,
+            v1_doors: Vec::new(),
             uid_base,
             network: NetworkMode::None,
             namespaces: Namespaces::all(),

@@ -41,6 +41,7 @@ pub struct Spawner {
 struct Request {
     flags: u64,
     cgroup: Option<OwnedFd>,
+    v1_doors: Vec<(OwnedFd, OwnedFd)>,
     control: UnixStream,
     host: Fingerprint,
     reply: SyncSender<Result<Reply, Error>>,
@@ -95,7 +96,7 @@ impl Spawner {
     /// # Errors
     /// Layer `namespaces` (or `cgroup`, when there is one), or `rootfs` when the template had to be made
     /// again and could not.
-    pub fn spawn(&self, spec: SlotSpec) -> Result<Slot, Error> {
+    pub fn spawn(&self, mut spec: SlotSpec) -> Result<Slot, Error> {
         let spec_error =
             |reason: &str| Error::InvalidPlan { field: "uid_base", reason: reason.to_owned() };
         if spec.uid_base < 65_536 || spec.uid_base.checked_add(65_536).is_none() {
@@ -109,7 +110,7 @@ impl Spawner {
             wanted &= !flags::NEWNET;
         }
         let cgroup = clone_fd(spec.cgroup.as_ref())?;
-        let (child, control, entries) = self.request(wanted, cgroup)?;
+        let (child, control, entries) = self.request(wanted, cgroup, std::mem::take(&mut spec.v1_doors))?;
         let init = InitProcess::new(child.pid, child.pidfd);
         let cgroup_namespace = spec.namespaces.has(flags::NEWCGROUP);
         Slot::new(init, control, spec, Prepare { system: entries, cgroup_namespace })
@@ -120,7 +121,7 @@ impl Spawner {
     /// # Errors
     /// Layer `cgroup`, or the clone failed.
     pub fn spawn_exec(&self, cgroup: Option<OwnedFd>, timeout: Duration) -> Result<ExecSlot, Error> {
-        let (child, control, _) = self.request(0, cgroup)?;
+        let (child, control, _) = self.request(0, cgroup, Vec::new())?;
         Ok(ExecSlot::new(InitProcess::new(child.pid, child.pidfd), control, timeout))
     }
 
@@ -128,6 +129,7 @@ impl Spawner {
         &self,
         flags: u64,
         cgroup: Option<OwnedFd>,
+        v1_doors: Vec<(OwnedFd, OwnedFd)>,
     ) -> Result<(Child, UnixStream, Vec<SystemEntry>), Error> {
         let gone = || Error::Host { doing: "reach the spawner's threads".to_owned(), errno: 0 };
         let (ours, theirs) = UnixStream::pair().map_err(|e| Error::Host {
@@ -137,7 +139,7 @@ impl Spawner {
         rustix::net::sockopt::set_socket_passcred(&ours, true)
             .map_err(Error::host("ask for credentials on the control socket"))?;
         let (reply, answer) = mpsc::sync_channel(1);
-        let request = Request { flags, cgroup, control: theirs, host: Fingerprint::now(), reply };
+        let request = Request { flags, cgroup, v1_doors, control: theirs, host: Fingerprint::now(), reply };
         self.requests.send(request).map_err(|_| gone())?;
         let Reply { child, entries } = answer.recv().map_err(|_| gone())??;
         Ok((child, ours, entries))
@@ -202,7 +204,32 @@ fn clone(shared: &Shared, request: &Request, template: &Template) -> Result<Repl
         null: shared.null.as_fd(),
     };
     let layer = if request.cgroup.is_some() { LayerName::Cgroup } else { LayerName::Namespaces };
+    let _inside = V1Visit::enter(&request.v1_doors)?;
     let child = park::spawn(request.flags, request.cgroup.as_ref().map(AsFd::as_fd), &image)
         .map_err(Error::layer(layer, "cannot clone init"))?;
     Ok(Reply { child, entries: template.entries.clone() })
+}
+
+/// This thread's stay in the v1 groups of an agent. It ends with the value: a thread that stayed would keep the
+/// group from being removed.
+struct V1Visit<'a>(&'a [(OwnedFd, OwnedFd)]);
+
+impl<'a> V1Visit<'a> {
+    fn enter(doors: &'a [(OwnedFd, OwnedFd)]) -> Result<Self, Error> {
+        let visit = Self(doors);
+        for (enter, _) in doors {
+            rustix::io::write(enter, b"0")
+                .map_err(Error::layer(LayerName::Cgroup, "cannot enter a cgroup v1 controller"))?;
+        }
+        Ok(visit)
+    }
+}
+
+impl Drop for V1Visit<'_> {
+    fn drop(&mut self) {
+        for (_, leave) in self.0 {
+            // The group that it belongs to is never full and never removed.
+            let _ = rustix::io::write(leave, b"0");
+        }
+    }
 }
