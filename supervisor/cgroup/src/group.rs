@@ -22,6 +22,15 @@ pub struct AgentGroup {
     pub(crate) applied: Limits,
 }
 
+/// How a thread gets into a v1 group and out again; see [`AgentGroup::v1_doors`].
+#[derive(Debug)]
+pub struct V1Door {
+    /// `tasks` of the group.
+    pub enter: OwnedFd,
+    /// `tasks` of the group that this process belongs to.
+    pub leave: OwnedFd,
+}
+
 #[derive(Debug)]
 struct Unified {
     path: PathBuf,
@@ -120,7 +129,7 @@ impl AgentGroup {
     }
 
     /// Moves a process into the v1 groups; v2 is entered at clone. Each move of a whole process waits for a
-    /// grace period of the kernel (some ms), so the launch path uses [`Self::enter_v1`] instead.
+    /// grace period of the kernel (some ms), so the launch path uses [`Self::v1_doors`] instead.
     ///
     /// # Errors
     /// What the cgroup file system says.
@@ -131,13 +140,26 @@ impl AgentGroup {
         Ok(())
     }
 
-    /// Moves the calling thread alone into the v1 groups; what it clones from now on is born there. Writing
-    /// 0 to `tasks` takes no grace period: a thread that moves itself cannot exit under the kernel's hands.
+    /// The doors into and out of the v1 groups for a single thread: one that writes 0 to `enter` is in the
+    /// group, what it clones then is born there, and writing 0 to `leave` brings it back to where this
+    /// process belongs. This takes no grace period, because a thread that moves itself cannot exit under the
+    /// kernel's hands; it must leave, or the group cannot be removed.
     ///
     /// # Errors
-    /// What the cgroup file system says. The thread may be in some of the groups then.
-    pub fn enter_v1(&self) -> Result<()> {
-        self.hierarchy.enter_v1(&self.path)
+    /// What the cgroup file system says.
+    pub fn v1_doors(&self) -> Result<Vec<V1Door>> {
+        let open = |dir: PathBuf| {
+            let path = dir.join("tasks");
+            File::options().write(true).open(&path).map(OwnedFd::from).map_err(Error::io("open", &path))
+        };
+        let mut doors = Vec::new();
+        for root in self.hierarchy.v1_roots() {
+            doors.push(V1Door {
+                enter: open(root.join(&self.path))?,
+                leave: open(self.hierarchy.own_v1(root))?,
+            });
+        }
+        Ok(doors)
     }
 
     /// Removes the group's folders, which must be empty of processes. A folder that is still busy is tried
@@ -162,23 +184,6 @@ impl AgentGroup {
         self.kill()?;
         self.wait_empty(left())?;
         self.remove(left())
-    }
-}
-
-impl Hierarchy {
-    /// Moves the calling thread back to the top of the v1 hierarchies; see [`AgentGroup::enter_v1`].
-    ///
-    /// # Errors
-    /// What the cgroup file system says.
-    pub fn leave_v1(&self) -> Result<()> {
-        self.enter_v1(Path::new(""))
-    }
-
-    fn enter_v1(&self, path: &Path) -> Result<()> {
-        for root in self.v1_roots() {
-            files::write(&root.join(path).join("tasks"), "0")?;
-        }
-        Ok(())
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Hierarchy {
     pub(crate) v1: BTreeMap<Controller, PathBuf>,
     /// v1's freezer, needed only where there is no v2.
     pub(crate) v1_freezer: Option<PathBuf>,
+    /// `/proc/self/cgroup` when this process started: where its own threads belong.
+    own: String,
 }
 
 impl Hierarchy {
@@ -74,7 +76,8 @@ impl Hierarchy {
         if unified.is_none() && v1.is_empty() {
             return Err(Error::NotMounted);
         }
-        Ok(Self { unified, v2_controllers, v1, v1_freezer })
+        let own = files::read(Path::new("/proc/self/cgroup"))?;
+        Ok(Self { unified, v2_controllers, v1, v1_freezer, own })
     }
 
     /// Unified, hybrid or legacy.
@@ -123,6 +126,20 @@ impl Hierarchy {
         roots
     }
 
+    /// The folder of this process's own group below a v1 mount point.
+    pub(crate) fn own_v1(&self, root: &Path) -> PathBuf {
+        let controllers: Vec<&str> =
+            self.v1.iter().filter(|(_, at)| *at == root).map(|(c, _)| c.v1_name()).collect();
+        let path = self.own.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (names, path) = (parts.next()?, parts.next()?);
+            names.split(',').any(|n| controllers.contains(&n)).then(|| path.trim_start_matches('/'))
+        });
+        let own = root.join(path.unwrap_or_default());
+        // In a cgroup namespace the path may not be one below the mount point.
+        if own.is_dir() { own } else { root.to_owned() }
+    }
+
     pub(crate) fn v1_root(&self, controller: Controller) -> Option<&Path> {
         self.v1.get(&controller).map(PathBuf::as_path)
     }
@@ -165,6 +182,7 @@ mod tests {
             v2_controllers: vec![Controller::Memory],
             v1: [(Controller::Cpu, at("/c")), (Controller::Pids, at("/c"))].into(),
             v1_freezer: None,
+            own: String::new(),
         };
         assert_eq!(h.v1_roots(), [Path::new("/c")]);
         assert_eq!(h.mode(), Mode::Hybrid);

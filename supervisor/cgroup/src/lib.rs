@@ -20,7 +20,7 @@ mod stats;
 pub use controller::Controller;
 pub use error::Error;
 pub use events::{LimitCounters, LimitEvent, LimitKind};
-pub use group::AgentGroup;
+pub use group::{AgentGroup, V1Door};
 pub use hierarchy::{Hierarchy, Mode};
 pub use limits::{BlockDevice, Limits, Missing};
 pub use parent::Parent;

@@ -164,14 +164,18 @@ fn a_thread_carries_its_children_into_the_v1_groups() {
         return;
     }
     let group = AgentGroup::create(&ground.0, "a").unwrap();
-    let hierarchy = ground.0.hierarchy().clone();
     let path = group.path().display().to_string();
     let groups = std::thread::spawn(move || {
         let start = Instant::now();
-        group.enter_v1().unwrap();
+        let doors = group.v1_doors().unwrap();
+        for door in &doors {
+            nix::unistd::write(&door.enter, b"0").unwrap();
+        }
         let took = start.elapsed();
         let shown = Command::new("/bin/cat").arg("/proc/self/cgroup").output().unwrap().stdout;
-        hierarchy.leave_v1().unwrap();
+        for door in &doors {
+            nix::unistd::write(&door.leave, b"0").unwrap();
+        }
         eprintln!("entered in {took:?}");
         group.remove(SOON).unwrap();
         String::from_utf8(shown).unwrap()
