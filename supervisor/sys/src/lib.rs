@@ -10,6 +10,7 @@ pub mod frame;
 pub mod idmap;
 pub mod keyring;
 pub mod landlock;
+pub mod loopdev;
 pub mod mount;
 pub mod ns;
 pub mod park;
