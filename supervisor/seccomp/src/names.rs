@@ -55,7 +55,7 @@ impl fmt::Display for Errno {
 macro_rules! constants {
     ($($name:ident),* ; $($own:literal = $value:expr),* $(,)?) => {
         /// `as u32` keeps the bits: the kernel, too, sees an `int` as 32 bits.
-        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "bit patterns, not quantities")]
+        #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "bit patterns, not quantities")]
         #[allow(clippy::unnecessary_cast, reason = "libc's types differ from constant to constant")]
         const CONSTANTS: &[(&str, u64)] = &[
             $((stringify!($name), libc::$name as u32 as u64),)*

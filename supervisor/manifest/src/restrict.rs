@@ -1,0 +1,57 @@
+//! The global capability rules over one agent: what is left, or which rule forbids it.
+
+use aion_types::ErrorCode;
+
+use crate::capability::{Capability, CapabilityPolicy, Effective, effective};
+use crate::error::{Error, Place, Problem};
+use crate::spec::{AgentSpec, Network};
+
+impl AgentSpec {
+    /// Meets what the agent asks for with what agents may have.
+    ///
+    /// Files, programs, the GPU and the host's network are given by the sandbox as a whole or not at all: when a global rule takes
+    /// away any part of them, the agent is refused. What the kernel API decides call by call may be narrowed.
+    ///
+    /// # Errors
+    /// `POLICY_DENIED`, with the place of each request in the manifest and of the rule that denies it.
+    pub fn restrict(&self, global: &CapabilityPolicy) -> Result<Effective, Error> {
+        let result = effective(global, &self.allow, &self.deny);
+        let whole = |c: &Capability| {
+            c.is_enforced_by_sandbox() || (self.network == Network::Host && matches!(c, Capability::Net { .. }))
+        };
+        let mut problems = Vec::new();
+        for refusal in &result.refused {
+            // What the manifest itself takes back is not asked for.
+            let own = self.deny.iter().any(|d| Some(d) == refusal.rule.as_ref());
+            if own {
+                continue;
+            }
+            let by = refusal.rule.as_ref().map_or_else(|| "is allowed by no global rule".to_owned(), |r| format!("is denied by {r}"));
+            problems.push(self.denial(&refusal.capability, by));
+        }
+        for rule in self.allow.iter().filter(|r| whole(&r.capability)) {
+            let parts: Vec<_> = result.granted.iter().filter(|g| rule.capability.covers(&g.capability)).collect();
+            let complete = parts.iter().any(|g| g.capability == rule.capability);
+            let global_exception =
+                parts.iter().flat_map(|g| &g.except).find(|e| global.deny().iter().any(|d| *d == e.rule));
+            if let Some(exception) = global_exception {
+                problems.push(self.denial(&rule.capability, format!("is denied in part by {}", exception.rule)));
+            } else if let (false, Some(part)) = (complete, parts.first()) {
+                let by = format!("is more than is allowed: {}, by {}", part.capability, part.rule);
+                problems.push(self.denial(&rule.capability, by));
+            }
+        }
+        if problems.is_empty() { Ok(result) } else { Err(Error::new(ErrorCode::PolicyDenied, problems)) }
+    }
+
+    fn denial(&self, capability: &Capability, by: String) -> Problem {
+        let rule = self.allow.iter().find(|r| r.capability == *capability);
+        Problem {
+            file: rule.map_or_else(String::new, |r| r.file.clone()),
+            place: rule.filter(|r| r.line != 0).map(|r| Place { line: r.line, column: 1 }),
+            field: "spec.capabilities".to_owned(),
+            message: format!("{capability} {by}"),
+            fix: "remove it from the manifest, or have the operator change the rule".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A checked manifest. It can be read and cannot be changed; only `check` makes one.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aion_types::{AgentName, ByteSize, CpuMillis, LayerName};
+
+use crate::capability::Rule;
+use crate::raw::{AuditMode, Gpu, Mode, PolicyOverrides, RestartPolicy};
+
+/// An agent, checked. Cheap to clone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentSpec(pub(crate) Arc<Spec>);
+
+impl Deref for AgentSpec {
+    type Target = Spec;
+    fn deref(&self) -> &Spec {
+        &self.0
+    }
+}
+
+/// What an [`AgentSpec`] holds.
+#[derive(Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Spec {
+    /// Unique in its tenant.
+    pub name: AgentName,
+    /// The agent's own version.
+    pub version: String,
+    /// Anything to find it by.
+    pub labels: BTreeMap<String, String>,
+    /// The program and its arguments; at least one.
+    pub argv: Vec<String>,
+    /// Whether it ends by itself.
+    pub mode: Mode,
+    /// 0 to 9.
+    pub priority: u8,
+    /// As given; see [`Spec::wall_ms`].
+    pub timeout_ms: Option<u64>,
+    /// How long memories are kept.
+    pub memory: MemoryTtl,
+    /// What it asked to be allowed, with coarse words expanded.
+    pub allow: Vec<Rule>,
+    /// What it asked to be denied.
+    pub deny: Vec<Rule>,
+    /// System calls of the kernel API.
+    pub syscalls: Vec<String>,
+    /// Limits.
+    pub resources: Resources,
+    /// The environment that it asked for.
+    pub env: BTreeMap<String, String>,
+    /// Names of secrets.
+    pub secrets: Vec<String>,
+    /// What is at /workspace.
+    pub workspace: Workspace,
+    /// What is at /.
+    pub rootfs: Rootfs,
+    /// Which network it sees.
+    pub network: Network,
+    /// What happens when it ends.
+    pub restart: Restart,
+    /// How much is recorded.
+    pub audit: AuditMode,
+    /// Whether it waits before a record would be lost.
+    pub audit_strict: bool,
+    /// The seccomp profile's name; that it exists is not known here.
+    pub seccomp_profile: String,
+    /// Layers without which it may start.
+    pub allow_degraded: Vec<LayerName>,
+    /// The host name inside.
+    pub hostname: String,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Between asking and killing.
+    pub stop_grace_ms: u64,
+    /// How much output is kept; none: the launcher's default.
+    pub log_max: Option<ByteSize>,
+    /// Wishes to the policy.
+    pub policy_overrides: PolicyOverrides,
+    /// Host files and folders that it sees at their own path, from `fs:` capabilities. Sorted; parents come first.
+    pub binds: Vec<Bind>,
+    /// What it may execute.
+    pub exec: ExecPolicy,
+    /// What is allowed and probably not meant, for people.
+    pub warnings: Vec<String>,
+}
+
+impl Spec {
+    /// The wall-clock limit of the process: that of a job. A service's timeout is for each task, not for the process.
+    #[must_use]
+    pub const fn wall_ms(&self) -> Option<u64> {
+        match self.mode {
+            Mode::Job => self.timeout_ms,
+            Mode::Service => None,
+        }
+    }
+
+    /// The share of the CPU on the scale of cgroup v2: the class's, moved by the priority (5 leaves it as it is).
+    #[must_use]
+    pub fn cpu_weight(&self) -> u32 {
+        const PERCENT: [u32; 10] = [10, 20, 35, 50, 75, 100, 150, 225, 350, 500];
+        let percent = PERCENT.get(usize::from(self.priority)).copied().unwrap_or(100);
+        (self.resources.cpu_weight.saturating_mul(percent) / 100).clamp(1, 10_000)
+    }
+
+    /// Whether only the entry may be executed.
+    #[must_use]
+    pub fn restrict_exec(&self) -> bool {
+        self.exec == ExecPolicy::EntryOnly
+    }
+
+    /// Files and folders that may be executed, from `exec:` rules.
+    #[must_use]
+    pub fn exec_allow(&self) -> &[PathBuf] {
+        match &self.exec {
+            ExecPolicy::Listed(paths) => paths,
+            _ => &[],
+        }
+    }
+}
+
+/// How long memories are kept, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryTtl {
+    /// Short-term.
+    pub short_s: u64,
+    /// Long-term.
+    pub long_s: u64,
+    /// Episodic.
+    pub episodic_s: u64,
+}
+
+/// Limits, all of them decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resources {
+    /// The class that the values not given came from.
+    pub class: String,
+    /// CPU time.
+    pub cpu: CpuMillis,
+    /// The class's share of the CPU.
+    pub cpu_weight: u32,
+    /// Memory.
+    pub mem: ByteSize,
+    /// Processes and threads.
+    pub pids: u32,
+    /// What may be stored in a managed workspace.
+    pub disk: ByteSize,
+    /// The largest file.
+    pub file_size: ByteSize,
+    /// Descriptors for each process.
+    pub open_files: u32,
+    /// GPUs.
+    pub gpu: Gpu,
+    /// Bytes read in a second.
+    pub io_read_bps: Option<ByteSize>,
+    /// Bytes written in a second.
+    pub io_write_bps: Option<ByteSize>,
+    /// Share of the disk.
+    pub io_weight: u32,
+}
+
+/// What is at /workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// A host folder; none: a private volume.
+    pub directory: Option<PathBuf>,
+    /// Whether it is only read.
+    pub read_only: bool,
+}
+
+/// What is at /.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// The host's system, read-only.
+    Host,
+    /// A folder, read-only.
+    Directory(PathBuf),
+}
+
+/// Which network it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// An empty one of its own.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// What happens when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// When it is started again.
+    pub policy: RestartPolicy,
+    /// How often in a row.
+    pub max_restarts: u32,
+    /// The first pause; it doubles with each.
+    pub backoff_ms: u64,
+}
+
+/// A host file or folder that the agent sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The same outside and inside.
+    pub path: PathBuf,
+    /// Whether it may write there.
+    pub writable: bool,
+}
+
+/// What may be executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecPolicy {
+    /// Anything.
+    Any,
+    /// These files, and what is in these folders.
+    Listed(Vec<PathBuf>),
+    /// The entry alone.
+    EntryOnly,
+}

@@ -1,0 +1,108 @@
+//! Global rules over an agent's, with the rules that AION ships and with others.
+
+use aion_manifest::{Capability, CapabilityPolicy};
+use aion_types::ErrorCode;
+
+use crate::good;
+
+fn shipped() -> CapabilityPolicy {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies/agent.capabilities.yaml");
+    CapabilityPolicy::parse(&std::fs::read(path).unwrap(), "agent.capabilities.yaml").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn global(rules: &str) -> CapabilityPolicy {
+    let text = format!("apiVersion: aion.os/v1\nkind: CapabilityPolicy\n{rules}\n");
+    CapabilityPolicy::parse(text.as_bytes(), "caps.yaml").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn cap(text: &str) -> Capability {
+    text.parse().unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Golden cases: what the shipped rules let an agent have.
+#[test]
+fn the_shipped_rules() {
+    for (capabilities, allowed) in [
+        ("[]", true),
+        ("{filesystem: true, network: true, gpu: true, subprocess: true}", true),
+        ("['fs:read:/srv/**', 'fs:write:/srv/out/**']", true),
+        ("['fs:read:/etc/hosts']", true),
+        ("['fs:read:/etc/shadow']", false),
+        ("['fs:read:/etc/ssh/ssh_host_ed25519_key']", false),
+        ("['fs:read:/root/.ssh/**']", false),
+        ("['fs:write:/root/x']", false),
+        ("['fs:read:/opt/tool/**']", true),
+        ("['fs:write:/opt/tool/**']", false),
+        ("['fs:write:/var/spool/cron/root']", false),
+        ("['exec:/usr/bin/git', 'tool:web_search', 'model:any', 'memory:*:*']", true),
+    ] {
+        let spec = good(&format!("capabilities: {capabilities}"));
+        let result = spec.restrict(&shipped());
+        assert_eq!(result.is_ok(), allowed, "{capabilities}: {result:?}");
+        if let Err(error) = result {
+            assert_eq!(error.code(), ErrorCode::PolicyDenied);
+        }
+    }
+}
+
+#[test]
+fn a_denial_names_the_request_and_the_rule() {
+    let policy = global("allow: [network, 'tool:*']\ndeny:\n  - gpu\n  - tool:admin_*");
+    let spec = good("capabilities:\n  allow:\n    - gpu\n    - fs:read:/srv/x\n    - tool:admin_reset");
+    assert_eq!(
+        spec.restrict(&policy).unwrap_err().to_string(),
+        "agent.yml:8:1: spec.capabilities: gpu is denied by caps.yaml:5: deny gpu; remove it from the manifest, or have the operator change the rule\n\
+         agent.yml:9:1: spec.capabilities: fs:read:/srv/x is allowed by no global rule; remove it from the manifest, or have the operator change the rule\n\
+         agent.yml:10:1: spec.capabilities: tool:admin_reset is denied by caps.yaml:6: deny tool:admin_*; remove it from the manifest, or have the operator change the rule"
+    );
+}
+
+#[test]
+fn the_kernel_api_may_be_narrowed_the_sandbox_may_not() {
+    let policy = global("allow: ['tool:web_*', 'fs:read:/srv/a/**', subprocess]\ndeny: ['tool:web_admin', 'exec:/usr/bin/curl']");
+    let tools = good("capabilities: ['tool:*']").restrict(&policy).unwrap();
+    assert!(tools.check(&cap("tool:web_search")).allowed);
+    assert_eq!(tools.check(&cap("tool:web_search")).rule, "caps.yaml:3: allow tool:web_*");
+    let denied = tools.check(&cap("tool:web_admin"));
+    assert_eq!((denied.allowed, denied.rule.as_str()), (false, "caps.yaml:4: deny tool:web_admin"));
+    let none = tools.check(&cap("tool:shell"));
+    assert_eq!((none.allowed, none.rule.as_str()), (false, "no rule allows tool:shell"));
+    let folder = good("capabilities: ['fs:read:/srv/**']").restrict(&policy).unwrap_err().to_string();
+    assert!(folder.contains("is more than is allowed: fs:read:/srv/a/**, by caps.yaml:3"), "{folder}");
+    let programs = good("capabilities: {subprocess: true}").restrict(&policy).unwrap_err().to_string();
+    assert!(programs.contains("denied in part by caps.yaml:4: deny exec:/usr/bin/curl"), "{programs}");
+}
+
+#[test]
+fn the_hosts_network_is_given_as_a_whole() {
+    let policy = global("allow: [network]\ndeny: ['net:connect:169.254.169.254:*']");
+    assert!(good("capabilities: [network]").restrict(&policy).is_ok(), "the kernel API can keep to it");
+    assert!(good("capabilities: [network]\nnetwork: host").restrict(&policy).is_err());
+    let only = global("allow: ['net:connect:*:443']");
+    assert!(good("capabilities: [network]\nnetwork: host").restrict(&only).is_err());
+}
+
+#[test]
+fn deny_wins_whoever_says_it() {
+    let policy = global("allow: ['tool:*']");
+    let own = good("capabilities: {allow: ['tool:*'], deny: ['tool:shell']}").restrict(&policy).unwrap();
+    assert!(own.check(&cap("tool:x")).allowed);
+    let verdict = own.check(&cap("tool:shell"));
+    assert!(!verdict.allowed && verdict.rule.starts_with("agent.yml:"), "{verdict:?}");
+    let all = good("capabilities: {allow: ['tool:*'], deny: ['tool:*']}").restrict(&policy).unwrap();
+    assert!(!all.check(&cap("tool:x")).allowed);
+}
+
+#[test]
+fn wrong_policy_files_are_explained() {
+    let said = |text: &str| CapabilityPolicy::parse(text.as_bytes(), "caps.yaml").unwrap_err().to_string();
+    assert_eq!(
+        said("apiVersion: aion.os/v1\nkind: CapabilityPolicy\nallow: [tool:*, netwrok]\n"),
+        "caps.yaml:3:17: allow[1]: \"netwrok\" is not a capability; did you mean \"network\"?"
+    );
+    assert_eq!(
+        said("apiVersion: aion.os/v1\nkind: Policy\nallow: []\n"),
+        "caps.yaml:2:7: kind: \"Policy\" is not known here; use one of: CapabilityPolicy"
+    );
+    assert!(said("apiVersion: aion.os/v1\nkind: CapabilityPolicy\n").contains("allow is missing"));
+}
