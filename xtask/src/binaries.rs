@@ -8,9 +8,9 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::ebpf;
 use crate::process::{head, note, run, show};
 use crate::project::{Project, STATIC_TARGET};
-use crate::vm::Suite;
 
 /// Builds all of it and puts it together in the stage.
 pub(crate) fn build(project: &Project) -> Result<()> {
@@ -26,6 +26,7 @@ pub(crate) fn build(project: &Project) -> Result<()> {
         stage(&project.target.join("debug").join(name), &project.binary(name))?;
     }
     stage(&project.target.join(STATIC_TARGET).join("debug/aion-init"), &project.binary("aion-init"))?;
+    ebpf::build(project)?;
     Ok(())
 }
 
@@ -47,9 +48,9 @@ fn stage(from: &Path, to: &Path) -> Result<()> {
 #[derive(Deserialize)]
 struct Message {
     reason: String,
+    manifest_path: Option<PathBuf>,
     executable: Option<PathBuf>,
     profile: Option<Profile>,
-    target: Option<Target>,
 }
 
 #[derive(Deserialize)]
@@ -57,44 +58,42 @@ struct Profile {
     test: bool,
 }
 
-#[derive(Deserialize)]
-struct Target {
-    name: String,
+/// A test program, and the folder of its package, which cargo would run it in.
+#[derive(Debug)]
+pub(crate) struct TestProgram {
+    pub(crate) folder: PathBuf,
+    pub(crate) file: PathBuf,
+    /// False for a program that the suite starts by itself.
+    pub(crate) runs: bool,
 }
 
-/// Compiles the test programs of a suite and says where they are.
-pub(crate) fn test_programs(project: &Project, suite: Suite) -> Result<Vec<PathBuf>> {
-    let Some(package) = package(suite) else { return Ok(Vec::new()) };
+/// Compiles the test programs of these packages and says where they are.
+pub(crate) fn test_programs(project: &Project, packages: &[&str]) -> Result<Vec<TestProgram>> {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut command = project.cargo();
-    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "-p", package]);
+    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
+    for package in packages {
+        command.args(["-p", package]);
+    }
     note(&format!("$ {}", show(&command)));
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("{package} does not compile");
+        bail!("the tests of {} do not compile", packages.join(", "));
     }
-    let programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
+    let programs: Vec<TestProgram> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter(|message| message.reason == "compiler-artifact")
-        .filter(|message| message.profile.as_ref().is_some_and(|profile| profile.test) || helper(message))
-        .filter_map(|message| message.executable)
+        .filter_map(|message| {
+            let folder = message.manifest_path?.parent()?.to_owned();
+            let runs = message.profile.is_some_and(|profile| profile.test);
+            Some(TestProgram { folder, file: message.executable?, runs })
+        })
         .collect();
-    if programs.is_empty() {
-        bail!("{package} holds no test program");
+    if !programs.iter().any(|program| program.runs) {
+        bail!("{} hold no test program", packages.join(", "));
     }
     Ok(programs)
-}
-
-/// Programs that the suites start inside agents.
-fn helper(message: &Message) -> bool {
-    message.target.as_ref().is_some_and(|target| target.name.starts_with("aion-"))
-        && message.executable.is_some()
-}
-
-fn package(suite: Suite) -> Option<&'static str> {
-    match suite {
-        Suite::Smoke => None,
-        Suite::E2e => Some("aion-e2e"),
-        Suite::Escape => Some("aion-escape"),
-    }
 }

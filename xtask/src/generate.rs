@@ -26,7 +26,9 @@ pub(crate) fn generate(project: &Project, args: &GenArgs) -> Result<()> {
         .args(["test", "--quiet", "-p", "aionctl", "--lib", "docs::"])
         .env("UPDATE_DOCS", "1"))?;
     head("the JSON Schema of agent.yml");
-    run(project.cargo().args(["test", "--quiet", "-p", "aion-manifest", "schema"]).env("UPDATE_DOCS", "1"))?;
+    run(project.cargo().args(["test", "--quiet", "-p", "aion-manifest", "schema"]).env("AION_BLESS", "1"))?;
+    head("the JSON Schema of the seccomp profiles");
+    run(project.cargo().args(["test", "--quiet", "-p", "aion-seccomp", "schema"]).env("AION_BLESS", "1"))?;
     if args.install {
         head("man pages and completions");
         run(project.cargo().args(["build", "--quiet", "-p", "aionctl"]))?;

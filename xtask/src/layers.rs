@@ -25,6 +25,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-probes",
             "aion-cgroup",
             "aion-host-checks",
+            "aion-volumes",
             "aion-launcher-client",
             "aion-store",
             "aion-client",
@@ -42,7 +43,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ),
     ("aion-init", &["rocksdb", "serde-saphyr", "yaml_serde", "serde_yaml", "tonic", "hyper", "aya", "tokio"]),
     ("aiond", &["aya", "aion-sandbox", "aion-cgroup", "aion-probes", "libseccomp"]),
-    ("aionctl", &["rocksdb", "aya", "aion-sandbox", "aion-cgroup", "aion-probes", "libseccomp"]),
+    ("aionctl", &["rocksdb", "aya", "aion-sandbox", "aion-probes", "libseccomp"]),
 ];
 
 /// Where `unsafe` may be written. Tests attack a kernel, so they need its raw calls; the probes' loader maps the

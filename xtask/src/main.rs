@@ -9,6 +9,7 @@ mod bench;
 mod binaries;
 mod daemons;
 mod demo;
+mod ebpf;
 mod generate;
 mod layers;
 mod leftovers;
@@ -50,6 +51,8 @@ enum Task {
     },
     /// Build the daemons and the probes, and say where they are
     Build,
+    /// Build the probes alone
+    BuildEbpf,
     /// Check formatting, rules, lints, units, the end-to-end and escape suites, and other kernels
     Test(test::TestArgs),
     /// Check the rules that no compiler checks: layers, unsafe, error pages
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::Up(args) => up::up(&project, args),
         Task::Down(args) => up::down(&project, args),
         Task::Build => binaries::build(&project).map(|()| println!("{}", project.bin().display())),
+        Task::BuildEbpf => ebpf::build(&project).map(|path| println!("{}", path.display())),
         Task::Bench(args) => bench::bench(&project, args),
         Task::Soak(args) => soak::soak(&project, args),
         Task::Fuzz(args) => soak::fuzz(&project, args),

@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use crate::process::head;
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, report::Table};
+use crate::{binaries, ebpf, report::Table};
 
 /// Which kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,8 @@ pub(crate) enum KernelChoice {
 pub(crate) enum Suite {
     /// The machine itself: Landlock, BPF LSM, cgroups.
     Smoke,
+    /// The tests of the crates that talk to the kernel, the probes' among them.
+    Kernel,
     /// The end-to-end suite.
     E2e,
     /// The escape suite.
@@ -48,9 +50,34 @@ impl Suite {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Smoke => "smoke",
+            Self::Kernel => "kernel",
             Self::E2e => "e2e",
             Self::Escape => "escape",
         }
+    }
+
+    /// The packages whose test programs it runs.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Smoke => &[],
+            Self::Kernel => &[
+                "aion-cgroup",
+                "aion-init",
+                "aion-launcher",
+                "aion-probes",
+                "aion-sandbox",
+                "aion-seccomp",
+                "aion-sys",
+                "aion-volumes",
+            ],
+            Self::E2e => &["aion-e2e"],
+            Self::Escape => &["aion-escape"],
+        }
+    }
+
+    /// Whether it starts the daemons.
+    fn wants_daemons(self) -> bool {
+        matches!(self, Self::E2e | Self::Escape)
     }
 }
 
@@ -73,29 +100,33 @@ pub(crate) struct VmArgs {
     pub(crate) timeout: u64,
 }
 
+impl VmArgs {
+    fn suites(&self) -> Vec<Suite> {
+        if self.suite.is_empty() { Suite::value_variants().to_vec() } else { self.suite.clone() }
+    }
+}
+
 /// Ten times what the suites take.
 pub(crate) const DEFAULT_TIMEOUT: u64 = 1200;
 
 /// Builds what is tested, boots each kernel, and fails when anything in them did.
 pub(crate) fn vm(project: &Project, args: &VmArgs) -> Result<()> {
     setup(&[Group::Build, Group::Vm])?;
-    if args.suite.iter().any(|suite| *suite != Suite::Smoke) || args.suite.is_empty() {
+    if args.suites().iter().any(|suite| suite.wants_daemons()) {
         binaries::build(project)?;
+    } else {
+        ebpf::build(project)?;
     }
     run(project, args)
 }
 
 /// The same, with everything installed and built.
 pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
-    let suites = if args.suite.is_empty() {
-        vec![Suite::Smoke, Suite::E2e, Suite::Escape]
-    } else {
-        args.suite.clone()
-    };
-    let daemons = suites.iter().any(|suite| *suite != Suite::Smoke);
+    let suites = args.suites();
+    let daemons = suites.iter().any(|suite| suite.wants_daemons());
     let mut tests = Vec::new();
     for &suite in &suites {
-        tests.push((suite, binaries::test_programs(project, suite)?));
+        tests.push((suite, binaries::test_programs(project, suite.packages())?));
     }
 
     let folder = project.cache_folder("vm")?;

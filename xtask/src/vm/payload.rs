@@ -9,13 +9,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Suite, rootfs};
+use crate::binaries::TestProgram;
+use crate::ebpf;
 use crate::process::{capture, read, run, succeeds};
 use crate::project::Project;
 
 /// What goes in.
 pub(crate) struct Contents<'a> {
     /// The suites in their order, each with its test programs.
-    pub(crate) tests: &'a [(Suite, Vec<PathBuf>)],
+    pub(crate) tests: &'a [(Suite, Vec<TestProgram>)],
     pub(crate) filter: Option<&'a str>,
     pub(crate) daemons: bool,
 }
@@ -32,12 +34,12 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
     fs::create_dir_all(&target)?;
     copy_clone(&project.root, &clone)?;
     run(Command::new("cp").arg("-r").arg(project.root.join("tests/vm")).arg(tree.join("vm")))?;
+    copy_stripped(&project.target, &project.stage(), &target)?;
     if contents.daemons {
-        copy_stripped(&project.target, &project.stage(), &target)?;
         copy_file(&project.target, &std::env::current_exe()?, &target)?;
     }
     for test in contents.tests.iter().flat_map(|(_, programs)| programs) {
-        copy_file(&project.target, test, &target)?;
+        copy_file(&project.target, &test.file, &target)?;
     }
     fs::write(tree.join("vm.env"), variables(project, contents))?;
     let used = read(Command::new("du").args(["-s", "-B1"]).arg(&tree))?;
@@ -59,10 +61,16 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     set("CARGO_TARGET_DIR", &project.target.to_string_lossy());
     set("AION_SUITES", &suites.join(" "));
     for (suite, programs) in contents.tests {
-        let programs: Vec<String> = programs.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        let programs: Vec<String> = programs
+            .iter()
+            .filter(|program| program.runs)
+            .map(|program| format!("{}\t{}", program.folder.display(), program.file.display()))
+            .collect();
         set(&format!("AION_TESTS_{}", suite.name()), &programs.join("\n"));
     }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
+    set("AION_BIN_DIR", &project.bin().to_string_lossy());
+    set("AION_PROBES_OBJECT", &project.stage().join(ebpf::OBJECT).to_string_lossy());
     set("AION_XTASK", &landing(&project.target, &xtask).to_string_lossy());
     set("AION_NO_DAEMONS", if contents.daemons { "0" } else { "1" });
     set("AION_E2E_SCALE", &std::env::var("AION_E2E_SCALE").unwrap_or_else(|_| "small".to_owned()));
@@ -104,6 +112,9 @@ fn landing(target: &Path, file: &Path) -> PathBuf {
 }
 
 fn copy_stripped(target: &Path, folder: &Path, to: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
