@@ -1,0 +1,120 @@
+//! What runs inside agents: this test program again, told by a variable what to do. Prints `HELPER word`.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+use nix::errno::Errno;
+
+fn say(what: impl std::fmt::Display) {
+    println!("\nHELPER {what}");
+}
+
+fn result<T>(result: std::io::Result<T>) {
+    match result {
+        Ok(_) => say("ok"),
+        Err(error) => say(format!("{:?}", Errno::from_raw(error.raw_os_error().unwrap_or(0)))),
+    }
+}
+
+fn errno<T>(result: nix::Result<T>) {
+    match result {
+        Ok(_) => say("ok"),
+        Err(error) => say(format!("{error:?}")),
+    }
+}
+
+#[test]
+fn helper() {
+    let Ok(words) = std::env::var("AION_IT_HELPER") else { return };
+    let words: Vec<&str> = words.split(' ').collect();
+    let number = |at: usize| words[at].parse::<usize>().unwrap();
+    match words[0] {
+        "connect" => result(TcpStream::connect(words[1])),
+        "bind" => result(TcpListener::bind(words[1])),
+        "udp" => result(UdpSocket::bind(words[1]).and_then(|socket| socket.send_to(b"x", words[2]))),
+        "send" => {
+            let mut stream = TcpStream::connect(words[1]).unwrap();
+            stream.write_all(&vec![b'x'; number(2)]).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).unwrap();
+            say(back.len());
+        }
+        "getppid" => {
+            for _ in 0..number(1) {
+                std::hint::black_box(nix::unistd::getppid());
+            }
+            say("ok");
+        }
+        "threads" => {
+            let threads: Vec<_> = (0..number(1)).map(|_| std::thread::spawn(|| ())).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            say("ok");
+        }
+        "open-write" => result(std::fs::write(words[1], "x")),
+        "unprivileged-mount" => {
+            // libtest runs this in a thread; only this thread needs to lose its privileges.
+            errno(nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into()));
+            errno(mount(words[1]));
+        }
+        "mount" => errno(mount(words[1])),
+        "no-new-privs-mount" => {
+            errno(nix::sys::prctl::set_no_new_privs());
+            errno(mount(words[1]));
+        }
+        "userns" => errno(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
+        "bpf" => result(
+            aion_probes::Probes::open_or_load(&aion_probes::Options {
+                object: aion_probes::Object::Bytes(Vec::new()),
+                pin_dir: words[1].into(),
+                cgroup: "/sys/fs/cgroup".into(),
+                ring_bytes: 4096,
+            })
+            .map_err(|error| root_cause(&error)),
+        ),
+        "kill" => {
+            let pid = nix::unistd::Pid::from_raw(number(1).try_into().unwrap());
+            errno(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT));
+        }
+        "eat" => {
+            let mut memory = vec![0u8; number(1) << 20];
+            for page in memory.chunks_mut(4096) {
+                page[0] = 1;
+            }
+            std::hint::black_box(&memory);
+            say("ok");
+        }
+        "adopt" => {
+            let options = aion_probes::Options {
+                object: aion_probes::Object::Path(words[1].into()),
+                pin_dir: words[2].into(),
+                cgroup: words[3].into(),
+                ring_bytes: 1 << 20,
+            };
+            let opened = aion_probes::Probes::open_or_load(&options).unwrap();
+            say(format!("{:?}", opened.report.adoption));
+            for (id, config) in opened.probes.agents().unwrap() {
+                say(format!("{id} {:?} {}", config.mode, opened.probes.events(id).unwrap()));
+            }
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            say(status.lines().find(|line| line.starts_with("VmRSS")).unwrap());
+        }
+        other => panic!("no such helper: {other}"),
+    }
+}
+
+fn mount(at: &str) -> nix::Result<()> {
+    nix::mount::mount(Some("none"), at, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)
+}
+
+/// The system call's error at the bottom.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return std::io::Error::from_raw_os_error(io.raw_os_error().unwrap_or(0));
+        }
+        next = error.source();
+    }
+    std::io::Error::other("no system call failed")
+}
