@@ -18,15 +18,17 @@ mod spec;
 mod yaml;
 
 pub use capability::{
-    Access, Capability, CapabilityPolicy, Coarse, Effective, Exception, Grant, HostPattern, MemoryKind, MemoryOp,
-    NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict, effective,
+    Access, Capability, CapabilityPolicy, Coarse, Effective, Exception, Grant, HostPattern, MemoryKind,
+    MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict, effective,
 };
 pub use check::Context;
 pub use classes::{Class, Classes, DEFAULT_CLASS};
 pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
 pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla, Usd};
-pub use spec::{AgentSpec, Bind, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Workspace};
+pub use spec::{
+    AgentSpec, Bind, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Workspace,
+};
 
 use aion_types::ErrorCode;
 
@@ -39,7 +41,7 @@ impl AgentSpec {
         let invalid = |problem| Error::new(ErrorCode::ManifestInvalid, vec![problem]);
         let tree = yaml::parse(bytes, file).map_err(|m| {
             let code = if m.too_large { ErrorCode::TooLarge } else { ErrorCode::ManifestInvalid };
-            Error::new(code, vec![m.problem])
+            Error::new(code, vec![*m.problem])
         })?;
         header(&tree, file).map_err(invalid)?;
         let mut manifest: raw::Manifest = yaml::from_node(&tree, file).map_err(invalid)?;
@@ -74,7 +76,8 @@ impl AgentSpec {
 /// A name from a program's: its last part, with what a name cannot have left out.
 fn name_for(program: &str) -> String {
     let last = program.rsplit('/').next().unwrap_or_default().to_lowercase();
-    let kept: String = last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let kept: String =
+        last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let kept = kept.trim_matches('-');
     if kept.is_empty() { "agent".to_owned() } else { kept.to_owned() }
 }
@@ -83,21 +86,34 @@ fn name_for(program: &str) -> String {
 fn header(tree: &yaml::Node, file: &str) -> Result<(), Problem> {
     let fault = |field: &str, message: String, fix: &str| {
         let place = if field.is_empty() { tree.place } else { tree.place_of(field) };
-        Problem { file: file.to_owned(), place: Some(place), field: field.to_owned(), message, fix: fix.to_owned() }
+        Problem {
+            file: file.to_owned(),
+            place: Some(place),
+            field: field.to_owned(),
+            message,
+            fix: fix.to_owned(),
+        }
     };
     let yaml::Kind::Map(_) = tree.kind else {
         let message = format!("a manifest is a mapping, this is {}", tree.kind.describe());
         return Err(fault("", message, "begin with \"apiVersion: aion.os/v1\""));
     };
-    for (field, expected, what) in
-        [("apiVersion", "aion.os/v1", "this version reads aion.os/v1"), ("kind", "Agent", "only an Agent can be run")]
-    {
+    for (field, expected, what) in [
+        ("apiVersion", "aion.os/v1", "this version reads aion.os/v1"),
+        ("kind", "Agent", "only an Agent can be run"),
+    ] {
         match tree.get(field).map(|n| &n.kind) {
             Some(yaml::Kind::Scalar { text, .. }) if text == expected => {}
             Some(other) => {
-                return Err(fault(field, format!("{} is not known; {what}", other.describe()), &format!("write {field}: {expected}")));
+                return Err(fault(
+                    field,
+                    format!("{} is not known; {what}", other.describe()),
+                    &format!("write {field}: {expected}"),
+                ));
             }
-            None => return Err(fault("", format!("{field} is missing"), &format!("write {field}: {expected}"))),
+            None => {
+                return Err(fault("", format!("{field} is missing"), &format!("write {field}: {expected}")));
+            }
         }
     }
     Ok(())

@@ -89,7 +89,13 @@ fn capabilities(spec: &Spec) -> raw::Capabilities {
         network: flag(Coarse::Network),
         gpu: flag(Coarse::Gpu),
         subprocess: flag(Coarse::Subprocess),
-        allow: spec.allow.iter().map(|r| &r.capability).filter(|c| !said.contains(c)).map(ToString::to_string).collect(),
+        allow: spec
+            .allow
+            .iter()
+            .map(|r| &r.capability)
+            .filter(|c| !said.contains(c))
+            .map(ToString::to_string)
+            .collect(),
         deny: spec.deny.iter().map(|r| r.capability.to_string()).collect(),
     }
 }

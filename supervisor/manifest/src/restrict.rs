@@ -17,7 +17,8 @@ impl AgentSpec {
     pub fn restrict(&self, global: &CapabilityPolicy) -> Result<Effective, Error> {
         let result = effective(global, &self.allow, &self.deny);
         let whole = |c: &Capability| {
-            c.is_enforced_by_sandbox() || (self.network == Network::Host && matches!(c, Capability::Net { .. }))
+            c.is_enforced_by_sandbox()
+                || (self.network == Network::Host && matches!(c, Capability::Net { .. }))
         };
         let mut problems = Vec::new();
         for refusal in &result.refused {
@@ -26,16 +27,21 @@ impl AgentSpec {
             if own {
                 continue;
             }
-            let by = refusal.rule.as_ref().map_or_else(|| "is allowed by no global rule".to_owned(), |r| format!("is denied by {r}"));
+            let by = refusal
+                .rule
+                .as_ref()
+                .map_or_else(|| "is allowed by no global rule".to_owned(), |r| format!("is denied by {r}"));
             problems.push(self.denial(&refusal.capability, by));
         }
         for rule in self.allow.iter().filter(|r| whole(&r.capability)) {
-            let parts: Vec<_> = result.granted.iter().filter(|g| rule.capability.covers(&g.capability)).collect();
+            let parts: Vec<_> =
+                result.granted.iter().filter(|g| rule.capability.covers(&g.capability)).collect();
             let complete = parts.iter().any(|g| g.capability == rule.capability);
             let global_exception =
-                parts.iter().flat_map(|g| &g.except).find(|e| global.deny().iter().any(|d| *d == e.rule));
+                parts.iter().flat_map(|g| &g.except).find(|e| global.deny().contains(&e.rule));
             if let Some(exception) = global_exception {
-                problems.push(self.denial(&rule.capability, format!("is denied in part by {}", exception.rule)));
+                problems
+                    .push(self.denial(&rule.capability, format!("is denied in part by {}", exception.rule)));
             } else if let (false, Some(part)) = (complete, parts.first()) {
                 let by = format!("is more than is allowed: {}, by {}", part.capability, part.rule);
                 problems.push(self.denial(&rule.capability, by));

@@ -91,13 +91,15 @@ impl Effective {
     pub fn check(&self, request: &Capability) -> Verdict {
         let mut covering = self.granted.iter().filter(|g| g.capability.covers(request)).peekable();
         if let Some(first) = covering.peek().map(|g| g.rule.to_string()) {
-            let denied = covering.flat_map(|g| &g.except).find(|e| e.rule.capability.denies(request).is_some());
+            let denied =
+                covering.flat_map(|g| &g.except).find(|e| e.rule.capability.denies(request).is_some());
             return match denied {
                 Some(exception) => Verdict { allowed: false, rule: exception.rule.to_string() },
                 None => Verdict { allowed: true, rule: first },
             };
         }
-        let by_rule = self.refused.iter().filter(|r| r.capability.covers(request)).find_map(|r| r.rule.as_ref());
+        let by_rule =
+            self.refused.iter().filter(|r| r.capability.covers(request)).find_map(|r| r.rule.as_ref());
         let rule = by_rule.map_or_else(|| format!("no rule allows {request}"), ToString::to_string);
         Verdict { allowed: false, rule }
     }

@@ -151,7 +151,9 @@ impl FromStr for Capability {
             return Err(format!("the capability has {} bytes, at most 4200 are allowed", text.len()));
         }
         let (family, rest) = text.split_once(':').unwrap_or((text, ""));
-        let fs = |access| Ok(Self::Fs { access, path: PathPattern::parse(rest.split_once(':').map_or("", |r| r.1))? });
+        let fs = |access| {
+            Ok(Self::Fs { access, path: PathPattern::parse(rest.split_once(':').map_or("", |r| r.1))? })
+        };
         match (family, rest.split(':').next().unwrap_or_default()) {
             ("fs", "read") => fs(Access::Read),
             ("fs", "write") => fs(Access::Write),
@@ -198,7 +200,8 @@ fn memory(text: &str, rest: &str) -> Result<Capability, String> {
 }
 
 fn unknown(text: &str, family: &str) -> String {
-    let words = Coarse::ALL.iter().map(|c| c.as_str()).chain(["fs", "net", "exec", "tool", "model", "memory"]);
+    let words =
+        Coarse::ALL.iter().map(|c| c.as_str()).chain(["fs", "net", "exec", "tool", "model", "memory"]);
     match did_you_mean(family, words) {
         Some(near) => format!("{} is not a capability; did you mean {near:?}?", quote(text)),
         None => format!(

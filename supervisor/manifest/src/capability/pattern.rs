@@ -54,7 +54,11 @@ impl PathPattern {
     }
 
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        if self.subtree { is_within(&other.path, &self.path) } else { !other.subtree && self.path == other.path }
+        if self.subtree {
+            is_within(&other.path, &self.path)
+        } else {
+            !other.subtree && self.path == other.path
+        }
     }
 }
 
@@ -79,8 +83,15 @@ pub(crate) fn clean_path(path: &str) -> Result<(), String> {
     }
     for part in path.split('/').skip(1) {
         match part {
-            "" => return Err(format!("{} has an empty part; write one '/' between parts, none at the end", quote(path))),
-            "." | ".." => return Err(format!("{} contains {part:?}; write the path without it", quote(path))),
+            "" => {
+                return Err(format!(
+                    "{} has an empty part; write one '/' between parts, none at the end",
+                    quote(path)
+                ));
+            }
+            "." | ".." => {
+                return Err(format!("{} contains {part:?}; write the path without it", quote(path)));
+            }
             _ => {}
         }
     }
@@ -127,7 +138,11 @@ impl NamePattern {
     }
 
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        if self.open { other.prefix.starts_with(&self.prefix) } else { !other.open && self.prefix == other.prefix }
+        if self.open {
+            other.prefix.starts_with(&self.prefix)
+        } else {
+            !other.open && self.prefix == other.prefix
+        }
     }
 }
 
@@ -151,7 +166,10 @@ pub enum HostPattern {
 impl HostPattern {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("{} is not a host; write a name, an address, [IPv6 address], \"*.domain\" or \"*\"", quote(text))
+            format!(
+                "{} is not a host; write a name, an address, [IPv6 address], \"*.domain\" or \"*\"",
+                quote(text)
+            )
         };
         if text == "*" {
             return Ok(Self::Any);

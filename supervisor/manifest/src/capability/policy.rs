@@ -49,44 +49,42 @@ impl CapabilityPolicy {
     /// [`Error`] with every problem that the file has.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, Error> {
         let failed = |problems| Error::new(ErrorCode::ProfileInvalid, problems);
-        let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![m.problem]))?;
+        let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
         let document: raw::CapabilityPolicy = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
         let mut problems = Vec::new();
-        let mut read = |list: Vec<String>, field: &str, allow: bool| {
-            let mut rules = Vec::new();
-            for (i, text) in list.iter().enumerate().take(MAX_RULES) {
-                let path = format!("{field}[{i}]");
-                let place = tree.place_of(&path);
-                match parse_rule(text) {
-                    Ok((_, capabilities)) => rules.extend(capabilities.into_iter().map(|capability| Rule {
-                        capability,
-                        allow,
-                        file: file.to_owned(),
-                        line: place.line,
-                    })),
-                    Err(text) => {
-                        let (message, fix) = text.split_once("; ").unwrap_or((&text, ""));
-                        problems.push(Problem {
-                            file: file.to_owned(),
-                            place: Some(place),
-                            field: path,
-                            message: message.to_owned(),
-                            fix: fix.to_owned(),
-                        });
+        let mut read =
+            |list: Vec<String>, field: &str, allow: bool| {
+                let mut rules = Vec::new();
+                for (i, text) in list.iter().enumerate().take(MAX_RULES) {
+                    let path = format!("{field}[{i}]");
+                    let place = tree.place_of(&path);
+                    match parse_rule(text) {
+                        Ok((_, capabilities)) => rules.extend(capabilities.into_iter().map(|capability| {
+                            Rule { capability, allow, file: file.to_owned(), line: place.line }
+                        })),
+                        Err(text) => {
+                            let (message, fix) = text.split_once("; ").unwrap_or((&text, ""));
+                            problems.push(Problem {
+                                file: file.to_owned(),
+                                place: Some(place),
+                                field: path,
+                                message: message.to_owned(),
+                                fix: fix.to_owned(),
+                            });
+                        }
                     }
                 }
-            }
-            if list.len() > MAX_RULES {
-                problems.push(Problem {
-                    file: file.to_owned(),
-                    place: Some(tree.place_of(field)),
-                    field: field.to_owned(),
-                    message: format!("there are {} rules, at most {MAX_RULES} are allowed", list.len()),
-                    fix: String::new(),
-                });
-            }
-            rules
-        };
+                if list.len() > MAX_RULES {
+                    problems.push(Problem {
+                        file: file.to_owned(),
+                        place: Some(tree.place_of(field)),
+                        field: field.to_owned(),
+                        message: format!("there are {} rules, at most {MAX_RULES} are allowed", list.len()),
+                        fix: String::new(),
+                    });
+                }
+                rules
+            };
         let allow = read(document.allow, "allow", true);
         let deny = read(document.deny, "deny", false);
         if problems.is_empty() { Ok(Self { allow, deny }) } else { Err(failed(problems)) }

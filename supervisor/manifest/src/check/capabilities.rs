@@ -72,7 +72,12 @@ impl Checker<'_> {
         node(FIELD).or_else(|| node(&format!("{FIELD}.allow"))).unwrap_or_else(|| FIELD.to_owned())
     }
 
-    pub(super) fn network(&mut self, given: Option<raw::NetworkMode>, allow: &[Rule], deny: &[Rule]) -> Network {
+    pub(super) fn network(
+        &mut self,
+        given: Option<raw::NetworkMode>,
+        allow: &[Rule],
+        deny: &[Rule],
+    ) -> Network {
         const FIELD: &str = "spec.network";
         match given {
             None | Some(raw::NetworkMode::None) => Network::None,
@@ -84,7 +89,9 @@ impl Checker<'_> {
                 let everything = Capability::Net { host: HostPattern::Any, port: PortPattern::Any };
                 let is_net = |r: &&Rule| matches!(r.capability, Capability::Net { .. });
                 if let Some(rule) = deny.iter().find(is_net) {
-                    let text = format!("{rule} cannot be enforced on the host's network; use network none, or remove the rule");
+                    let text = format!(
+                        "{rule} cannot be enforced on the host's network; use network none, or remove the rule"
+                    );
                     self.problem(FIELD, &text);
                 } else if !allow.iter().any(|r| r.capability == everything) {
                     match allow.iter().find(is_net) {
@@ -123,7 +130,10 @@ impl Checker<'_> {
             }
             if let Some(d) = deny.iter().find(|d| d.capability.denies(&rule.capability).is_some()) {
                 let field = self.rule_field(rule);
-                let text = format!("{} cannot be taken out of {}; allow what may be executed, one by one", d.capability, rule.capability);
+                let text = format!(
+                    "{} cannot be taken out of {}; allow what may be executed, one by one",
+                    d.capability, rule.capability
+                );
                 self.problem(&field, &text);
                 continue;
             }

@@ -28,13 +28,20 @@ fn forbidden(path: &str, writable: bool, private: &[PathBuf]) -> Option<String> 
         return Some("the whole of the host's file system cannot be shown; name a folder in it".to_owned());
     }
     if let Some(folder) = NEVER.iter().find(|f| p.starts_with(f)) {
-        return Some(format!("{folder} belongs to the kernel or to the host's daemons; choose another folder"));
+        return Some(format!(
+            "{folder} belongs to the kernel or to the host's daemons; choose another folder"
+        ));
     }
     if let Some(folder) = private.iter().find(|f| touches(p, f)) {
-        return Some(format!("it would show AION's own state in {}; choose another folder", folder.display()));
+        return Some(format!(
+            "it would show AION's own state in {}; choose another folder",
+            folder.display()
+        ));
     }
     if writable && SYSTEM.iter().any(|f| p.starts_with(f)) {
-        return Some("the host's system is never written by an agent; choose a folder outside of it".to_owned());
+        return Some(
+            "the host's system is never written by an agent; choose a folder outside of it".to_owned(),
+        );
     }
     None
 }
@@ -49,14 +56,23 @@ impl Checker<'_> {
         let read_only = read_only.unwrap_or(false);
         let directory = path.filter(|p| p != "managed").map(|path| {
             if !path.starts_with('/') {
-                self.problem(field, &format!("{} is neither \"managed\" nor an absolute path; write the whole path", quote(&path)));
+                self.problem(
+                    field,
+                    &format!(
+                        "{} is neither \"managed\" nor an absolute path; write the whole path",
+                        quote(&path)
+                    ),
+                );
             } else {
                 self.host_folder(field, &path, true);
             }
             PathBuf::from(path)
         });
         if read_only && directory.is_none() {
-            self.problem("spec.workspace.read_only", "an empty workspace that cannot be written is of no use; give a path, or remove read_only");
+            self.problem(
+                "spec.workspace.read_only",
+                "an empty workspace that cannot be written is of no use; give a path, or remove read_only",
+            );
         }
         Workspace { directory, read_only }
     }
@@ -66,7 +82,10 @@ impl Checker<'_> {
         match given.as_deref() {
             None | Some("host") => Rootfs::Host,
             Some("/") => {
-                self.problem(FIELD, "the host's root cannot be an agent's root; write host for the host's system, read-only");
+                self.problem(
+                    FIELD,
+                    "the host's root cannot be an agent's root; write host for the host's system, read-only",
+                );
                 Rootfs::Host
             }
             Some(path) if path.starts_with('/') => {
@@ -74,7 +93,13 @@ impl Checker<'_> {
                 Rootfs::Directory(PathBuf::from(path))
             }
             Some(other) => {
-                self.problem(FIELD, &format!("{} is neither \"host\" nor an absolute path; write the whole path", quote(other)));
+                self.problem(
+                    FIELD,
+                    &format!(
+                        "{} is neither \"host\" nor an absolute path; write the whole path",
+                        quote(other)
+                    ),
+                );
                 Rootfs::Host
             }
         }
@@ -99,7 +124,10 @@ impl Checker<'_> {
                 continue;
             }
             if let Some(d) = deny.iter().find(|d| d.capability.denies(&rule.capability).is_some()) {
-                let text = format!("{} cannot be taken out of {}, which is shown as a whole; allow its other parts instead", d.capability, rule.capability);
+                let text = format!(
+                    "{} cannot be taken out of {}, which is shown as a whole; allow its other parts instead",
+                    d.capability, rule.capability
+                );
                 self.problem(&field, &text);
                 continue;
             }
@@ -108,7 +136,10 @@ impl Checker<'_> {
                 continue;
             }
             if path.is_subtree() && OWN.contains(&path.path()) {
-                let text = format!("the sandbox has a {} of its own, which this would hide; name a folder in it", path.path());
+                let text = format!(
+                    "the sandbox has a {} of its own, which this would hide; name a folder in it",
+                    path.path()
+                );
                 self.problem(&field, &format!("{} cannot be allowed: {text}", rule.capability));
                 continue;
             }
@@ -119,7 +150,10 @@ impl Checker<'_> {
             }
         }
         if binds.len() > MAX_BINDS {
-            self.problem("spec.capabilities", &format!("there are {} fs: rules, at most {MAX_BINDS} are allowed", binds.len()));
+            self.problem(
+                "spec.capabilities",
+                &format!("there are {} fs: rules, at most {MAX_BINDS} are allowed", binds.len()),
+            );
         }
         binds.sort_by(|a, b| a.path.cmp(&b.path));
         binds

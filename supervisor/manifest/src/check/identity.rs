@@ -22,11 +22,17 @@ impl Checker<'_> {
         };
         let version = metadata.version.unwrap_or_else(|| "0.0.0".to_owned());
         if !is_version(&version) {
-            let text = format!("{} is not a version; write up to three numbers, as 1.4.2 or 1.4.2-rc.1", quote(&version));
+            let text = format!(
+                "{} is not a version; write up to three numbers, as 1.4.2 or 1.4.2-rc.1",
+                quote(&version)
+            );
             self.problem("metadata.version", &text);
         }
         if metadata.labels.len() > 32 {
-            self.problem("metadata.labels", &format!("there are {} labels, at most 32 are allowed", metadata.labels.len()));
+            self.problem(
+                "metadata.labels",
+                &format!("there are {} labels, at most 32 are allowed", metadata.labels.len()),
+            );
         }
         for (key, value) in &metadata.labels {
             let field = format!("metadata.labels.{key}");
@@ -37,14 +43,20 @@ impl Checker<'_> {
                     &format!("{} is not a label; use 1 to 63 letters, digits and -_./", quote(key)),
                 );
             } else if value.len() > 256 || value.chars().any(char::is_control) {
-                self.problem(&field, "the value is longer than 256 bytes or has control characters; shorten it");
+                self.problem(
+                    &field,
+                    "the value is longer than 256 bytes or has control characters; shorten it",
+                );
             }
         }
         let hostname = match hostname {
             None => metadata.name,
             Some(hostname) => {
                 if let Err(error) = AgentName::parse(&hostname) {
-                    self.problem("spec.hostname", &format!("{} is not a host name: {error}", quote(&hostname)));
+                    self.problem(
+                        "spec.hostname",
+                        &format!("{} is not a host name: {error}", quote(&hostname)),
+                    );
                 }
                 hostname
             }

@@ -9,7 +9,7 @@ mod process;
 mod resources;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aion_types::ErrorCode;
@@ -29,15 +29,24 @@ const MAX_PROBLEMS: usize = 20;
 pub struct Context {
     /// The cgroup classes.
     pub classes: Arc<Classes>,
-    /// Folders of AION's own that no agent may see: the state folder, for one.
+    /// Folders of AION's own that no agent may see.
     pub private: Vec<PathBuf>,
 }
 
+/// What AION keeps in its state folder. Not the folder as a whole: under `.aion` in a project, sample workspaces may lie in it.
+const STATE_FOLDERS: [&str; 7] = ["run", "db", "secrets", "launcher", "agents", "audit", "volumes"];
+
 impl Context {
-    /// The classes that AION ships, and no private folder but the default one.
+    /// With the folders of this state folder (absolute) as the private ones.
+    #[must_use]
+    pub fn new(classes: Classes, state: &Path) -> Self {
+        Self { classes: Arc::new(classes), private: STATE_FOLDERS.iter().map(|f| state.join(f)).collect() }
+    }
+
+    /// The classes that AION ships, and the state folder of an installed AION.
     #[must_use]
     pub fn builtin() -> Self {
-        Self { classes: Arc::new(Classes::builtin()), private: vec![PathBuf::from("/var/lib/aion")] }
+        Self::new(Classes::builtin(), Path::new("/var/lib/aion"))
     }
 }
 
@@ -100,7 +109,14 @@ impl<'a> Checker<'a> {
     }
 
     /// A number within bounds.
-    pub(crate) fn number(&mut self, field: &str, given: Option<u64>, default: u64, min: u64, max: u64) -> u64 {
+    pub(crate) fn number(
+        &mut self,
+        field: &str,
+        given: Option<u64>,
+        default: u64,
+        min: u64,
+        max: u64,
+    ) -> u64 {
         match given {
             None => default,
             Some(n) if (min..=max).contains(&n) => n,
@@ -112,7 +128,14 @@ impl<'a> Checker<'a> {
     }
 
     /// As [`Checker::number`], for what fits 32 bits.
-    pub(crate) fn number32(&mut self, field: &str, given: Option<u64>, default: u32, min: u32, max: u32) -> u32 {
+    pub(crate) fn number32(
+        &mut self,
+        field: &str,
+        given: Option<u64>,
+        default: u32,
+        min: u32,
+        max: u32,
+    ) -> u32 {
         let n = self.number(field, given, u64::from(default), u64::from(min), u64::from(max));
         u32::try_from(n).unwrap_or(default)
     }
@@ -126,15 +149,13 @@ pub(crate) fn check(
     tree: Option<&Node>,
     overridden: &BTreeMap<String, String>,
 ) -> Result<AgentSpec, Error> {
-    let mut c =
-        Checker { context, file, tree, overridden, problems: Vec::new(), warnings: Vec::new() };
+    let mut c = Checker { context, file, tree, overridden, problems: Vec::new(), warnings: Vec::new() };
     let spec = manifest.spec;
     let identity = c.identity(manifest.metadata, spec.hostname);
     let argv = c.entry(spec.entry);
     let mode = spec.mode.unwrap_or(raw::Mode::Job);
     let priority = c.number("spec.priority", spec.priority.map(u64::from), 5, 0, 9);
-    let timeout_ms =
-        spec.timeout_ms.map(|ms| c.number("spec.timeout_ms", Some(ms), 1, 1, 31_536_000_000));
+    let timeout_ms = spec.timeout_ms.map(|ms| c.number("spec.timeout_ms", Some(ms), 1, 1, 31_536_000_000));
     let memory = c.memory(spec.memory);
     let syscalls = c.syscalls(spec.syscalls.unwrap_or_default());
     let resources = c.resources(spec.resources.unwrap_or_default());
@@ -208,7 +229,11 @@ impl Checker<'_> {
         }
     }
 
-    fn restart(&mut self, given: Option<raw::WordOr<raw::RestartPolicy, raw::Restart>>, mode: raw::Mode) -> Restart {
+    fn restart(
+        &mut self,
+        given: Option<raw::WordOr<raw::RestartPolicy, raw::Restart>>,
+        mode: raw::Mode,
+    ) -> Restart {
         let default = match mode {
             raw::Mode::Job => raw::RestartPolicy::Never,
             raw::Mode::Service => raw::RestartPolicy::OnFailure,

@@ -43,11 +43,17 @@ impl Checker<'_> {
             self.problem(FIELD, "nothing to run; name a program");
         }
         if argv.len() > MAX_ARGS {
-            self.problem(FIELD, &format!("there are {} arguments, at most {MAX_ARGS} are allowed", argv.len()));
+            self.problem(
+                FIELD,
+                &format!("there are {} arguments, at most {MAX_ARGS} are allowed", argv.len()),
+            );
         }
         let bytes: usize = argv.iter().map(|a| a.len() + 1).sum();
         if bytes > MAX_BYTES {
-            self.problem(FIELD, &format!("the arguments have {bytes} bytes, at most {MAX_BYTES} are allowed"));
+            self.problem(
+                FIELD,
+                &format!("the arguments have {bytes} bytes, at most {MAX_BYTES} are allowed"),
+            );
         }
         if let Some(i) = argv.iter().position(|a| a.contains('\0')) {
             self.problem(&format!("{FIELD}[{i}]"), "an argument has a NUL character; remove it");
@@ -57,11 +63,17 @@ impl Checker<'_> {
 
     pub(super) fn env(&mut self, env: BTreeMap<String, String>) -> BTreeMap<String, String> {
         if env.len() > MAX_ENV {
-            self.problem("spec.env", &format!("there are {} variables, at most {MAX_ENV} are allowed", env.len()));
+            self.problem(
+                "spec.env",
+                &format!("there are {} variables, at most {MAX_ENV} are allowed", env.len()),
+            );
         }
         let bytes: usize = env.iter().map(|(k, v)| k.len() + v.len() + 2).sum();
         if bytes > MAX_BYTES {
-            self.problem("spec.env", &format!("the variables have {bytes} bytes, at most {MAX_BYTES} are allowed"));
+            self.problem(
+                "spec.env",
+                &format!("the variables have {bytes} bytes, at most {MAX_BYTES} are allowed"),
+            );
         }
         for (name, value) in &env {
             let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
@@ -82,14 +94,18 @@ impl Checker<'_> {
 
     pub(super) fn secrets(&mut self, secrets: Vec<String>) -> Vec<String> {
         if secrets.len() > 64 {
-            self.problem("spec.secrets", &format!("there are {} secrets, at most 64 are allowed", secrets.len()));
+            self.problem(
+                "spec.secrets",
+                &format!("there are {} secrets, at most 64 are allowed", secrets.len()),
+            );
         }
         let mut seen = BTreeSet::new();
         for (i, name) in secrets.iter().enumerate() {
             let field = format!("spec.secrets[{i}]");
             let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
             if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(good) {
-                let text = "is not a secret's name; use 1 to 64 letters, digits and _-. and do not begin with '.'";
+                let text =
+                    "is not a secret's name; use 1 to 64 letters, digits and _-. and do not begin with '.'";
                 self.problem(&field, &format!("{} {text}", quote(name)));
             } else if !seen.insert(name) {
                 self.problem(&field, &format!("{} is named twice; remove one", quote(name)));
@@ -100,11 +116,16 @@ impl Checker<'_> {
 
     pub(super) fn syscalls(&mut self, syscalls: Vec<String>) -> Vec<String> {
         if syscalls.len() > 128 {
-            self.problem("spec.syscalls", &format!("there are {} names, at most 128 are allowed", syscalls.len()));
+            self.problem(
+                "spec.syscalls",
+                &format!("there are {} names, at most 128 are allowed", syscalls.len()),
+            );
         }
         for (i, name) in syscalls.iter().enumerate() {
             let stem = name.strip_suffix(".*").unwrap_or(name);
-            let part = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            let part = |p: &str| {
+                !p.is_empty() && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+            };
             if name != "*" && (name.len() > 64 || !stem.split('.').all(part)) {
                 self.problem(
                     &format!("spec.syscalls[{i}]"),

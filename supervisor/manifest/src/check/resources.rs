@@ -24,13 +24,19 @@ impl Checker<'_> {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("there are: {}", classes.names().collect::<Vec<_>>().join(", ")),
                 };
-                self.problem("spec.resources.class", &format!("{} is not a cgroup class; {fix}", quote(wanted)));
+                self.problem(
+                    "spec.resources.class",
+                    &format!("{} is not a cgroup class; {fix}", quote(wanted)),
+                );
                 classes.default_class()
             }
         };
         let cpu = given.cpu.unwrap_or(class.cpu);
         if cpu.0 < 10 {
-            self.problem("spec.resources.cpu", &format!("{cpu} is less than the kernel can keep to; use at least 10m"));
+            self.problem(
+                "spec.resources.cpu",
+                &format!("{cpu} is less than the kernel can keep to; use at least 10m"),
+            );
         }
         let disk = self.size("disk", given.disk, class.disk, MI, 64 * TI);
         let file_size = class.file_size.unwrap_or(disk).min(disk);
@@ -43,7 +49,13 @@ impl Checker<'_> {
             pids: self.number32("spec.resources.pids", given.pids, class.pids, 1, 100_000),
             disk,
             file_size: self.size("file_size", given.file_size, file_size, 4 * KI, 64 * TI),
-            open_files: self.number32("spec.resources.open_files", given.open_files, class.open_files, 16, 1_048_576),
+            open_files: self.number32(
+                "spec.resources.open_files",
+                given.open_files,
+                class.open_files,
+                16,
+                1_048_576,
+            ),
             gpu: given.gpu.unwrap_or(class.gpu),
             io_read_bps: self.rate("read_bps", io.read_bps.or(class.io_read_bps)),
             io_write_bps: self.rate("write_bps", io.write_bps.or(class.io_write_bps)),
@@ -51,11 +63,21 @@ impl Checker<'_> {
         }
     }
 
-    fn size(&mut self, name: &str, given: Option<ByteSize>, default: ByteSize, min: u64, max: u64) -> ByteSize {
+    fn size(
+        &mut self,
+        name: &str,
+        given: Option<ByteSize>,
+        default: ByteSize,
+        min: u64,
+        max: u64,
+    ) -> ByteSize {
         let size = given.unwrap_or(default);
         if given.is_some() && !(min..=max).contains(&size.0) {
             let field = format!("spec.resources.{name}");
-            self.problem(&field, &format!("{size} is out of range; use {} to {}", ByteSize(min), ByteSize(max)));
+            self.problem(
+                &field,
+                &format!("{size} is out of range; use {} to {}", ByteSize(min), ByteSize(max)),
+            );
         }
         size
     }

@@ -4,11 +4,11 @@ mod manifest;
 mod policy;
 mod shapes;
 
-pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla};
 pub(crate) use manifest::{
-    ApiVersion, Audit, AuditWord, Capabilities, Io, Manifest, ManifestKind, Memory, Metadata, NetworkMode, Resources,
-    Restart, Spec, Workspace,
+    ApiVersion, Audit, AuditWord, Capabilities, Io, Manifest, ManifestKind, Memory, Metadata, NetworkMode,
+    Resources, Restart, Spec, Workspace,
 };
+pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla};
 pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};
-pub(crate) use shapes::{ListOr, TextOrList, WordOr};
 pub use shapes::{Gpu, Usd};
+pub(crate) use shapes::{ListOr, TextOrList, WordOr};

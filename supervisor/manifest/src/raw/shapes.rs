@@ -4,9 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
-use serde::Serialize;
 
 /// One word, or a mapping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]

@@ -3,7 +3,9 @@
 //! Errors start bare and get field and place from the innermost node that they pass on the way up. Unknown fields and
 //! variants get a suggestion.
 
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, Unexpected, Visitor,
+};
 
 use super::tree::{Key, Kind, Node};
 use crate::error::{Place, Problem, did_you_mean, quote};
@@ -97,7 +99,10 @@ impl de::Error for Fault {
         Self::bare(format!("unknown field {}", quote(field)), choices(field, expected))
     }
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::bare(format!("{} is not known here", quote(variant)), format!("use one of: {}", expected.join(", ")))
+        Self::bare(
+            format!("{} is not known here", quote(variant)),
+            format!("use one of: {}", expected.join(", ")),
+        )
     }
     fn missing_field(field: &'static str) -> Self {
         Self::bare(format!("{field} is missing"), String::new())
@@ -209,7 +214,11 @@ impl<'de> Deserializer<'de> for At<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 

@@ -104,7 +104,7 @@ impl Node {
 /// What is wrong with a text as YAML.
 pub(crate) struct Malformed {
     pub(crate) too_large: bool,
-    pub(crate) problem: Problem,
+    pub(crate) problem: Box<Problem>,
 }
 
 /// Parses one document.
@@ -118,9 +118,12 @@ pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Node, Malformed> {
     };
     if bytes.len() > MAX_BYTES {
         let message = format!("the file has {} bytes, at most {MAX_BYTES} are allowed", bytes.len());
-        return Err(Malformed { too_large: true, problem: problem(None, message, "") });
+        return Err(Malformed { too_large: true, problem: Box::new(problem(None, message, "")) });
     }
-    let malformed = |place, message, fix: &str| Malformed { too_large: false, problem: problem(place, message, fix) };
+    let malformed = |place, message, fix: &str| Malformed {
+        too_large: false,
+        problem: Box::new(problem(place, message, fix)),
+    };
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let place = place_at(&bytes[..e.valid_up_to()]);
         let byte = bytes.get(e.valid_up_to()).copied().unwrap_or_default();
@@ -133,10 +136,11 @@ pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Node, Malformed> {
     let raw: Option<Spanned<Raw>> = serde_saphyr::from_str_with_options(text, options()).map_err(|e| {
         let (place, text, too_large) = explain(e.without_snippet());
         let (message, fix) = text.split_once("; ").unwrap_or((&text, ""));
-        Malformed { too_large, problem: problem(place, message.to_owned(), fix) }
+        Malformed { too_large, problem: Box::new(problem(place, message.to_owned(), fix)) }
     })?;
     match raw {
-        Some(raw) => convert(raw, text, file).map_err(|problem| Malformed { too_large: false, problem }),
+        Some(raw) => convert(raw, text, file)
+            .map_err(|problem| Malformed { too_large: false, problem: Box::new(problem) }),
         None => Err(malformed(None, "the file is empty".to_owned(), "")),
     }
 }
@@ -167,23 +171,34 @@ fn options() -> serde_saphyr::Options {
 fn explain(error: &serde_saphyr::Error) -> (Option<Place>, String, bool) {
     use serde_saphyr::Error as E;
     let place = error.location().map(place).filter(|p| p.line != 0);
+    let mut error = error;
+    while let E::AliasError { error: inner, .. } = error {
+        error = inner.without_snippet();
+    }
     let (message, too_large) = match error {
         E::Budget { breach, .. } => match breach {
-            BudgetBreach::Documents { .. } => {
-                ("there is more than one document; remove everything from the second \"---\" on".to_owned(), false)
-            }
+            BudgetBreach::Documents { .. } => (
+                "there is more than one document; remove everything from the second \"---\" on".to_owned(),
+                false,
+            ),
             BudgetBreach::Depth { .. } => (too_deep(), true),
-            BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => (too_many("anchors and aliases"), true),
+            BudgetBreach::Anchors { .. } | BudgetBreach::Aliases { .. } => {
+                (too_many("anchors and aliases"), true)
+            }
             _ => (too_many("values"), true),
         },
-        E::AliasReplayLimitExceeded { .. } | E::AliasExpansionLimitExceeded { .. } | E::AliasReplayStackDepthExceeded { .. } => {
+        E::AliasReplayLimitExceeded { .. }
+        | E::AliasExpansionLimitExceeded { .. }
+        | E::AliasReplayStackDepthExceeded { .. } => {
             (too_many("values once its aliases are written out"), true)
         }
         E::DuplicateMappingKey { key, .. } => {
             let key = crate::error::quote(key.as_deref().unwrap_or("?"));
             (format!("key {key} is given twice; remove one"), false)
         }
-        E::MergeKeyNotAllowed { .. } => ("merge keys (<<) are not read; write the fields out".to_owned(), false),
+        E::MergeKeyNotAllowed { .. } => {
+            ("merge keys (<<) are not read; write the fields out".to_owned(), false)
+        }
         _ => match plain(error) {
             // The scanner's own limit on nesting comes before the budget's, and has no variant.
             text if text.contains("recursion limit") => (too_deep(), true),
@@ -291,10 +306,13 @@ fn convert(raw: Spanned<Raw>, source: &str, file: &str) -> Result<Node, Problem>
         Raw::Null => Kind::Null,
         Raw::Str(text) => Kind::Scalar { plain: written == Some(text.as_str()), text },
         Raw::Typed(fallback) => {
-            let text = written.filter(|w| !w.is_empty() && !w.contains(['\n', '"', '\'', '!'])).map(str::to_owned);
+            let text =
+                written.filter(|w| !w.is_empty() && !w.contains(['\n', '"', '\'', '!'])).map(str::to_owned);
             Kind::Scalar { text: text.unwrap_or(fallback), plain: true }
         }
-        Raw::Seq(items) => Kind::Seq(items.into_iter().map(|i| convert(i, source, file)).collect::<Result<_, _>>()?),
+        Raw::Seq(items) => {
+            Kind::Seq(items.into_iter().map(|i| convert(i, source, file)).collect::<Result<_, _>>()?)
+        }
         Raw::Map(entries) => {
             let mut converted: Vec<(Key, Node)> = Vec::with_capacity(entries.len());
             for (key, value) in entries {

@@ -94,7 +94,10 @@ fn the_contracts_manifest_is_read_unchanged() {
 fn defaults_are_those_of_a_bare_run() {
     let spec = good("");
     let r = &spec.resources;
-    assert_eq!((r.cpu, r.mem, r.pids, r.disk), (CpuMillis(1000), ByteSize(512 << 20), 256, ByteSize(1 << 30)));
+    assert_eq!(
+        (r.cpu, r.mem, r.pids, r.disk),
+        (CpuMillis(1000), ByteSize(512 << 20), 256, ByteSize(1 << 30))
+    );
     assert_eq!(r.file_size, r.disk);
     assert_eq!((spec.network, &spec.rootfs), (Network::None, &Rootfs::Host));
     assert_eq!(spec.seccomp_profile, "default-restrictive");
@@ -112,7 +115,10 @@ fn every_field_is_read() {
     let spec = parse(EVERYTHING).unwrap();
     assert_eq!(spec.version, "2.10.0-rc.1");
     assert_eq!(spec.labels["example.com/tier"], "1");
-    assert_eq!((spec.env["N"].as_str(), spec.env["V"].as_str(), spec.env["FLAG"].as_str()), ("42", "1.10", "yes"));
+    assert_eq!(
+        (spec.env["N"].as_str(), spec.env["V"].as_str(), spec.env["FLAG"].as_str()),
+        ("42", "1.10", "yes")
+    );
     assert_eq!(
         spec.binds,
         [
@@ -136,7 +142,12 @@ fn every_field_is_read() {
 
 #[test]
 fn normalised_yaml_means_the_same() {
-    for text in [CONTRACT.to_owned(), EVERYTHING.to_owned(), crate::with(""), crate::with("env: {A: 'null', B: '~', C: '1e3', D: ' x ', E: \"a\\nb\\u0007\", F: '0x10', G: 'no'}")] {
+    for text in [
+        CONTRACT.to_owned(),
+        EVERYTHING.to_owned(),
+        crate::with(""),
+        crate::with("env: {A: 'null', B: '~', C: '1e3', D: ' x ', E: \"a\\nb\\u0007\", F: '0x10', G: 'no'}"),
+    ] {
         let spec = parse(&text).unwrap();
         let yaml = spec.to_yaml();
         let again = parse(&yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}"));
@@ -144,7 +155,9 @@ fn normalised_yaml_means_the_same() {
         assert_eq!(again.to_yaml(), yaml);
         assert_eq!(again.env, spec.env);
         assert_eq!((&again.resources, &again.binds, &again.exec), (&spec.resources, &spec.binds, &spec.exec));
-        let capabilities = |s: &AgentSpec| s.allow.iter().map(|r| r.capability.to_string()).collect::<std::collections::BTreeSet<_>>();
+        let capabilities = |s: &AgentSpec| {
+            s.allow.iter().map(|r| r.capability.to_string()).collect::<std::collections::BTreeSet<_>>()
+        };
         assert_eq!(capabilities(&again), capabilities(&spec));
     }
 }
@@ -156,7 +169,7 @@ fn the_normal_form_is_complete() {
 
 #[test]
 fn short_forms() {
-    assert_eq!(good("audit: strict").audit_strict, true);
+    assert!(good("audit: strict").audit_strict);
     assert_eq!(good("audit: full").audit, AuditMode::Full);
     assert_eq!(good("restart: on-failure").restart.policy, RestartPolicy::OnFailure);
     assert_eq!(good("workspace: /srv/x").workspace.directory, Some("/srv/x".into()));
@@ -166,7 +179,7 @@ fn short_forms() {
     assert_eq!(good("resources: {class: tool-low, pids: 5}").resources.mem, ByteSize(256 << 20));
     assert_eq!(good("capabilities: [network, subprocess]\nnetwork: host").exec, ExecPolicy::Any);
     assert_eq!(good(r#"entry: 'sh -c "echo $HOME" a\ b'"#).argv, ["sh", "-c", "echo $HOME", "a b"]);
-    assert_eq!(good("tty: null\nenv: ~").tty, false, "nothing is as if the field were not there");
+    assert!(!good("tty: null\nenv: ~").tty, "nothing is as if the field were not there");
     assert_eq!(good("memory: &m {short_ttl_s: 7}\nsyscalls: []").memory.short_s, 7);
 }
 
@@ -178,7 +191,9 @@ fn json_is_yaml() {
 
 #[test]
 fn deny_takes_away() {
-    let spec = good("capabilities: {subprocess: true, allow: ['fs:read:/srv/a/**'], deny: [subprocess, 'fs:read:/srv/**']}");
+    let spec = good(
+        "capabilities: {subprocess: true, allow: ['fs:read:/srv/a/**'], deny: [subprocess, 'fs:read:/srv/**']}",
+    );
     assert_eq!(spec.exec, ExecPolicy::EntryOnly);
     assert!(spec.binds.is_empty());
 }
@@ -192,14 +207,21 @@ fn what_is_probably_not_meant_is_a_warning() {
 
 #[test]
 fn a_bare_command_has_safe_defaults() {
-    let overrides = |argv: &[&str]| Overrides { argv: argv.iter().map(|s| (*s).to_owned()).collect(), ..Default::default() };
-    let spec = AgentSpec::for_command(overrides(&["/usr/bin/Python3.11", "-c", "1"]), &Context::builtin()).unwrap();
+    let overrides = |argv: &[&str]| Overrides {
+        argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+        ..Default::default()
+    };
+    let spec =
+        AgentSpec::for_command(overrides(&["/usr/bin/Python3.11", "-c", "1"]), &Context::builtin()).unwrap();
     assert_eq!(spec.name.as_str(), "python3-11");
     assert_eq!(spec.exec, ExecPolicy::Any);
     assert_eq!((spec.network, spec.resources.pids), (Network::None, 256));
     assert_eq!(parse(&spec.to_yaml()).unwrap().to_yaml(), spec.to_yaml());
     for odd in ["é", "--", "/", "."] {
-        assert_eq!(AgentSpec::for_command(overrides(&[odd]), &Context::builtin()).unwrap().name.as_str(), "agent");
+        assert_eq!(
+            AgentSpec::for_command(overrides(&[odd]), &Context::builtin()).unwrap().name.as_str(),
+            "agent"
+        );
     }
 }
 

@@ -7,7 +7,8 @@ use crate::good;
 
 fn shipped() -> CapabilityPolicy {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies/agent.capabilities.yaml");
-    CapabilityPolicy::parse(&std::fs::read(path).unwrap(), "agent.capabilities.yaml").unwrap_or_else(|e| panic!("{e}"))
+    CapabilityPolicy::parse(&std::fs::read(path).unwrap(), "agent.capabilities.yaml")
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn global(rules: &str) -> CapabilityPolicy {
@@ -59,7 +60,9 @@ fn a_denial_names_the_request_and_the_rule() {
 
 #[test]
 fn the_kernel_api_may_be_narrowed_the_sandbox_may_not() {
-    let policy = global("allow: ['tool:web_*', 'fs:read:/srv/a/**', subprocess]\ndeny: ['tool:web_admin', 'exec:/usr/bin/curl']");
+    let policy = global(
+        "allow: ['tool:web_*', 'fs:read:/srv/a/**', subprocess]\ndeny: ['tool:web_admin', 'exec:/usr/bin/curl']",
+    );
     let tools = good("capabilities: ['tool:*']").restrict(&policy).unwrap();
     assert!(tools.check(&cap("tool:web_search")).allowed);
     assert_eq!(tools.check(&cap("tool:web_search")).rule, "caps.yaml:3: allow tool:web_*");

@@ -20,7 +20,10 @@ fn classes_are_checked() {
     let class = "{description: d, cpu: 1m, cpu_weight: 0, mem: 1, pids: 0, disk: 1, open_files: 1, gpu: none, io: {weight: 0}}";
     let error = said(&format!("apiVersion: aion.os/v1\nkind: CgroupProfiles\nprofiles:\n  X: {class}\n"));
     assert_eq!(error.lines().count(), 9, "{error}");
-    assert!(error.starts_with("c.yaml:4:3: profiles:") && error.contains("the class agent-default is missing"), "{error}");
+    assert!(
+        error.starts_with("c.yaml:4:3: profiles:") && error.contains("the class agent-default is missing"),
+        "{error}"
+    );
     let builtin = aion_manifest::Classes::builtin();
     assert_eq!(builtin.names().collect::<Vec<_>>(), ["agent-default", "agent-large", "tool-low"]);
 }
