@@ -1,0 +1,2 @@
+//! aion-launcher.
+fn main() {}

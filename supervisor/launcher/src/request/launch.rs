@@ -1,0 +1,260 @@
+//! A launch, checked.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use aion_launcher_proto::v1;
+use aion_probes::AuditMode;
+use aion_sandbox::{NetworkMode, Secret, WindowSize};
+use aion_types::{AgentId, AgentName, LayerName, TenantId};
+
+use crate::Failure;
+use crate::request::Limits;
+use crate::request::field::{self, Checked};
+
+const MAX_BINDS: usize = 64;
+const MAX_EXEC_RULES: usize = 1024;
+const MAX_SECRETS: usize = 256;
+const MIN_LOG: u64 = 64 << 10;
+const MAX_LOG: u64 = 1 << 40;
+/// What every agent's journal may hold when nothing else was asked.
+const DEFAULT_LOG: u64 = 64 << 20;
+
+/// Everything about an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Its identity.
+    pub id: AgentId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: AgentName,
+    /// How often it was restarted.
+    pub incarnation: u32,
+    /// The command.
+    pub argv: Vec<Vec<u8>>,
+    /// The whole environment.
+    pub env: Vec<Vec<u8>>,
+    /// Where it starts, inside.
+    pub cwd: PathBuf,
+    /// Its root.
+    pub rootfs: Rootfs,
+    /// Its workspace.
+    pub workspace: Workspace,
+    /// Further folders and files of the host.
+    pub binds: Vec<Bind>,
+    /// Its network.
+    pub network: NetworkMode,
+    /// What it may use.
+    pub limits: Limits,
+    /// Its seccomp profile.
+    pub seccomp_profile: String,
+    /// Only the entry may be executed, and `exec_allow`.
+    pub restrict_exec: bool,
+    /// Paths inside that may be executed.
+    pub exec_allow: Vec<PathBuf>,
+    /// What is recorded of its system calls.
+    pub audit: AuditMode,
+    /// No record may be lost.
+    pub audit_strict: bool,
+    /// Layers that may be less than asked.
+    pub allow_degraded: BTreeSet<LayerName>,
+    /// A terminal instead of pipes.
+    pub tty: Option<WindowSize>,
+    /// Files in `/run/secrets`.
+    pub secrets: Vec<Secret>,
+    /// Its host name.
+    pub hostname: String,
+    /// Limit of its journal.
+    pub log_max_bytes: u64,
+}
+
+/// Where the root comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// The host's `/usr`.
+    HostSystem,
+    /// A folder of the host.
+    Directory(PathBuf),
+}
+
+/// The workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Where it comes from.
+    pub kind: WorkspaceKind,
+    /// Whether the agent may write to it.
+    pub read_only: bool,
+}
+
+/// Where the workspace comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkspaceKind {
+    /// A volume of its own.
+    Managed,
+    /// A folder of the host.
+    Directory(PathBuf),
+}
+
+/// A folder or file of the host, shown at the same path inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether the agent may write to it.
+    pub writable: bool,
+}
+
+impl Launch {
+    /// Checks a launch, field by field.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with the first field that is wrong.
+    pub fn check(launch: &v1::Launch) -> Checked<Self> {
+        field::command(&launch.argv)?;
+        field::environment(&launch.env)?;
+        let cwd: &[u8] = if launch.cwd.is_empty() { b"/workspace" } else { &launch.cwd };
+        field::file_name("seccomp_profile", &launch.seccomp_profile)?;
+        if launch.exec_allow.len() > MAX_EXEC_RULES {
+            return Err(Failure::field("exec_allow", format!("more than {MAX_EXEC_RULES} rules")));
+        }
+        let exec_allow =
+            launch.exec_allow.iter().map(|p| field::path("exec_allow", p)).collect::<Checked<_>>()?;
+        let log_max_bytes = match launch.log_max_bytes {
+            0 => DEFAULT_LOG,
+            n @ MIN_LOG..=MAX_LOG => n,
+            n => {
+                let why = format!("{n} is not within {MIN_LOG} and {MAX_LOG} (0 is the default)");
+                return Err(Failure::field("log_max_bytes", why));
+            }
+        };
+        Ok(Self {
+            id: field::agent_id(&launch.id)?,
+            tenant: field::tenant(&launch.tenant)?,
+            name: field::agent_name(&launch.name)?,
+            incarnation: launch.incarnation,
+            argv: launch.argv.clone(),
+            env: launch.env.clone(),
+            cwd: field::path("cwd", cwd)?,
+            rootfs: rootfs(launch.rootfs.as_ref())?,
+            workspace: workspace(launch.workspace.as_ref())?,
+            binds: binds(&launch.binds)?,
+            network: network(launch.network)?,
+            limits: Limits::check(launch.limits.as_ref().unwrap_or(&v1::Limits::default()))?,
+            seccomp_profile: launch.seccomp_profile.clone(),
+            restrict_exec: launch.restrict_exec,
+            exec_allow,
+            audit: audit(launch.audit)?,
+            audit_strict: launch.audit_strict,
+            allow_degraded: layers(&launch.allow_degraded)?,
+            tty: launch.tty.then(|| window(launch.rows, launch.cols)).transpose()?,
+            secrets: secrets(&launch.secrets)?,
+            hostname: hostname(launch)?,
+            log_max_bytes,
+        })
+    }
+
+    /// Whether a layer may be less than asked.
+    #[must_use]
+    pub fn may_degrade(&self, layer: LayerName) -> bool {
+        self.allow_degraded.contains(&layer)
+    }
+}
+
+fn rootfs(rootfs: Option<&v1::Rootfs>) -> Checked<Rootfs> {
+    use v1::rootfs::Kind;
+    match rootfs.and_then(|r| r.kind.as_ref()) {
+        Some(Kind::HostSystem(_)) => Ok(Rootfs::HostSystem),
+        Some(Kind::Directory(path)) => Ok(Rootfs::Directory(not_root("rootfs", path)?)),
+        None => Err(Failure::field("rootfs", "it is not set")),
+    }
+}
+
+fn workspace(workspace: Option<&v1::Workspace>) -> Checked<Workspace> {
+    use v1::workspace::Kind;
+    let given = workspace.ok_or_else(|| Failure::field("workspace", "it is not set"))?;
+    let kind = match given.kind.as_ref() {
+        Some(Kind::Managed(_)) => WorkspaceKind::Managed,
+        Some(Kind::Directory(path)) => WorkspaceKind::Directory(not_root("workspace", path)?),
+        None => return Err(Failure::field("workspace", "it is neither managed nor a directory")),
+    };
+    Ok(Workspace { kind, read_only: given.read_only })
+}
+
+fn not_root(field: &str, bytes: &[u8]) -> Checked<PathBuf> {
+    let path = field::path(field, bytes)?;
+    if path.parent().is_none() {
+        return Err(Failure::field(field, "the host's whole root cannot be given to an agent"));
+    }
+    Ok(path)
+}
+
+fn binds(binds: &[v1::Bind]) -> Checked<Vec<Bind>> {
+    if binds.len() > MAX_BINDS {
+        return Err(Failure::field(
+            "binds",
+            format!("{} binds, at most {MAX_BINDS} are allowed", binds.len()),
+        ));
+    }
+    let check = |b: &v1::Bind| Ok(Bind { path: not_root("binds", &b.path)?, writable: b.writable });
+    binds.iter().map(check).collect()
+}
+
+fn network(value: i32) -> Checked<NetworkMode> {
+    match v1::Network::try_from(value) {
+        Ok(v1::Network::None) => Ok(NetworkMode::None),
+        Ok(v1::Network::Host) => Ok(NetworkMode::Host),
+        Err(_) => Err(Failure::field("network", format!("{value} is not a network mode"))),
+    }
+}
+
+fn audit(value: i32) -> Checked<AuditMode> {
+    match v1::AuditMode::try_from(value) {
+        Ok(v1::AuditMode::Events) => Ok(AuditMode::Events),
+        Ok(v1::AuditMode::Count) => Ok(AuditMode::Count),
+        Ok(v1::AuditMode::Latency) => Ok(AuditMode::Latency),
+        Ok(v1::AuditMode::Full) => Ok(AuditMode::Full),
+        Err(_) => Err(Failure::field("audit", format!("{value} is not an audit mode"))),
+    }
+}
+
+fn layers(names: &[String]) -> Checked<BTreeSet<LayerName>> {
+    let unknown = |name: &str| {
+        let short: String = name.chars().take(40).collect();
+        Failure::field("allow_degraded", format!("{short:?} is not a layer"))
+    };
+    names.iter().map(|n| n.parse().map_err(|()| unknown(n))).collect()
+}
+
+pub(crate) fn window(rows: u32, cols: u32) -> Checked<WindowSize> {
+    let side = |field: &str, value: u32| {
+        u16::try_from(value).map_err(|_| Failure::field(field, format!("{value} is over 65535")))
+    };
+    Ok(WindowSize { rows: side("rows", rows)?, cols: side("cols", cols)? })
+}
+
+fn secrets(secrets: &[v1::Secret]) -> Checked<Vec<Secret>> {
+    if secrets.len() > MAX_SECRETS {
+        return Err(Failure::field("secrets", format!("more than {MAX_SECRETS} secrets")));
+    }
+    let mut names = BTreeSet::new();
+    let mut checked = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        field::file_name("secrets", &secret.name)?;
+        if !names.insert(&secret.name) {
+            return Err(Failure::field("secrets", format!("{} is there twice", secret.name)));
+        }
+        checked.push(Secret { name: secret.name.clone(), value: secret.value.clone() });
+    }
+    Ok(checked)
+}
+
+/// Labels with dots between them; without one, the agent's name.
+fn hostname(launch: &v1::Launch) -> Checked<String> {
+    let name = if launch.hostname.is_empty() { &launch.name } else { &launch.hostname };
+    let label = |l: &str| AgentName::parse(l).is_ok();
+    if name.len() > 64 || !name.split('.').all(label) {
+        return Err(Failure::field("hostname", "at most 64 of a-z, 0-9, '-', in labels with '.' between"));
+    }
+    Ok(name.clone())
+}

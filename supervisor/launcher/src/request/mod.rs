@@ -1,0 +1,20 @@
+//! The door: every field of every request is checked here, before anything is done.
+//!
+//! aiond is not trusted to be sane. What leaves this module are types that cannot be wrong; a field that is
+//! becomes `INVALID_FIELD` with its name. Pure, so that the fuzz target can call [`parse`].
+
+mod exec;
+mod field;
+mod launch;
+mod limits;
+mod op;
+
+pub use exec::{AuditEntry, Exec};
+pub use launch::{Bind, Launch, Rootfs, Workspace, WorkspaceKind};
+pub use limits::Limits;
+pub use op::{Op, parse};
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::usual as tests_usual;

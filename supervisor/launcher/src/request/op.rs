@@ -1,0 +1,80 @@
+//! One request, checked.
+
+use aion_launcher_proto::{PROTOCOL, v1};
+use aion_types::{AgentId, ErrorCode};
+
+use crate::Failure;
+use crate::request::field::{self, Checked};
+use crate::request::{AuditEntry, Exec, Launch};
+
+/// The kernel's last real-time signal.
+const LAST_SIGNAL: i32 = 64;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the protocol")]
+pub enum Op {
+    Hello,
+    Launch(Box<Launch>),
+    Signal { id: AgentId, signal: i32 },
+    Freeze(AgentId),
+    Thaw(AgentId),
+    Kill { id: AgentId, reason: String },
+    Remove { id: AgentId, keep_journal: bool },
+    List,
+    Watch { audit_after_seq: u64 },
+    Exec(Box<Exec>),
+    AppendAudit(Box<AuditEntry>),
+    Stats(AgentId),
+    Host,
+    OpenLog(AgentId),
+    OpenTty(AgentId),
+    Counters(AgentId),
+}
+
+/// Checks a request that came with `fds` descriptors.
+///
+/// # Errors
+/// `INVALID_FIELD` with the field, or `PROTOCOL_MISMATCH`.
+pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
+    use v1::request::Op as Raw;
+    let Some(op) = request.op.as_ref() else {
+        return Err(Failure::field("op", "it is not set, or this launcher does not know it"));
+    };
+    if fds != 0 && !matches!(op, Raw::Exec(_)) {
+        return Err(Failure::field("fds", "only Exec carries descriptors"));
+    }
+    let id = |text: &str| field::agent_id(text);
+    Ok(match op {
+        Raw::Hello(hello) if hello.protocol == PROTOCOL => Op::Hello,
+        Raw::Hello(hello) => {
+            let message = format!("this launcher speaks protocol {PROTOCOL}, not {}", hello.protocol);
+            return Err(Failure::new(ErrorCode::ProtocolMismatch, message));
+        }
+        Raw::Launch(launch) => Op::Launch(Box::new(Launch::check(launch)?)),
+        Raw::Signal(signal) => Op::Signal { id: id(&signal.id)?, signal: signal_number(signal.signo)? },
+        Raw::Freeze(freeze) => Op::Freeze(id(&freeze.id)?),
+        Raw::Thaw(thaw) => Op::Thaw(id(&thaw.id)?),
+        Raw::Kill(kill) => {
+            field::text("reason", &kill.reason, 256)?;
+            Op::Kill { id: id(&kill.id)?, reason: kill.reason.clone() }
+        }
+        Raw::Remove(remove) => Op::Remove { id: id(&remove.id)?, keep_journal: remove.keep_journal },
+        Raw::List(_) => Op::List,
+        Raw::Watch(watch) => Op::Watch { audit_after_seq: watch.audit_after_seq },
+        Raw::Exec(exec) => Op::Exec(Box::new(Exec::check(exec, fds)?)),
+        Raw::AppendAudit(append) => Op::AppendAudit(Box::new(AuditEntry::check(append)?)),
+        Raw::Stats(stats) => Op::Stats(id(&stats.id)?),
+        Raw::Host(_) => Op::Host,
+        Raw::OpenLog(open) => Op::OpenLog(id(&open.id)?),
+        Raw::OpenTty(open) => Op::OpenTty(id(&open.id)?),
+        Raw::Counters(counters) => Op::Counters(id(&counters.id)?),
+    })
+}
+
+fn signal_number(signo: i32) -> Checked<i32> {
+    if (1..=LAST_SIGNAL).contains(&signo) {
+        return Ok(signo);
+    }
+    Err(Failure::field("signo", format!("{signo} is not a signal (1 to {LAST_SIGNAL})")))
+}

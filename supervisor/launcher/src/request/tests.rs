@@ -1,0 +1,169 @@
+//! What may not come through the door.
+
+use aion_launcher_proto::v1;
+use aion_types::{AgentId, ErrorCode};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::Failure;
+
+pub(crate) fn usual() -> v1::Launch {
+    v1::Launch {
+        id: AgentId::from_parts(1, 1).as_str().to_owned(),
+        tenant: "default".into(),
+        name: "researcher".into(),
+        argv: vec![b"/bin/true".to_vec()],
+        env: vec![b"PATH=/usr/bin:/bin".to_vec()],
+        rootfs: Some(v1::Rootfs { kind: Some(v1::rootfs::Kind::HostSystem(v1::Empty {})) }),
+        workspace: Some(v1::Workspace {
+            kind: Some(v1::workspace::Kind::Managed(v1::Empty {})),
+            read_only: false,
+        }),
+        limits: Some(v1::Limits { mem_bytes: 512 << 20, pids: 256, ..Default::default() }),
+        seccomp_profile: "default-restrictive".into(),
+        ..Default::default()
+    }
+}
+
+fn refused(change: impl FnOnce(&mut v1::Launch)) -> Failure {
+    let mut launch = usual();
+    change(&mut launch);
+    let failure = Launch::check(&launch).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::InvalidField, "{failure}");
+    failure
+}
+
+fn directory(path: &str) -> Option<v1::Workspace> {
+    let kind = Some(v1::workspace::Kind::Directory(path.as_bytes().to_vec()));
+    Some(v1::Workspace { kind, read_only: false })
+}
+
+#[test]
+fn the_usual_launch_is_fine() {
+    let launch = Launch::check(&usual()).unwrap();
+    assert_eq!(launch.cwd.to_str(), Some("/workspace"));
+    assert_eq!(launch.hostname, "researcher");
+    assert_eq!(launch.limits.cpu_millis, None);
+}
+
+#[test]
+fn each_refusal_names_its_field() {
+    type Change = fn(&mut v1::Launch);
+    let cases: &[(&str, Change)] = &[
+        ("id", |l| l.id = "../../etc".into()),
+        ("id", |l| l.id = String::new()),
+        ("tenant", |l| l.tenant = "A/B".into()),
+        ("name", |l| l.name = "-x".into()),
+        ("name", |l| l.name = "x".repeat(64)),
+        ("argv", |l| l.argv = vec![]),
+        ("argv", |l| l.argv = vec![vec![]]),
+        ("argv", |l| l.argv = vec![b"a\0b".to_vec()]),
+        ("argv", |l| l.argv = vec![vec![b'a']; 5000]),
+        ("argv", |l| l.argv = vec![vec![b'a'; 4096]]),
+        ("env", |l| l.env = vec![b"NOVALUE".to_vec()]),
+        ("env", |l| l.env = vec![b"=x".to_vec()]),
+        ("env", |l| l.env = vec![b"A=\0".to_vec()]),
+        ("cwd", |l| l.cwd = b"relative".to_vec()),
+        ("cwd", |l| l.cwd = b"/a/../b".to_vec()),
+        ("cwd", |l| l.cwd = b"/a//b".to_vec()),
+        ("rootfs", |l| l.rootfs = None),
+        ("workspace", |l| l.workspace = None),
+        ("workspace", |l| l.workspace = directory("work")),
+        ("workspace", |l| l.workspace = directory("/work/../etc")),
+        ("workspace", |l| l.workspace = directory("/")),
+        ("workspace", |l| l.workspace = directory("/a\0b")),
+        ("binds", |l| l.binds = vec![v1::Bind { path: b"/".to_vec(), writable: false }]),
+        ("binds", |l| l.binds = vec![v1::Bind { path: b"/a".to_vec(), writable: false }; 65]),
+        ("network", |l| l.network = 7),
+        ("audit", |l| l.audit = -1),
+        ("limits.mem_bytes", |l| l.limits = Some(v1::Limits { mem_bytes: 1, ..Default::default() })),
+        ("limits.mem_bytes", |l| l.limits = Some(v1::Limits { mem_bytes: u64::MAX, ..Default::default() })),
+        ("limits.cpu_millis", |l| l.limits = Some(v1::Limits { cpu_millis: u32::MAX, ..Default::default() })),
+        ("limits.pids", |l| l.limits = Some(v1::Limits { pids: 1, ..Default::default() })),
+        ("limits.wall_ms", |l| l.limits = Some(v1::Limits { wall_ms: u64::MAX, ..Default::default() })),
+        ("limits.cpu_weight", |l| l.limits = Some(v1::Limits { cpu_weight: 10_001, ..Default::default() })),
+        ("seccomp_profile", |l| l.seccomp_profile = "../x".into()),
+        ("seccomp_profile", |l| l.seccomp_profile = String::new()),
+        ("exec_allow", |l| l.exec_allow = vec![b"bin/sh".to_vec()]),
+        ("allow_degraded", |l| l.allow_degraded = vec!["everything".into()]),
+        ("rows", |l| (l.tty, l.rows) = (true, 70_000)),
+        ("secrets", |l| l.secrets = vec![v1::Secret { name: "a/b".into(), value: vec![] }]),
+        ("secrets", |l| l.secrets = vec![v1::Secret { name: "a".into(), value: vec![] }; 2]),
+        ("hostname", |l| l.hostname = "a..b".into()),
+        ("hostname", |l| l.hostname = "a\nb".into()),
+        ("log_max_bytes", |l| l.log_max_bytes = 1),
+    ];
+    for (field, change) in cases {
+        let failure = refused(change);
+        assert_eq!(&failure.field, field, "{failure}");
+    }
+}
+
+fn op(op: v1::request::Op, fds: usize) -> Result<Op, Failure> {
+    parse(&v1::Request { seq: 1, op: Some(op) }, fds)
+}
+
+#[test]
+fn descriptors_come_with_exec_alone() {
+    use v1::request::Op as Raw;
+    let id = usual().id;
+    let failure = op(Raw::Freeze(v1::Freeze { id: id.clone() }), 1).unwrap_err();
+    assert_eq!(failure.field, "fds");
+    let exec = |tty| v1::Exec {
+        id: id.clone(),
+        exec_id: id.clone(),
+        argv: vec![b"sh".to_vec()],
+        tty,
+        ..Default::default()
+    };
+    assert!(op(Raw::Exec(exec(false)), 3).is_ok());
+    assert!(op(Raw::Exec(exec(true)), 1).is_ok());
+    assert_eq!(op(Raw::Exec(exec(true)), 3).unwrap_err().field, "fds");
+    assert_eq!(op(Raw::Exec(exec(false)), 0).unwrap_err().field, "fds");
+}
+
+#[test]
+fn aiond_writes_no_kernel_records() {
+    use v1::request::Op as Raw;
+    let record = |kind: &str| {
+        let append = v1::AppendAudit { kind: kind.into(), verdict: "allowed".into(), ..Default::default() };
+        op(Raw::AppendAudit(append), 0)
+    };
+    assert!(record("api.agent.start").is_ok());
+    for bad in ["proc.exec", "agent.killed", "api", "api.x\n", "api.X"] {
+        assert_eq!(record(bad).unwrap_err().field, "kind", "{bad}");
+    }
+}
+
+#[test]
+fn unknown_and_missing_operations_are_refused() {
+    assert_eq!(parse(&v1::Request::default(), 0).unwrap_err().field, "op");
+    let hello = v1::request::Op::Hello(v1::Hello { protocol: 9 });
+    assert_eq!(op(hello, 0).unwrap_err().code, ErrorCode::ProtocolMismatch);
+    let signal = v1::request::Op::Signal(v1::Signal { id: usual().id, signo: 65 });
+    assert_eq!(op(signal, 0).unwrap_err().field, "signo");
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_never_panic(bytes: Vec<u8>, fds in 0usize..9) {
+        if let Ok(request) = v1::Request::decode(bytes.as_slice()) {
+            let _ = parse(&request, fds);
+        }
+    }
+
+    #[test]
+    fn hostile_strings_never_panic(text: String, blob: Vec<u8>, number: u64) {
+        let mut launch = usual();
+        launch.hostname = text.clone();
+        launch.cwd = blob.clone();
+        launch.log_max_bytes = number;
+        launch.workspace = Some(v1::Workspace {
+            kind: Some(v1::workspace::Kind::Directory(blob)),
+            read_only: false,
+        });
+        launch.allow_degraded = vec![text];
+        let _ = Launch::check(&launch);
+    }
+}

@@ -1,0 +1,110 @@
+//! `state.pb`: what a new launcher must know of an agent to take it over.
+
+use aion_launcher_proto::v1;
+use prost::Message;
+
+/// How far an agent has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Phase {
+    /// Not readable, or of another version.
+    Unknown = 0,
+    /// Written before anything is done.
+    Launching = 1,
+    /// Its first process executes.
+    Running = 2,
+    /// It ended, and was not removed.
+    Exited = 3,
+}
+
+/// The record of an agent.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Record {
+    /// As the protocol shows it. `state` is not kept current while the agent is frozen: the cgroup knows.
+    #[prost(message, required, tag = "1")]
+    pub agent: v1::AgentState,
+    /// How far it has come.
+    #[prost(enumeration = "Phase", tag = "2")]
+    pub phase: i32,
+    /// Name of its group below the parent.
+    #[prost(string, tag = "3")]
+    pub slot: String,
+    /// The first of its user ids on the host.
+    #[prost(uint32, tag = "4")]
+    pub uid_base: u32,
+    /// init's start, in clock ticks since boot.
+    #[prost(uint64, tag = "5")]
+    pub init_start: u64,
+    /// The first process's start, in clock ticks since boot.
+    #[prost(uint64, tag = "6")]
+    pub agent_start: u64,
+    /// When its time is over, on the monotonic clock in ns; 0 for never.
+    #[prost(uint64, tag = "7")]
+    pub deadline_ns: u64,
+    /// Why it is being killed, once it is: `killed`, `timeout` or `oom`.
+    #[prost(string, tag = "8")]
+    pub kill_reason: String,
+    /// Up to where its journal was read for denied calls.
+    #[prost(uint64, tag = "9")]
+    pub journal_cursor: u64,
+    /// The boot in which the numbers above mean something.
+    #[prost(string, tag = "10")]
+    pub boot_id: String,
+    /// Its volume's file in `volumes/`; empty for none.
+    #[prost(string, tag = "11")]
+    pub volume: String,
+    /// Size of the volume.
+    #[prost(uint64, tag = "12")]
+    pub volume_bytes: u64,
+}
+
+impl Record {
+    /// Reads a record back. Whatever the bytes, the answer is a record or nothing.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let record = Self::decode(bytes).ok()?;
+        (record.phase() != Phase::Unknown).then_some(record)
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn records_round_trip() {
+        let mut record = Record {
+            agent: v1::AgentState { id: "x".into(), pid: 7, ..Default::default() },
+            slot: "s1".into(),
+            uid_base: 0x6000_0000,
+            deadline_ns: 5,
+            ..Default::default()
+        };
+        record.set_phase(Phase::Running);
+        assert_eq!(Record::read(&record.to_bytes()), Some(record));
+    }
+
+    #[test]
+    fn torn_and_empty_files_are_nothing() {
+        assert_eq!(Record::read(b""), None);
+        let mut record = Record { slot: "s1".into(), ..Default::default() };
+        record.set_phase(Phase::Running);
+        let bytes = record.to_bytes();
+        let torn = Record::read(&bytes[..bytes.len() - 3]);
+        assert!(torn.is_none_or(|r| r != record));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Record::read(&bytes);
+        }
+    }
+}
