@@ -168,5 +168,5 @@ fn the_committed_schema_is_current() {
     }
     let committed: serde_json::Value =
         serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
-    assert!(committed == json_schema(), "{} is stale: run this test with AION_BLESS=1", path.display());
+    assert!(committed == json_schema(), "{} is stale: run `cargo xtask gen`", path.display());
 }
