@@ -38,11 +38,15 @@ def child(job, sock, out):
     os.write(out, json.dumps([call(nr, *args) for nr, args in job["calls"]]).encode())
 
 
-def serve(listener, errnos, reported):
+def serve(listener, pid, errnos, reported):
+    # Before Linux 6.11 a zombie keeps its filter, so that the listener's end is not told before the child is
+    # waited for: its end is seen by its pidfd.
+    ended = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    poll.register(ended, select.POLLIN)
     while True:
-        poll = select.poll()
-        poll.register(listener, select.POLLIN)
-        if not any(events & select.POLLIN for _, events in poll.poll()):
+        if (listener, select.POLLIN) not in [(fd, events & select.POLLIN) for fd, events in poll.poll()]:
             return  # the last task under the filter is gone
         request = bytearray(80)
         try:
@@ -74,7 +78,7 @@ def main():
     reported = []
     if ancillary:
         listener = array.array("i", ancillary[0][2])[0]
-        serve(listener, dict(map(tuple, job["notify"])), reported)
+        serve(listener, pid, dict(map(tuple, job["notify"])), reported)
     text = b"".join(iter(lambda: os.read(reading, 65536), b""))
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     json.dump({"results": json.loads(text or b"[]"), "status": status, "reported": reported}, sys.stdout)
