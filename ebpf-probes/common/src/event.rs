@@ -81,6 +81,16 @@ pub enum Verdict {
 pub struct Comm(pub(crate) [u8; layout::COMM]);
 
 impl Comm {
+    /// Keeps the first 15 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut name = [0; layout::COMM];
+        for (to, from) in name.iter_mut().take(layout::COMM - 1).zip(bytes) {
+            *to = *from;
+        }
+        Self(name)
+    }
+
     /// The bytes before the first NUL; any bytes, the agent chooses them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
