@@ -5,7 +5,7 @@
 
 /// Package `aion.v1`.
 #[expect(missing_docs, reason = "generated; the .proto files are the documentation")]
-#[allow(clippy::all, clippy::pedantic, reason = "generated")]
+#[allow(clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("aion.v1");
 }

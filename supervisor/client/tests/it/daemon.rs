@@ -17,12 +17,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Records in the log.
-pub const RECORDS: u64 = 400;
+pub(crate) const RECORDS: u64 = 400;
 /// Bytes of output.
-pub const OUTPUT_LEN: usize = 1_000_003;
+pub(crate) const OUTPUT_LEN: usize = 1_000_003;
 
 /// The agent's output: every position is told apart from its neighbours.
-pub fn output() -> Vec<u8> {
+pub(crate) fn output() -> Vec<u8> {
     (0..OUTPUT_LEN).map(|i| u8::try_from((i * 31 + i / 251) % 251).unwrap()).collect()
 }
 
@@ -38,7 +38,7 @@ struct Shared {
     end: broadcast::Sender<bool>,
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     dir: tempfile::TempDir,
     shared: Shared,
     server: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
@@ -46,7 +46,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let shared = Shared {
             ended: watch::channel(false).0,
             starts: Arc::default(),
@@ -60,17 +60,17 @@ impl Daemon {
         daemon
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("aion.sock")
     }
 
     /// Breaks all connections at once, as SIGKILL does.
-    pub fn crash(&self) {
+    pub(crate) fn crash(&self) {
         crash(&self.server, &self.stop);
         let _ = std::fs::remove_file(self.socket());
     }
 
-    pub fn crash_and_restart(&self, pause: Duration) {
+    pub(crate) fn crash_and_restart(&self, pause: Duration) {
         self.crash();
         let (socket, shared) = (self.socket(), self.shared.clone());
         let (server, stop) = (Arc::clone(&self.server), Arc::clone(&self.stop));
@@ -81,16 +81,16 @@ impl Daemon {
     }
 
     /// Ends all streams in good order, as a shutdown does.
-    pub fn close_streams(&self) {
+    pub(crate) fn close_streams(&self) {
         let _ = self.shared.end.send(false);
     }
 
-    pub fn end_agent(&self) {
+    pub(crate) fn end_agent(&self) {
         self.shared.ended.send_replace(true);
     }
 
     /// The next Start is received, and the daemon dies before it answers.
-    pub fn die_on_next_start(&self) {
+    pub(crate) fn die_on_next_start(&self) {
         self.shared.die_on_start.store(true, Ordering::SeqCst);
         let (socket, shared) = (self.socket(), self.shared.clone());
         let (server, stop) = (Arc::clone(&self.server), Arc::clone(&self.stop));
@@ -105,7 +105,7 @@ impl Daemon {
     }
 
     /// The request ids of all Starts.
-    pub fn starts(&self) -> Vec<String> {
+    pub(crate) fn starts(&self) -> Vec<String> {
         self.shared.starts.lock().unwrap().clone()
     }
 }

@@ -1,0 +1,67 @@
+//! `apply`: what the manifests say is what runs. An agent that runs as its manifest says is left alone; one that
+//! does not is replaced and started.
+
+use std::time::Duration;
+
+use aion_client::{Client, api, duration};
+use aion_types::ErrorCode;
+use serde::Serialize;
+
+use super::target::each;
+use crate::cli::ApplyArgs;
+use crate::failure::Outcome;
+use crate::output::{Printer, lines};
+use crate::source::{Source, check};
+use crate::view::agent::{AgentView, is_live};
+
+/// What was done.
+#[derive(Serialize)]
+struct Applied {
+    /// created, configured or unchanged.
+    result: &'static str,
+    agent: AgentView,
+}
+
+pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -> Outcome {
+    let files: Vec<String> = args.files.iter().map(|path| path.display().to_string()).collect();
+    each(&files, async |file| {
+        let applied = one(client, Source::read(file.as_ref())?).await?;
+        if printer.is_human() {
+            return lines([format!("{} {}", applied.agent.name, applied.result)]);
+        }
+        printer.document(&applied, &applied.agent.name, String::new)
+    })
+    .await
+}
+
+async fn one(client: &Client, source: Source) -> Outcome<Applied> {
+    // Here first: a manifest that cannot be used does not even stop what runs.
+    let spec = check(&source, aion_manifest::Overrides::default())?;
+    let name = spec.name.as_str().to_owned();
+    let before = match client.get(api::GetRequest { agent: name.clone() }).await {
+        Ok(agent) => Some(agent),
+        Err(error) if error.code() == ErrorCode::AgentNotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let manifest = source.bytes;
+    let manifest_name = source.name;
+    let request = api::ValidateRequest { manifest: manifest.clone(), manifest_name: manifest_name.clone() };
+    let normal = client.validate(request).await?.normalised_yaml;
+    if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {
+        if agent.manifest_yaml == normal {
+            return Ok(Applied { result: "unchanged", agent: AgentView::from(agent.clone()) });
+        }
+        let grace = Some(duration(Duration::from_millis(spec.stop_grace_ms)));
+        let stop = api::StopRequest { agent: agent.id.clone(), grace, ..Default::default() };
+        match client.stop(stop).await {
+            Ok(_) => {}
+            Err(error) if error.code() == ErrorCode::AgentNotRunning => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let register = api::RegisterRequest { manifest, manifest_name, replace: true, ..Default::default() };
+    let agent = client.register(register).await?;
+    let agent = client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?;
+    let result = if before.is_some() { "configured" } else { "created" };
+    Ok(Applied { result, agent: AgentView::from(agent) })
+}

@@ -1,0 +1,79 @@
+//! What the commands do. Each gets the parsed arguments and gives an exit status or a failure; only this module
+//! knows which command is which.
+
+mod apply;
+mod audit;
+mod doctor;
+mod events;
+mod exec;
+mod forward;
+mod host_files;
+mod inspect;
+mod lifecycle;
+mod logs;
+mod man;
+mod ps;
+mod run;
+mod signals;
+mod stats;
+mod sync_output;
+mod target;
+mod top;
+mod tty;
+mod validate;
+mod version;
+mod wait;
+
+use std::time::Duration;
+
+use aion_client::{Client, Options};
+
+use crate::cli::{Cli, Command, Global};
+use crate::failure::Outcome;
+use crate::output::Printer;
+
+/// Does what the command line asks.
+pub(crate) async fn dispatch(cli: Cli) -> Outcome {
+    let printer = Printer::new(cli.global.output);
+    let global = &cli.global;
+    match cli.command {
+        Command::Completion(args) => man::completion(args.shell),
+        Command::Man(args) => man::pages(&args.dir),
+        Command::Validate(args) => validate::validate(&args, printer),
+        Command::Doctor => doctor::doctor(options(global), printer).await,
+        Command::Version(args) => version::version(options(global), args.client, printer).await,
+        Command::Run(args) => run::run(options(global), *args, printer).await,
+        Command::Ps(args) => ps::ps(&connect(global).await?, &args, printer).await,
+        Command::Inspect(args) => {
+            inspect::inspect(&connect(global).await?, &args.names.agents, printer).await
+        }
+        Command::Logs(args) => logs::logs(&connect(global).await?, args, printer).await,
+        Command::Top(args) => top::top(&connect(global).await?, args, printer).await,
+        Command::Exec(args) => exec::exec(&connect(global).await?, args).await,
+        Command::Events(args) => events::events(&connect(global).await?, &args, printer).await,
+        Command::Stats(args) => stats::stats(&connect(global).await?, args, printer).await,
+        Command::Stop(args) => lifecycle::stop(&connect(global).await?, args, printer).await,
+        Command::Kill(args) => lifecycle::kill(&connect(global).await?, args, printer).await,
+        Command::Pause(args) => lifecycle::pause(&connect(global).await?, args, printer).await,
+        Command::Resume(args) => lifecycle::resume(&connect(global).await?, args, printer).await,
+        Command::Start(args) => lifecycle::start(&connect(global).await?, args, printer).await,
+        Command::Rm(args) => lifecycle::rm(&connect(global).await?, args, printer).await,
+        Command::Wait(args) => wait::wait(&connect(global).await?, args, printer).await,
+        Command::Apply(args) => apply::apply(&connect(global).await?, &args, printer).await,
+        Command::Audit(args) => audit::audit(&connect(global).await?, args, printer).await,
+    }
+}
+
+/// How long a call waits for a daemon that went away; `AION_RECONNECT_SECONDS` changes it.
+fn patience() -> Duration {
+    let seconds = std::env::var("AION_RECONNECT_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
+
+fn options(global: &Global) -> Options {
+    Options { socket: global.socket.clone(), patience: patience() }
+}
+
+async fn connect(global: &Global) -> Outcome<Client> {
+    Ok(Client::connect(options(global)).await?)
+}

@@ -1,0 +1,7 @@
+//! The `aionctl` program: see the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aionctl::main(std::env::args_os())
+}

@@ -1,0 +1,86 @@
+//! Reading manifests: from a file or stdin, never more than a manifest may have.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use aion_manifest::{AgentSpec, Classes, Context, Overrides};
+use aion_types::ErrorCode;
+
+use crate::failure::{Failure, Outcome};
+
+/// What the daemon takes.
+const MAX: u64 = 256 << 10;
+
+/// A manifest as it was read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) bytes: Vec<u8>,
+    /// For messages.
+    pub(crate) name: String,
+}
+
+impl Source {
+    /// Reads a file, or stdin for `-`.
+    pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let (name, mut from): (String, Box<dyn Read>) = if path.as_os_str() == "-" {
+            ("stdin".to_owned(), Box::new(io::stdin()))
+        } else {
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| unreadable(&name, &error))?;
+            (name, Box::new(file))
+        };
+        let mut bytes = Vec::new();
+        let read = from.by_ref().take(MAX + 1).read_to_end(&mut bytes);
+        if let Err(error) = read {
+            return Err(unreadable(&name, &error));
+        }
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX {
+            let message = format!("{name} is larger than a manifest may be: at most {} KiB", MAX >> 10);
+            return Err(Failure::coded(ErrorCode::TooLarge, message));
+        }
+        Ok(Self { bytes, name })
+    }
+}
+
+/// Checks a manifest as the daemon does, but for what only the daemon knows: its secrets and seccomp profiles.
+pub(crate) fn check(source: &Source, overrides: Overrides) -> Outcome<AgentSpec> {
+    Ok(AgentSpec::parse(&source.bytes, &source.name, overrides, &context()?)?)
+}
+
+/// What manifests are checked against: the shipped classes, or those of the folder that `AION_PROFILES` names.
+fn context() -> Outcome<Context> {
+    let mut context = Context::builtin();
+    if let Some(dir) = std::env::var_os("AION_PROFILES").filter(|dir| !dir.is_empty()) {
+        let path = Path::new(&dir).join("cgroup_profiles.yaml");
+        if path.exists() {
+            let source = Source::read(&path)?;
+            context.classes = Arc::new(Classes::parse(&source.bytes, &source.name)?);
+        }
+    }
+    Ok(context)
+}
+
+impl From<aion_manifest::Error> for Failure {
+    fn from(error: aion_manifest::Error) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure::new(1, format!("cannot read {name}")).cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endless_files_are_refused() {
+        let failure = Source::read(Path::new("/dev/zero")).expect_err("too large");
+        assert_eq!(failure.exit, 2);
+        assert_eq!(Source::read(Path::new("/no/such/file")).expect_err("missing").exit, 1);
+        assert_eq!(Source::read(Path::new("/")).expect_err("a folder").exit, 1);
+    }
+}
