@@ -10,4 +10,3 @@ pub(crate) mod slot;
 pub(crate) mod spawner;
 mod template;
 mod template_etc;
-mod volume;
