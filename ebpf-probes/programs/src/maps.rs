@@ -11,6 +11,10 @@ const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
 const THROTTLED_COUNT: usize = layout::MAX_THROTTLED as usize;
+/// The words of [`Count`] and [`Hist`]. Not the structures themselves: kernels before 6.2 take a map without
+/// BTF, as the loader makes them, for another kind than one whose value is a structure.
+const COUNT_WORDS: usize = size_of::<Count>() / 8;
+const HIST_WORDS: usize = size_of::<Hist>() / 8;
 /// Bytes of the scratch buffer: an exec record with the longest file name and argv.
 pub const SCRATCH: usize = 1024;
 
@@ -32,11 +36,13 @@ pub static STATS: PerCpuArray<Stats, AGENT_COUNT> = PerCpuArray::new();
 
 /// Per slot: counters by system call, made by the loader for agents that ask.
 #[btf_map]
-pub static COUNTS: ArrayOfMaps<PerCpuArray<Count, SYSCALL_COUNT>, AGENT_COUNT> = ArrayOfMaps::new();
+pub static COUNTS: ArrayOfMaps<PerCpuArray<[u64; COUNT_WORDS], SYSCALL_COUNT>, AGENT_COUNT> =
+    ArrayOfMaps::new();
 
 /// Per slot: histograms by system call, made by the loader for agents that ask.
 #[btf_map]
-pub static HISTS: ArrayOfMaps<PerCpuArray<Hist, SYSCALL_COUNT>, AGENT_COUNT> = ArrayOfMaps::new();
+pub static HISTS: ArrayOfMaps<PerCpuArray<[u64; HIST_WORDS], SYSCALL_COUNT>, AGENT_COUNT> =
+    ArrayOfMaps::new();
 
 /// When threads entered their system calls, by thread id modulo the size. A collision loses one sample.
 #[btf_map]

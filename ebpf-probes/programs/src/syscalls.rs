@@ -7,7 +7,7 @@
 use core::mem::size_of;
 
 use aion_probe_types::layout::{
-    self, BUCKETS, Cred, FileRecord, PATH_MAX, PrivRecord, Start, SyscallRecord, flag, head_flag, kind,
+    self, BUCKETS, Count, Cred, FileRecord, PATH_MAX, PrivRecord, Start, SyscallRecord, flag, head_flag, kind,
 };
 use aya_ebpf::{
     helpers::{
@@ -101,6 +101,7 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     let index = if number > last { last as u32 } else { number as u32 };
     let failed = (-MAX_ERRNO..0).contains(&ret);
     if let Some(count) = COUNTS.get_value_ptr_mut(who.agent.slot, &index) {
+        let count = count.cast::<Count>();
         // SAFETY: a per-CPU element that only this program writes, with preemption off.
         unsafe {
             (*count).calls += 1;
@@ -138,7 +139,7 @@ fn measure(who: &Found, index: u32) {
     let bucket = log2(took) & (BUCKETS - 1);
     if let Some(hist) = HISTS.get_value_ptr_mut(who.agent.slot, &index) {
         // SAFETY: a per-CPU element that only this program writes, with preemption off; the index is masked.
-        unsafe { (*hist).buckets[bucket] += 1 };
+        unsafe { (*hist)[bucket] += 1 };
     }
 }
 

@@ -62,7 +62,6 @@ fn helper() {
             errno(nix::sys::prctl::set_no_new_privs());
             errno(mount(words[1]));
         }
-        "userns" => errno(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
         "bpf" => result(
             aion_probes::Probes::open_or_load(&aion_probes::Options {
                 object: aion_probes::Object::Bytes(Vec::new()),

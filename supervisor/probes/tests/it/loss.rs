@@ -35,8 +35,12 @@ fn a_strict_agent_waits_for_the_reader() {
     let begun = Instant::now();
     let mut resumed = 0;
     let status = loop {
-        // A slow reader: each pause is long enough to fill the buffer.
-        std::thread::sleep(Duration::from_millis(60));
+        // A slow reader: it waits until the buffer is nearly full.
+        let paused = Instant::now();
+        while opened.ring.pressure().percent() < 87 && paused.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(50));
         resumed += opened.ring.drain(&mut |event| seen.push(Seen::of(event))).unwrap().resumed;
         if let Some(status) = child.try_wait().unwrap() {
             break status;
