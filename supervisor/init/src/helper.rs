@@ -43,7 +43,10 @@ pub(crate) fn perform(exec: ExecPlan, fds: Vec<OwnedFd>, control: &UnixStream) -
     let ExecPlan { plan, tty } = exec;
     plan.check().map_err(|e| Failure::because(LayerName::Namespaces, &e.to_string()))?;
     let Ok([target, stdin, stdout, stderr]) = <[OwnedFd; 4]>::try_from(fds) else {
-        return Err(Failure::because(LayerName::Session, "the command came with other than four descriptors"));
+        return Err(Failure::because(
+            LayerName::Session,
+            "the command came with other than four descriptors",
+        ));
     };
     aion_sys::ns::enter(target.as_fd(), ALL_NAMESPACES)
         .map_err(at(LayerName::Namespaces, "cannot enter the agent's namespaces"))?;

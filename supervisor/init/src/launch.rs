@@ -72,9 +72,8 @@ pub(crate) fn perform(
     namespaces(&plan, prepared)?;
     root.enter(&plan, handed.rootfs, &handed.workspace, &handed.binds)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let journal = Journal::open(handed.journal, plan.journal_limit, plan.incarnation).map_err(|e| {
-        Failure::because(LayerName::Disk, &format!("cannot begin the agent's journal: {e}"))
-    })?;
+    let journal = Journal::open(handed.journal, plan.journal_limit, plan.incarnation)
+        .map_err(|e| Failure::because(LayerName::Disk, &format!("cannot begin the agent's journal: {e}")))?;
     let stdio = match plan.tty {
         None => output::pipes(handed.stdin)?,
         Some(size) => output::terminal(terminal::open(size, &plan)?)?,
@@ -83,7 +82,7 @@ pub(crate) fn perform(
     let prepared_at = monotonic_ns();
     let started = ready.start(&plan, [&stdio.agent[0], &stdio.agent[1], &stdio.agent[2]])?;
     let executed = monotonic_ns();
-    let layers = report::of_launch(&plan, ready.domain.as_ref());
+    let layers = report::of_launch(&plan, prepared.mask_proc, ready.domain.as_ref());
     let master = stdio.slave.is_some().then(|| stdio.sources[0].fd.as_fd());
     tell(control, &started, layers, [received, prepared_at, executed], master)?;
     Ok(Agent {
@@ -131,8 +130,7 @@ impl Ready {
             CString::new(bytes.as_slice()).map_err(|_| Failure::because(LayerName::Session, "a zero byte"))
         };
         let program = program::find(plan)?;
-        let domain =
-            plan.landlock.as_ref().map(|l| domain::build(l, plan, &program, system)).transpose()?;
+        let domain = plan.landlock.as_ref().map(|l| domain::build(l, plan, &program, system)).transpose()?;
         let limits = plan.rlimits.iter().flatten();
         Ok(Self {
             argv: plan.argv.iter().map(text).collect::<Result<_>>()?,

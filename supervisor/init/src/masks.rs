@@ -11,24 +11,12 @@ use rustix::io::Errno;
 use crate::mountpoint::{attach, copy_tree, open};
 
 const READ_ONLY: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
-const HIDDEN_FILES: &[&str] = &[
-    "interrupts",
-    "kcore",
-    "keys",
-    "kmsg",
-    "latency_stats",
-    "sched_debug",
-    "timer_list",
-    "timer_stats",
-];
+const HIDDEN_FILES: &[&str] =
+    &["interrupts", "kcore", "keys", "kmsg", "latency_stats", "sched_debug", "timer_list", "timer_stats"];
 const HIDDEN_FOLDERS: &[&str] = &["acpi", "asound", "scsi"];
 
 /// Covers what is there. `null` is a device node that is a mount's root, `empty` a folder with nothing in it.
-pub(crate) fn apply(
-    proc: BorrowedFd<'_>,
-    null: BorrowedFd<'_>,
-    empty: BorrowedFd<'_>,
-) -> Result<(), Errno> {
+pub(crate) fn apply(proc: BorrowedFd<'_>, null: BorrowedFd<'_>, empty: BorrowedFd<'_>) -> Result<(), Errno> {
     for name in READ_ONLY {
         let Some(place) = place(proc, name)? else { continue };
         let mount = copy_tree(place.as_fd(), "", false)?;

@@ -18,13 +18,14 @@ const MAX_CHAIN: usize = 5;
 /// The path to execute: `name` itself when it has a slash, else the first in `PATH`.
 pub(crate) fn find(plan: &Plan) -> Result<CString, Failure> {
     let name = plan.argv.first().map(Vec::as_slice).unwrap_or_default();
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Failure::Exec { errno: Errno::INVAL.raw_os_error() });
+    let text =
+        |bytes: &[u8]| CString::new(bytes).map_err(|_| Failure::Exec { errno: Errno::INVAL.raw_os_error() });
     if name.contains(&b'/') {
         return text(name);
     }
-    in_path(name, &plan.env).map_err(|e| Failure::Exec { errno: e.raw_os_error() }).and_then(|p| {
-        text(p.as_os_str().as_bytes())
-    })
+    in_path(name, &plan.env)
+        .map_err(|e| Failure::Exec { errno: e.raw_os_error() })
+        .and_then(|p| text(p.as_os_str().as_bytes()))
 }
 
 fn in_path(name: &[u8], env: &[Vec<u8>]) -> Result<PathBuf, Errno> {

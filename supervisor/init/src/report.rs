@@ -11,8 +11,8 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// The layers of a first process: of its root, and of itself.
-pub(crate) fn of_launch(plan: &Plan, domain: Option<&Domain>) -> Vec<LayerReport> {
-    let mut layers = vec![rootfs(plan), workspace(plan)];
+pub(crate) fn of_launch(plan: &Plan, masked: bool, domain: Option<&Domain>) -> Vec<LayerReport> {
+    let mut layers = vec![rootfs(plan, masked), workspace(plan)];
     layers.extend(of_process(plan, domain));
     layers
 }
@@ -46,13 +46,13 @@ pub(crate) fn of_process(plan: &Plan, domain: Option<&Domain>) -> Vec<LayerRepor
     ]
 }
 
-fn rootfs(plan: &Plan) -> LayerReport {
+fn rootfs(plan: &Plan, masked: bool) -> LayerReport {
     let kind = match plan.rootfs {
         RootfsKind::HostSystem => "the host's system, read-only",
         RootfsKind::Directory => "a folder, read-only",
     };
-    let masked = if plan.mask_proc { ", /proc masked" } else { ", /proc not masked" };
-    let state = if plan.mask_proc { LayerState::Active } else { LayerState::Degraded };
+    let state = if masked { LayerState::Active } else { LayerState::Degraded };
+    let masked = if masked { ", /proc masked" } else { ", /proc not masked" };
     let detail = format!("{kind}{masked}; pivot_root; {} MiB of /tmp", plan.scratch_bytes >> 20);
     LayerReport { name: LayerName::Rootfs, state, detail }
 }
@@ -85,7 +85,10 @@ fn seccomp(plan: &Plan) -> LayerReport {
         None => (LayerState::Off, "left out".to_owned()),
         Some(filter) => {
             let told = if filter.notify.is_some() { ", denied calls are recorded" } else { "" };
-            (LayerState::Active, format!("{}: {} instructions{told}", filter.profile, filter.program.len() / 8))
+            (
+                LayerState::Active,
+                format!("{}: {} instructions{told}", filter.profile, filter.program.len() / 8),
+            )
         }
     };
     LayerReport { name: LayerName::Seccomp, state, detail }

@@ -46,7 +46,7 @@ pub(crate) struct Root {
 pub(crate) fn prepare(prepare: &Prepare) -> Result<Root> {
     identity::become_root()?;
     rustix::process::umask(Mode::empty());
-    build(&prepare.system).map_err(|(what, e)| Failure::Layer {
+    build(prepare).map_err(|(what, e)| Failure::Layer {
         layer: Rootfs,
         errno: e.raw_os_error(),
         message: format!("cannot {what}"),
@@ -59,7 +59,8 @@ fn doing(what: &'static str) -> impl FnOnce(Errno) -> (&'static str, Errno) {
     move |e| (what, e)
 }
 
-fn build(system: &[SystemEntry]) -> Step<Root> {
+fn build(prepare: &Prepare) -> Step<Root> {
+    let system: &[SystemEntry] = &prepare.system;
     // The template's mounts are copied before the tmpfs covers them.
     let mut mounts = Vec::with_capacity(system.len());
     for entry in system.iter().filter(|e| e.link.is_empty()) {
@@ -84,7 +85,8 @@ fn build(system: &[SystemEntry]) -> Step<Root> {
     for (name, mount) in &mounts {
         put(mount.as_fd(), root.as_fd(), name).map_err(doing("attach a part of the system"))?;
     }
-    let proc = filesystem("proc", &[]).map_err(doing("mount /proc (does the host hide parts of its own?)"))?;
+    let proc =
+        filesystem("proc", &[]).map_err(doing("mount /proc (does the host hide parts of its own?)"))?;
     put(proc.as_fd(), root.as_fd(), "proc").map_err(doing("attach /proc"))?;
     let pts = filesystem("devpts", &[("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")])
         .map_err(doing("mount /dev/pts"))?;
@@ -94,7 +96,19 @@ fn build(system: &[SystemEntry]) -> Step<Root> {
         let mount = copy_tree(scratch.as_fd(), name, false).map_err(doing("copy a folder"))?;
         put(mount.as_fd(), root.as_fd(), shown).map_err(doing("attach a folder"))?;
     }
+    if prepare.mask_proc {
+        mask(&scratch, &root).map_err(doing("mask /proc"))?;
+    }
     Ok(Root { scratch, root })
+}
+
+fn mask(scratch: &OwnedFd, root: &OwnedFd) -> std::result::Result<(), Errno> {
+    let proc = open(root.as_fd(), b"proc")?;
+    let null = open(root.as_fd(), b"dev/null")?;
+    let empty = copy_tree(scratch.as_fd(), "empty", false)?;
+    restrict(empty.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
+    attach(empty.as_fd(), open(scratch.as_fd(), b"empty")?.as_fd())?;
+    masks::apply(proc.as_fd(), null.as_fd(), empty.as_fd())
 }
 
 fn put(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str) -> std::result::Result<(), Errno> {
@@ -145,9 +159,6 @@ impl Root {
                 folder
             }
         };
-        if plan.mask_proc {
-            self.mask(root).map_err(at(Rootfs, "cannot mask /proc"))?;
-        }
         let place = place(root, b"/workspace", Make::Nothing, Workspace)?;
         attach(workspace.as_fd(), place.as_fd()).map_err(at(Workspace, "cannot attach the workspace"))?;
         self.attach_binds(plan, root, binds)?;
@@ -178,16 +189,6 @@ impl Root {
         Ok(())
     }
 
-    fn mask(&self, root: &OwnedFd) -> std::result::Result<(), Errno> {
-        let proc = open(root.as_fd(), b"proc")?;
-        let null = open(root.as_fd(), b"dev/null")?;
-        let empty = copy_tree(self.scratch.as_fd(), "empty", false)?;
-        restrict(empty.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
-        let place = open(self.scratch.as_fd(), b"empty")?;
-        attach(empty.as_fd(), place.as_fd())?;
-        masks::apply(proc.as_fd(), null.as_fd(), empty.as_fd())
-    }
-
     fn attach_binds(&self, plan: &Plan, root: &OwnedFd, binds: &[OwnedFd]) -> Result<()> {
         let mut order: Vec<(&BindTarget, &OwnedFd)> = plan.binds.iter().zip(binds).collect();
         // A folder before what is below it.
@@ -210,7 +211,8 @@ impl Root {
 
     fn show_secrets(&self, plan: &Plan, root: &OwnedFd) -> std::result::Result<(), Errno> {
         let folder = open_or_make(self.scratch.as_fd(), b"secrets", Make::Folder)?;
-        let folder = openat(&folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder =
+            openat(&folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let owner = (Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(plan.gid)));
         for Secret { name, value } in &plan.secrets {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;

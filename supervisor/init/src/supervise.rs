@@ -22,15 +22,8 @@ use crate::launch::Agent;
 const DISK_RETRY: Duration = Duration::from_millis(100);
 /// A second look at processes that are being killed; their end is signalled as well.
 const KILL_RETRY: Duration = Duration::from_millis(50);
-const FORWARDED: &[i32] = &[
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGHUP,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGWINCH,
-];
+const FORWARDED: &[i32] =
+    &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH];
 
 /// What the children did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,8 +22,8 @@ mod error;
 mod host;
 mod message;
 mod plan;
-mod plan_codec;
 mod plan_check;
+mod plan_codec;
 
 pub use codec::Malformed;
 pub use error::Error;
@@ -35,7 +35,7 @@ pub use host::mounts;
 pub use host::slot::{Namespaces, NetworkMode, Slot, SlotSpec};
 pub use host::spawner::{Options, Spawner};
 pub use message::{ExecPlan, Message, Outcome, Prepare, SystemEntry};
-pub use plan_codec::MAX_MESSAGE;
 pub use plan::{
     BindTarget, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
 };
+pub use plan_codec::MAX_MESSAGE;

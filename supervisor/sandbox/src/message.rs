@@ -26,6 +26,8 @@ pub struct Prepare {
     pub system: Vec<SystemEntry>,
     /// Whether init makes a cgroup namespace when it has its plan.
     pub cgroup_namespace: bool,
+    /// Whether parts of `/proc` become read-only or hidden.
+    pub mask_proc: bool,
 }
 
 /// One entry of the root folder of the host system.

@@ -36,8 +36,6 @@ pub struct Plan {
     pub tty: Option<WindowSize>,
     /// Layer `session`: an anonymous session keyring, no inherited descriptor.
     pub session: bool,
-    /// Layer `rootfs`: parts of `/proc` read-only or hidden.
-    pub mask_proc: bool,
     /// Layer `rlimits`.
     pub rlimits: Option<Vec<Rlimit>>,
     /// Layer `capabilities`: all sets emptied.
@@ -75,7 +73,6 @@ impl Plan {
             secrets: Vec::new(),
             tty: None,
             session: true,
-            mask_proc: true,
             rlimits: Some(Rlimit::defaults()),
             drop_capabilities: true,
             no_new_privs: true,

@@ -21,7 +21,8 @@ const OWN_ROOT: &[&[u8]] = &[b"/", b"/usr", b"/etc", b"/bin", b"/sbin", b"/lib",
 /// # Errors
 /// [`Error::InvalidPlan`] with the field and what is wrong.
 pub(crate) fn check(plan: &Plan) -> Result<(), Error> {
-    let wrong = |field: &'static str, reason: &str| Err(Error::InvalidPlan { field, reason: reason.to_owned() });
+    let wrong =
+        |field: &'static str, reason: &str| Err(Error::InvalidPlan { field, reason: reason.to_owned() });
     if plan.argv.is_empty() || plan.argv[0].is_empty() {
         return wrong("argv", "there is no command");
     }
@@ -104,7 +105,9 @@ fn check_secrets(plan: &Plan) -> Result<(), Error> {
         let name = secret.name.as_bytes();
         let good = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 128 || name[0] == b'.' || !name.iter().all(good) {
-            return wrong("a name has 1 to 128 letters, digits, '-', '_' and '.', and does not begin with '.'");
+            return wrong(
+                "a name has 1 to 128 letters, digits, '-', '_' and '.', and does not begin with '.'",
+            );
         }
         if plan.secrets[..i].iter().any(|other| other.name == secret.name) {
             return wrong("a name is given twice");

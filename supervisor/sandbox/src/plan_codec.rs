@@ -21,6 +21,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         Message::Prepare(p) => {
             e.u8(1);
             e.flag(p.cgroup_namespace);
+            e.flag(p.mask_proc);
             e.list(&p.system, |e, s| {
                 e.text(&s.name);
                 e.text(&s.link);
@@ -61,7 +62,6 @@ fn plan(e: &mut Encoder, p: &Plan) {
         secrets,
         tty,
         session,
-        mask_proc,
         rlimits,
         drop_capabilities,
         no_new_privs,
@@ -92,7 +92,6 @@ fn plan(e: &mut Encoder, p: &Plan) {
     });
     e.option(tty.as_ref(), window);
     e.flag(*session);
-    e.flag(*mask_proc);
     e.option(rlimits.as_ref(), |e, all| {
         e.list(all, |e, r| {
             e.u8(r.resource as u8);
@@ -135,9 +134,9 @@ impl Message {
         }
         let message = match d.u8()? {
             1 => {
-                let cgroup_namespace = d.flag()?;
+                let (cgroup_namespace, mask_proc) = (d.flag()?, d.flag()?);
                 let entry = |d: &mut Decoder<'_>| Ok(SystemEntry { name: d.text()?, link: d.text()? });
-                Self::Prepare(Prepare { cgroup_namespace, system: d.list(entry)? })
+                Self::Prepare(Prepare { cgroup_namespace, mask_proc, system: d.list(entry)? })
             }
             2 => Self::Launch(Box::new(read_plan(&mut d)?)),
             3 => {
@@ -177,7 +176,6 @@ fn read_plan(d: &mut Decoder<'_>) -> Result<Plan, Malformed> {
         secrets: d.list(|d| Ok(Secret { name: d.text()?, value: d.bytes()? }))?,
         tty: d.option(read_window)?,
         session: d.flag()?,
-        mask_proc: d.flag()?,
         rlimits: d.option(|d| d.list(read_rlimit))?,
         drop_capabilities: d.flag()?,
         no_new_privs: d.flag()?,
@@ -193,8 +191,7 @@ fn read_plan(d: &mut Decoder<'_>) -> Result<Plan, Malformed> {
             Ok(Seccomp {
                 profile: d.text()?,
                 program: d.bytes()?,
-                notify: d
-                    .option(|d| d.list(|d| Ok(NotifyRule { nr: d.u32()?, errno: d.i32()? })))?,
+                notify: d.option(|d| d.list(|d| Ok(NotifyRule { nr: d.u32()?, errno: d.i32()? })))?,
             })
         })?,
         oom_score_adj: i16::try_from(d.i32()?).map_err(|_| Malformed("an absurd oom_score_adj"))?,

@@ -40,7 +40,8 @@ impl InitImage {
             });
         }
         // From 6.3 on a memfd says whether it may be executed; before, the flag is unknown.
-        let create = |flags| memfd_create("aion-init", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+        let create =
+            |flags| memfd_create("aion-init", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
         let fd = match create(MemfdFlags::EXEC) {
             Err(Errno::INVAL) => create(MemfdFlags::empty()),
             other => other,

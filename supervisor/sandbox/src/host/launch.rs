@@ -7,8 +7,8 @@ use aion_types::{LayerName, LayerReport, LayerState};
 
 use crate::Error;
 use crate::host::init_process::InitProcess;
-use crate::host::slot::{NetworkMode, Slot};
 use crate::host::mounts;
+use crate::host::slot::{NetworkMode, Slot};
 use crate::message::{Message, Outcome};
 use crate::plan::{BindTarget, Plan, RootfsKind};
 use crate::plan_check::check;
@@ -119,8 +119,7 @@ impl Slot {
 
     pub(crate) fn answer(&mut self) -> Result<aion_sys::frame::Frame, Error> {
         let deadline = Instant::now() + self.spec.timeout;
-        let received =
-            aion_sys::frame::recv(self.control.as_fd(), MAX_ANSWER, self.pidfd(), Some(deadline));
+        let received = aion_sys::frame::recv(self.control.as_fd(), MAX_ANSWER, self.pidfd(), Some(deadline));
         received.map_err(|e| match e {
             rustix::io::Errno::TIMEDOUT => {
                 Error::Timeout { ms: u64::try_from(self.spec.timeout.as_millis()).unwrap_or(u64::MAX) }
@@ -194,7 +193,8 @@ pub(crate) fn program_text(plan: &Plan) -> String {
 /// Init's marks are on the monotonic clock, of which the time namespace keeps the host's value.
 fn timings(marks: [u64; 3], began: Instant, answered: Duration) -> Timings {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let now = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0);
+    let now =
+        u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0);
     let start = now.saturating_sub(u64::try_from(began.elapsed().as_nanos()).unwrap_or(0));
     let [received, prepared, executed] = marks.map(|m| Duration::from_nanos(m.saturating_sub(start)));
     Timings { received, prepared, executed, answered }

@@ -86,6 +86,8 @@ pub struct SlotSpec {
     pub network: NetworkMode,
     /// The namespaces.
     pub namespaces: Namespaces,
+    /// Whether parts of `/proc` are read-only or hidden; only a test leaves that out.
+    pub mask_proc: bool,
     /// How long each step may take.
     pub timeout: Duration,
 }
@@ -100,6 +102,7 @@ impl SlotSpec {
             uid_base,
             network: NetworkMode::None,
             namespaces: Namespaces::all(),
+            mask_proc: true,
             timeout: Duration::from_secs(10),
         }
     }
@@ -133,14 +136,14 @@ impl Slot {
 
     pub(crate) fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let deadline = std::time::Instant::now() + self.spec.timeout;
-        aion_sys::frame::send(self.control.as_fd(), &encode(message), fds, None, Some(deadline)).map_err(|e| {
-            match e {
+        aion_sys::frame::send(self.control.as_fd(), &encode(message), fds, None, Some(deadline)).map_err(
+            |e| match e {
                 rustix::io::Errno::TIMEDOUT => {
                     Error::Timeout { ms: u64::try_from(self.spec.timeout.as_millis()).unwrap_or(u64::MAX) }
                 }
                 e => Error::host("send to init")(e),
-            }
-        })
+            },
+        )
     }
 
     /// Init's number in our pid namespace.

@@ -68,9 +68,15 @@ impl Spawner {
     /// A template cannot be made: layer `rootfs`.
     pub fn start(image: InitImage, options: Options) -> Result<Self, Error> {
         let open = |path: &str| {
-            std::fs::File::options().read(true).write(path == "/dev/null").open(path).map(OwnedFd::from).map_err(
-                |e| Error::Host { doing: format!("open {path}"), errno: e.raw_os_error().unwrap_or(0) },
-            )
+            std::fs::File::options()
+                .read(true)
+                .write(path == "/dev/null")
+                .open(path)
+                .map(OwnedFd::from)
+                .map_err(|e| Error::Host {
+                    doing: format!("open {path}"),
+                    errno: e.raw_os_error().unwrap_or(0),
+                })
         };
         let (null, host) = (open("/dev/null")?, open("/proc/thread-self/ns/mnt")?);
         let (requests, receiver) = mpsc::sync_channel(64);
@@ -97,10 +103,11 @@ impl Spawner {
     /// Layer `namespaces` (or `cgroup`, when there is one), or `rootfs` when the template had to be made
     /// again and could not.
     pub fn spawn(&self, mut spec: SlotSpec) -> Result<Slot, Error> {
-        let spec_error =
-            |reason: &str| Error::InvalidPlan { field: "uid_base", reason: reason.to_owned() };
+        let spec_error = |reason: &str| Error::InvalidPlan { field: "uid_base", reason: reason.to_owned() };
         if spec.uid_base < 65_536 || spec.uid_base.checked_add(65_536).is_none() {
-            return Err(spec_error("the range must lie above the host's own ids and end before the last one"));
+            return Err(spec_error(
+                "the range must lie above the host's own ids and end before the last one",
+            ));
         }
         let mut wanted = spec.namespaces.0;
         // The cgroup namespace begins at the group that its maker is in. clone3 makes it before the child is in its
@@ -113,7 +120,8 @@ impl Spawner {
         let (child, control, entries) = self.request(wanted, cgroup, std::mem::take(&mut spec.v1_doors))?;
         let init = InitProcess::new(child.pid, child.pidfd);
         let cgroup_namespace = spec.namespaces.has(flags::NEWCGROUP);
-        Slot::new(init, control, spec, Prepare { system: entries, cgroup_namespace })
+        let mask_proc = spec.mask_proc;
+        Slot::new(init, control, spec, Prepare { system: entries, cgroup_namespace, mask_proc })
     }
 
     /// Makes a helper for a command in a running sandbox, in that sandbox's cgroup (v2).

@@ -38,7 +38,8 @@ const DEVICE_LINKS: &[(&str, &str)] = &[
 /// Folders of `/etc` that are the host's own: links in `/usr` go through the first, certificates are updated.
 const ETC_FOLDERS: &[&str] = &["alternatives", "ssl/certs", "pki"];
 /// What a template was made from, and must be made again for when it changed.
-const WATCHED: &[&str] = &["/usr", "/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs"];
+const WATCHED: &[&str] =
+    &["/usr", "/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/certs"];
 
 /// State of the host that a template copies.
 #[derive(Debug, Clone, PartialEq, Eq)]

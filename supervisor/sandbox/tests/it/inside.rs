@@ -16,5 +16,10 @@ fn it_runs() {
 
 #[test]
 fn look() {
-    println!("{}", sh_text("id; ls -la / /dev /etc /run /tmp /workspace; cat /proc/self/mountinfo; cat /proc/self/status | grep -E 'Cap|NoNew|Seccomp'; ps ax; ls -la /proc/self/fd; cat /proc/self/cgroup; ulimit -a; cat /proc/self/oom_score_adj; cat /proc/keys; hostname; cat /etc/hostname; touch /workspace/x /tmp/x; ls -la /workspace; cat /proc/1/maps; ls -la /proc/1/"));
+    println!(
+        "{}",
+        sh_text(
+            "id; ls -la / /dev /etc /run /tmp /workspace; cat /proc/self/mountinfo; cat /proc/self/status | grep -E 'Cap|NoNew|Seccomp'; ps ax; ls -la /proc/self/fd; cat /proc/self/cgroup; ulimit -a; cat /proc/self/oom_score_adj; cat /proc/keys; hostname; cat /etc/hostname; touch /workspace/x /tmp/x; ls -la /workspace; cat /proc/1/maps; ls -la /proc/1/"
+        )
+    );
 }
