@@ -56,6 +56,12 @@ pub struct Error {
 impl Error {
     pub(crate) fn new(code: ErrorCode, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|p| p.place);
+        for problem in &mut problems {
+            // Keys and file names come from outside and end on a terminal.
+            for text in [&mut problem.file, &mut problem.field, &mut problem.message, &mut problem.fix] {
+                tame(text);
+            }
+        }
         Self { code, problems }
     }
 
@@ -91,6 +97,21 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The longest part of a problem.
+const LONGEST: usize = 600;
+
+/// Control characters escaped, and no more than a message's length.
+fn tame(text: &mut String) {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    if text.contains(char::is_control) {
+        *text = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect();
+    }
+}
 
 /// At most this much of a user's text is repeated in a message.
 const SHOWN: usize = 60;
