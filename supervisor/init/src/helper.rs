@@ -66,7 +66,12 @@ pub(crate) fn perform(exec: ExecPlan, fds: Vec<OwnedFd>, control: &UnixStream) -
     let prepared = report::monotonic_ns();
     let started = ready.start(&plan, [&stdin, &stdout, &stderr])?;
     let layers = report::of_process(&plan, ready.domain.as_ref());
-    tell(control, &started, layers, [received, prepared, report::monotonic_ns()], None)?;
+    // Our pid namespace is still the launcher's, so the number needs no translation.
+    let told = tell(control, &started, layers, [received, prepared, report::monotonic_ns()], None, None);
+    if let Err(failure) = told {
+        let _ = signal::send(started.child.pidfd.as_fd(), libc::SIGKILL);
+        return Err(failure);
+    }
     let denials = Denials::new(started.listener, plan.seccomp.and_then(|s| s.notify));
     Ok(Command { pidfd: started.child.pidfd, denials })
 }

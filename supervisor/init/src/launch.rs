@@ -84,7 +84,7 @@ pub(crate) fn perform(
     let executed = monotonic_ns();
     let layers = report::of_launch(&plan, prepared.mask_proc, ready.domain.as_ref());
     let master = stdio.slave.is_some().then(|| stdio.sources[0].fd.as_fd());
-    tell(control, &started, layers, [received, prepared_at, executed], master)?;
+    tell(control, &started, layers, [received, prepared_at, executed], Some(started.child.pid), master)?;
     Ok(Agent {
         pid: started.child.pid,
         pidfd: started.child.pidfd,
@@ -179,13 +179,14 @@ fn restore_stdio() -> Result<()> {
         .map_err(at(LayerName::Session, "cannot let go of the agent's descriptors"))
 }
 
-/// Tells the launcher that the first process executes. The process's number goes as credentials, which the kernel
-/// translates even if the process has ended by then.
+/// Tells the launcher that the first process executes. `about` is its number, to go as credentials: the kernel
+/// translates them, even if the process has ended by then.
 pub(crate) fn tell(
     control: &UnixStream,
     started: &Started,
     layers: Vec<aion_types::LayerReport>,
     marks: [u64; 3],
+    about: Option<u32>,
     master: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     let pid = started.child.pid;
@@ -193,6 +194,6 @@ pub(crate) fn tell(
     let mut fds = vec![started.child.pidfd.as_fd()];
     fds.extend(master);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    aion_sys::frame::send(control.as_fd(), &outcome.encode(), &fds, Some(pid), Some(deadline))
+    aion_sys::frame::send(control.as_fd(), &outcome.encode(), &fds, about, Some(deadline))
         .map_err(at(LayerName::Session, "cannot tell the launcher"))
 }

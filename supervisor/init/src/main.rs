@@ -37,6 +37,8 @@ use crate::failure::Failure;
 const NOT_LAUNCHED: u8 = 125;
 
 fn main() -> ExitCode {
+    // Only for process lists.
+    let _ = rustix::thread::set_name(c"aion-init");
     aion_sys::signal::reset_actions();
     let Ok(signals) = aion_sys::signal::take_all() else { return ExitCode::from(NOT_LAUNCHED) };
     let Ok(control) = aion_sys::park::take_control() else { return ExitCode::from(NOT_LAUNCHED) };

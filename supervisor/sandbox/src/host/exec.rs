@@ -87,8 +87,8 @@ impl ExecSlot {
         let answer =
             aion_sys::frame::recv(self.control.as_fd(), MAX_ANSWER, pidfd, deadline).map_err(failed)?;
         match decode_outcome(&answer.bytes)? {
-            Outcome::Running { layers, .. } => {
-                let pid = answer.pid.ok_or(Error::Protocol { reason: "no process" })?;
+            // The helper counts in our pid namespace.
+            Outcome::Running { pid, layers, .. } => {
                 let pidfd = answer.fds.into_iter().next().ok_or(Error::Protocol { reason: "no pidfd" })?;
                 let helper = self.helper.take().ok_or(Error::Protocol { reason: "no helper" })?;
                 let control = self.control.try_clone().map_err(|e| Error::Host {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use aion_agent_journal::{Exit, Item, Kind, Reader};
 use aion_sandbox::{
-    Ended, Error, InitImage, LaunchFds, Launched, Options, Plan, Slot, SlotSpec, Spawner, mounts,
+    Ended, Error, InitImage, LaunchFds, Launched, NotifyRule, Options, Plan, Seccomp, Slot, SlotSpec,
+    Spawner, mounts,
 };
+use aion_seccomp::{Arch, Profile, compile};
 use aion_types::LayerName;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,8 +44,24 @@ pub(crate) fn spec() -> SlotSpec {
     SlotSpec::new(uid_base())
 }
 
+/// The default profile, as agents have it.
+pub(crate) fn filter() -> Seccomp {
+    static COMPILED: OnceLock<Seccomp> = OnceLock::new();
+    let make = || {
+        let profiles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../profiles/seccomp");
+        let profile = Profile::load(&profiles, aion_seccomp::DEFAULT_PROFILE).unwrap();
+        let compiled = compile(&profile, Arch::native().unwrap()).unwrap();
+        let rules = compiled.notify.iter().map(|&(nr, errno)| NotifyRule { nr, errno }).collect();
+        Seccomp { profile: profile.name().to_owned(), program: compiled.bpf, notify: Some(rules) }
+    };
+    COMPILED.get_or_init(make).clone()
+}
+
+/// A plan with every layer.
 pub(crate) fn argv(args: &[&str]) -> Plan {
-    Plan::new(args.iter().map(|a| a.as_bytes().to_vec()).collect())
+    let mut plan = Plan::new(args.iter().map(|a| a.as_bytes().to_vec()).collect());
+    plan.seccomp = Some(filter());
+    plan
 }
 
 /// A plan that runs a shell script.
