@@ -16,15 +16,20 @@ use crate::project::{Project, STATIC_TARGET};
 pub(crate) fn build(project: &Project) -> Result<()> {
     head("building the daemons");
     run(project.cargo().args(["build", "-p", "aiond", "-p", "aion-launcher", "-p", "aionctl"]))?;
-    // Static: it must start in roots that have no libc. Built for a named target, so that build scripts and
-    // procedural macros, which must be dynamic, are not touched by the flag.
-    run(project
-        .cargo()
-        .args(["build", "-p", "aion-init", "--target", STATIC_TARGET])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     for name in ["aiond", "aion-launcher", "aionctl"] {
         stage(&project.target.join("debug").join(name), &project.binary(name))?;
     }
+    build_for_kernel(project)
+}
+
+/// Builds what the tests of single crates want of the rest: aion-init and the probes.
+pub(crate) fn build_for_kernel(project: &Project) -> Result<()> {
+    // Static: it must start in roots that have no libc, and as fast as a program can. Built for a named target, so
+    // that build scripts and procedural macros, which must be dynamic, are not touched by the flags.
+    run(project
+        .cargo()
+        .args(["build", "-p", "aion-init", "--target", STATIC_TARGET])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static"))?;
     stage(&project.target.join(STATIC_TARGET).join("debug/aion-init"), &project.binary("aion-init"))?;
     ebpf::build(project)?;
     Ok(())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Everything of this state that is still there, in words.
 pub(crate) fn find(state: &Path) -> Vec<String> {
+    let state = &state.canonicalize().unwrap_or_else(|_| state.to_owned());
     let mut left = mounts(state);
     left.extend(processes(state));
     left.extend(groups(state));
@@ -69,14 +70,19 @@ fn groups(state: &Path) -> Vec<String> {
 /// Pinned maps and links.
 fn pins(state: &Path) -> Vec<String> {
     let Some(name) = marker(state) else { return Vec::new() };
-    let hash = name.trim_start_matches("aion-");
+    // The pins' folder is named after the state alone, the group may be a slice's.
+    let hash = name.rsplit(['-', '/']).next().unwrap_or_default();
     let folder = Path::new("/sys/fs/bpf/aion").join(hash);
-    if folder.exists() { vec![format!("pinned objects in {}", folder.display())] } else { Vec::new() }
+    if !hash.is_empty() && folder.exists() {
+        vec![format!("pinned objects in {}", folder.display())]
+    } else {
+        Vec::new()
+    }
 }
 
 /// The name of this state's control group, as the launcher notes it down.
 fn marker(state: &Path) -> Option<String> {
     let name = fs::read_to_string(state.join("launcher/instance")).ok()?;
     let name = name.trim();
-    (!name.is_empty()).then(|| format!("aion-{name}"))
+    (!name.is_empty()).then(|| name.to_owned())
 }

@@ -14,7 +14,7 @@ use crate::project::Project;
 use crate::report::Table;
 use crate::setup::{Group, setup};
 use crate::vm::{KernelChoice, VmArgs};
-use crate::{binaries, layers, vm};
+use crate::{binaries, ebpf, layers, vm};
 
 /// A stage, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -174,6 +174,8 @@ fn unit(project: &Project, args: &TestArgs) -> Result<()> {
     if let Some(filter) = &args.filter {
         command.args(["--"]).arg(filter);
     }
+    command.env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
+    command.env("AION_INIT", project.binary("aion-init"));
     run(as_root_tests(&mut command))
 }
 

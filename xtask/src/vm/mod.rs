@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use crate::process::head;
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, ebpf, report::Table};
+use crate::{binaries, report::Table};
 
 /// Which kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,8 +114,8 @@ pub(crate) fn vm(project: &Project, args: &VmArgs) -> Result<()> {
     setup(&[Group::Build, Group::Vm])?;
     if args.suites().iter().any(|suite| suite.wants_daemons()) {
         binaries::build(project)?;
-    } else {
-        ebpf::build(project)?;
+    } else if args.suites().contains(&Suite::Kernel) {
+        binaries::build_for_kernel(project)?;
     }
     run(project, args)
 }

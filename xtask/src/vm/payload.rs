@@ -70,6 +70,7 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
     set("AION_BIN_DIR", &project.bin().to_string_lossy());
+    set("AION_INIT", &project.binary("aion-init").to_string_lossy());
     set("AION_PROBES_OBJECT", &project.stage().join(ebpf::OBJECT).to_string_lossy());
     set("AION_XTASK", &landing(&project.target, &xtask).to_string_lossy());
     set("AION_NO_DAEMONS", if contents.daemons { "0" } else { "1" });
