@@ -8,6 +8,7 @@ mod bpffs;
 mod config;
 mod counters;
 mod error;
+mod heap;
 mod load;
 mod mapping;
 mod maps;

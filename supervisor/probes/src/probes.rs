@@ -12,6 +12,7 @@ use crate::bpffs::{self, Pins};
 use crate::config::AgentConfig;
 use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 use crate::error::Error;
+use crate::heap;
 use crate::load;
 use crate::maps::{self, Maps};
 use crate::options::Options;
@@ -286,6 +287,7 @@ fn settle(options: &Options, pins: &Pins) -> Result<(Adoption, u32), Error> {
     for report in &reports {
         tracing::debug!(program = report.name, state = ?report.state, "probe");
     }
+    heap::trim();
     load::commit(pins, load::state(hash, generation, ring_bytes))?;
     pins.prune(generation)?;
     Ok((adoption, generation))

@@ -88,7 +88,7 @@ fn helper() {
                 object: aion_probes::Object::Path(words[1].into()),
                 pin_dir: words[2].into(),
                 cgroup: words[3].into(),
-                ring_bytes: 1 << 20,
+                ring_bytes: aion_probes::Options::RING_BYTES,
             };
             let opened = aion_probes::Probes::open_or_load(&options).unwrap();
             say(format!("{:?}", opened.report.adoption));
