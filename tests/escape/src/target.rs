@@ -160,7 +160,10 @@ impl Drop for Made {
             libc::mq_unlink(name.as_ptr());
             libc::shm_unlink(name.as_ptr());
         }
-        let _ = fs::remove_dir_all(&self.targets.folder);
+        for name in ["secret", "socket"] {
+            let _ = fs::remove_file(format!("{}/{name}", self.targets.folder));
+        }
+        let _ = fs::remove_dir(&self.targets.folder);
     }
 }
 
@@ -253,7 +256,9 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
+    /// Only an empty folder goes. An attempt may have mounted the host's root below it: nothing here may
+    /// ever remove a tree.
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir(&self.0);
     }
 }
