@@ -14,9 +14,13 @@ use crate::privileges::Account;
 /// living one's is not.
 pub(crate) fn bind(path: &Path, account: &Account) -> Result<UnixListener> {
     match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => bail!("{} is there and is not a socket", path.display()),
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{} is there and is not a socket", path.display())
+        }
         Ok(_) if UnixStream::connect(path).is_ok() => bail!("somebody listens on {} already", path.display()),
-        Ok(_) => fs::remove_file(path).with_context(|| format!("cannot remove the stale {}", path.display()))?,
+        Ok(_) => {
+            fs::remove_file(path).with_context(|| format!("cannot remove the stale {}", path.display()))?
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
     }

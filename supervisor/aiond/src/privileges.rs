@@ -17,9 +17,11 @@ impl Account {
         if !geteuid().is_root() {
             return Ok(Self { uid: geteuid(), gid: getegid(), drops: false });
         }
-        let hint = "make it with `useradd --system --user-group aion`, or name another with --user and --group";
+        let hint =
+            "make it with `useradd --system --user-group aion`, or name another with --user and --group";
         let user = User::from_name(user)?.with_context(|| format!("there is no user {user:?}: {hint}"))?;
-        let group = Group::from_name(group)?.with_context(|| format!("there is no group {group:?}: {hint}"))?;
+        let group =
+            Group::from_name(group)?.with_context(|| format!("there is no group {group:?}: {hint}"))?;
         if user.uid.is_root() {
             bail!("aiond does not run as root: name another user with --user");
         }
@@ -51,11 +53,18 @@ impl Account {
         setresgid(self.gid, self.gid, self.gid).context("setresgid")?;
         // With all three user ids away from 0 the kernel empties the permitted and effective sets.
         setresuid(self.uid, self.uid, self.uid).context("setresuid")?;
-        ensure!(setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_err(), "the way back to root is open");
+        ensure!(
+            setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_err(),
+            "the way back to root is open"
+        );
         let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
         for set in ["CapPrm:", "CapEff:", "CapAmb:"] {
             let value = status.lines().find_map(|line| line.strip_prefix(set)).map(str::trim);
-            ensure!(value == Some("0000000000000000"), "capabilities are left: {set} {}", value.unwrap_or("?"));
+            ensure!(
+                value == Some("0000000000000000"),
+                "capabilities are left: {set} {}",
+                value.unwrap_or("?")
+            );
         }
         Ok(())
     }

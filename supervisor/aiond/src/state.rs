@@ -5,7 +5,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +27,8 @@ pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
     std::env::set_current_dir(state).with_context(|| format!("cannot enter {}", state.display()))?;
     // (folder, mode, owned by aiond's user): the launcher owns what is not.
     for (folder, mode) in [("run", 0o770), ("db", 0o700), ("secrets", 0o700)] {
-        own(Path::new(folder), mode, account).with_context(|| format!("folder {}/{folder}", state.display()))?;
+        own(Path::new(folder), mode, account)
+            .with_context(|| format!("folder {}/{folder}", state.display()))?;
     }
     Ok(())
 }

@@ -1,1 +1,46 @@
-//! Work in progress.
+//! AION's gRPC services over the store and the launcher.
+//!
+//! ```text
+//! accept ─Door─▶ Admission ─stage─▶ Authorized ─service─▶ Core ─▶ store, launcher
+//!                                                          ▲
+//!                                 supervise: launcher's notices, restarts, the event index
+//! ```
+//! [`Api`] is the component: made from options, a store and a launcher client; [`Api::serve`] runs it. Neighbours: `aiond` wires it
+//! to a socket; nothing here knows how the process is set up.
+
+mod agents;
+mod attach;
+mod clock;
+mod convert;
+mod core;
+mod events;
+mod exec;
+mod exec_exits;
+mod host;
+mod ingest;
+mod journal_watch;
+mod launch;
+mod lifecycle;
+mod logs;
+mod output;
+mod principal;
+mod problem;
+mod read;
+mod reconcile;
+mod register;
+mod requests;
+mod serve;
+mod service;
+mod stage;
+mod start;
+mod stats;
+mod stop;
+mod supervise;
+mod syscalls;
+mod terminal;
+mod timers;
+mod trail;
+
+pub use crate::core::Options;
+pub use crate::principal::{Admission, Door, Principal, Role, Stranger};
+pub use crate::serve::{Api, Error};

@@ -141,6 +141,8 @@ pub struct AgentRecord {
     pub incarnation: u32,
     /// Restarts since the last explicit start.
     pub restarts: u32,
+    /// Of these, how many followed each other without a long run in between.
+    pub restarts_in_row: u32,
     /// Policy for restarts.
     pub restart: RestartRule,
     /// When the next launch is due, while `state` is starting; 0: now.

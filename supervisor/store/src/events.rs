@@ -96,6 +96,7 @@ impl Store {
         limit: usize,
         budget: usize,
     ) -> Result<EventPage, Error> {
+        let newest = self.cursor()?;
         // One budget's worth of numbers for each agent, then in order, cut where one agent's list was cut.
         let cap = budget.min(limit.saturating_mul(4).max(256));
         let mut seqs = Vec::new();
@@ -122,8 +123,8 @@ impl Store {
         }
         page.more = horizon != u64::MAX;
         if !page.more {
-            // All that these agents have was seen; what comes next is newer than the cursor was before.
-            page.next_after = page.next_after.max(from.saturating_sub(1));
+            // All that these agents had when the look began was seen.
+            page.next_after = page.next_after.max(newest);
         }
         Ok(page)
     }

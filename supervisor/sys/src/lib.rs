@@ -14,6 +14,7 @@ pub mod loopdev;
 pub mod mount;
 pub mod ns;
 pub mod park;
+pub mod peer;
 mod raw;
 pub mod seccomp;
 pub mod signal;

@@ -38,6 +38,7 @@ pub(crate) fn record(tenant_name: &str, n: u64, name: &str) -> AgentRecord {
         state: AgentState::Created,
         incarnation: 0,
         restarts: 0,
+        restarts_in_row: 0,
         restart: RestartRule::default(),
         restart_at_ns: 0,
         stop_requested: false,

@@ -1,0 +1,86 @@
+//! Profiles and policies: read while the files can be reached, parsed when root is gone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aion_manifest::{CapabilityPolicy, Classes, Context};
+use anyhow::{Context as _, Result};
+
+use crate::options::Options;
+
+/// The rules as AION ships them, for an installation that has none of its own.
+const BUILTIN_POLICY: &str = include_str!("../../../policies/agent.capabilities.yaml");
+/// No configuration file is larger.
+const MAX_FILE: u64 = 1 << 20;
+
+/// The files' contents; none for a file that is not there.
+#[derive(Debug)]
+pub(crate) struct Files {
+    classes: (PathBuf, Option<Vec<u8>>),
+    policy: (PathBuf, Option<Vec<u8>>),
+}
+
+impl Files {
+    pub(crate) fn read(options: &Options) -> Result<Self> {
+        let classes = options.profiles.join("cgroup_profiles.yaml");
+        let policy = options.policies.join("agent.capabilities.yaml");
+        Ok(Self { classes: (classes.clone(), read(&classes)?), policy: (policy.clone(), read(&policy)?) })
+    }
+
+    /// What manifests are checked against. `state` is the state folder, which no agent may see.
+    pub(crate) fn manifests(&self, state: &Path) -> Result<Context> {
+        let mut context = Context::builtin();
+        let (path, bytes) = &self.classes;
+        match bytes {
+            Some(bytes) => context.classes = Arc::new(Classes::parse(bytes, &path.display().to_string())?),
+            None => tracing::info!(path = %path.display(), "not there: the built-in cgroup classes are used"),
+        }
+        context.private.push(state.to_owned());
+        // What the folder is called may be a link.
+        if let Ok(real) = state.canonicalize() {
+            context.private.push(real);
+        }
+        Ok(context)
+    }
+
+    /// What agents may have.
+    pub(crate) fn policy(&self) -> Result<CapabilityPolicy> {
+        let (path, bytes) = &self.policy;
+        match bytes {
+            Some(bytes) => Ok(CapabilityPolicy::parse(bytes, &path.display().to_string())?),
+            None => {
+                tracing::info!(path = %path.display(), "not there: the built-in capability rules are used");
+                Ok(CapabilityPolicy::parse(BUILTIN_POLICY.as_bytes(), "built-in capability rules")?)
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let context = || format!("cannot read {}", path.display());
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(context),
+        Ok(meta) => anyhow::ensure!(
+            meta.len() <= MAX_FILE,
+            "{} has {} bytes, at most {MAX_FILE} are read",
+            path.display(),
+            meta.len()
+        ),
+    }
+    std::fs::read(path).map(Some).with_context(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ships_parses() {
+        let none = Files { classes: (PathBuf::new(), None), policy: (PathBuf::new(), None) };
+        none.policy().unwrap();
+        let context = none.manifests(Path::new("/srv/state")).unwrap();
+        assert!(context.private.contains(&PathBuf::from("/srv/state")));
+    }
+}

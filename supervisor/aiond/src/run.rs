@@ -1,0 +1,129 @@
+//! The order of things, from root with flags to a serving daemon, and back.
+
+use std::future::Future;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aion_api::{Api, Door, Options as ApiOptions};
+use aion_launcher_client::{Client, Options as LauncherOptions};
+use aion_store::{Options as StoreOptions, Store};
+use aion_types::TenantId;
+use anyhow::{Context as _, Result};
+use sd_notify::NotifyState;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Files;
+use crate::listen;
+use crate::options::{LogFormat, Options};
+use crate::privileges::Account;
+use crate::state;
+
+/// Two are enough for a local API, and keep the daemon small.
+const WORKERS: usize = 2;
+/// Threads for reads of journals, the index and the audit log.
+const BLOCKING: usize = 32;
+const SERVICES: [&str; 5] =
+    ["", "aion.v1.AgentService", "aion.v1.HostService", "aion.v1.EventService", "aion.v1.AuditService"];
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    log(&options)?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
+    let account = Account::resolve(&options.user, &options.group)?;
+    let files = Files::read(&options)?;
+    state::enter(&options.state, &account)?;
+    let pid_file = state::lock()?;
+    let listener = listen::bind(options.inside_state(&options.socket), &account)?;
+    account.drop_to()?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(Duration::from_secs(5))
+        .thread_name("aiond")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(&options, &account, &files, listener));
+    // What still reads on the blocking pool has nobody to read for any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(pid_file);
+    result
+}
+
+async fn serve(options: &Options, account: &Account, files: &Files, listener: StdListener) -> Result<()> {
+    let stop = stop_signal()?;
+    let mut settings = ApiOptions::new(PathBuf::new());
+    settings.manifests = files.manifests(&options.state)?;
+    settings.policy = Some(Arc::new(files.policy()?));
+    let store = tokio::task::spawn_blocking(|| Store::open(Path::new("db"), StoreOptions::default()))
+        .await
+        .context("opening the database did not run to its end")??;
+    let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
+    let api = Api::new(settings, Arc::new(store), launcher)?;
+    let tenant = TenantId::parse("default")?;
+    let door = Door::new(tenant, account.uid(), Some(account.gid()));
+    let listener = UnixListener::from_std(listener).context("cannot use the socket")?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        socket = %options.socket.display(),
+        uid = account.uid(),
+        "serving"
+    );
+    notify(&[NotifyState::Ready]);
+    let routes = fixed_services().await?;
+    let ending = async {
+        stop.await;
+        notify(&[NotifyState::Stopping]);
+    };
+    api.serve(listener, door, routes, ending).await?;
+    Ok(())
+}
+
+/// Health and reflection.
+async fn fixed_services() -> Result<Routes> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for service in SERVICES {
+        reporter.set_service_status(service, ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(aion_api_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the descriptors of the API do not fit together")?;
+    Ok(Routes::new(health).add_service(reflection))
+}
+
+/// Ends with SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut term = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Tells systemd, when it is there.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+fn log(options: &Options) -> Result<()> {
+    let filter = EnvFilter::try_new(&options.log).with_context(|| format!("--log {:?}", options.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match options.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+    };
+    set.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
+}

@@ -1,0 +1,107 @@
+//! What all handlers share. One per daemon, behind an `Arc`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aion_launcher_client::Client;
+use aion_manifest::{CapabilityPolicy, Context};
+use aion_store::Store;
+use aion_types::ErrorCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::agents::Agents;
+use crate::attach::Attached;
+use crate::exec_exits::ExecExits;
+use crate::journal_watch::JournalWatch;
+use crate::problem::{Outcome, Problem};
+use crate::requests::Requests;
+use crate::timers::Timers;
+use crate::trail::Trail;
+
+/// How the services are set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The state folder as reached by this process; `.` once it is the working directory.
+    pub state: PathBuf,
+    /// What manifests are checked against.
+    pub manifests: Context,
+    /// What agents may have; none: everything that a manifest asks for.
+    pub policy: Option<Arc<CapabilityPolicy>>,
+    /// Streams at once, over all connections.
+    pub max_streams: usize,
+    /// How long an agent that removes itself stays after its end, so that its output can still be read.
+    pub linger: Duration,
+}
+
+impl Options {
+    /// The defaults for a state folder.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self {
+            state: state.into(),
+            manifests: Context::builtin(),
+            policy: None,
+            max_streams: 512,
+            linger: Duration::from_secs(2),
+        }
+    }
+}
+
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) store: Arc<Store>,
+    pub(crate) launcher: Client,
+    pub(crate) agents: Agents,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) trail: Trail,
+    pub(crate) timers: Timers,
+    pub(crate) exec_exits: ExecExits,
+    pub(crate) attached: Attached,
+    pub(crate) journals: JournalWatch,
+    /// The newest indexed audit record.
+    pub(crate) indexed: watch::Sender<u64>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) started: Instant,
+    streams: Arc<Semaphore>,
+}
+
+impl Core {
+    pub(crate) fn new(options: Options, store: Arc<Store>, launcher: Client) -> Outcome<Arc<Self>> {
+        let indexed = watch::Sender::new(store.cursor()?);
+        Ok(Arc::new(Self {
+            agents: Agents::new(Arc::clone(&store)),
+            requests: Arc::new(Requests::new(Arc::clone(&store))),
+            trail: Trail::new(launcher.clone()),
+            timers: Timers::default(),
+            exec_exits: ExecExits::default(),
+            attached: Attached::default(),
+            journals: JournalWatch::start(),
+            indexed,
+            shutdown: CancellationToken::new(),
+            started: Instant::now(),
+            streams: Arc::new(Semaphore::new(options.max_streams)),
+            options,
+            store,
+            launcher,
+        }))
+    }
+
+    /// A place for one more stream.
+    pub(crate) fn stream_permit(&self) -> Outcome<OwnedSemaphorePermit> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Problem::new(
+                ErrorCode::ResourceExhausted,
+                format!("{} streams are open, that is the limit", self.options.max_streams),
+            )
+            .hint("close some `logs -f`, `events -f`, `stats`, `exec` or `attach`")
+        })
+    }
+
+    /// How a stream or a wait ends when the daemon goes: without ErrorInfo, so that clients connect again.
+    pub(crate) fn going_down() -> Status {
+        Status::unavailable("aiond is shutting down")
+    }
+}

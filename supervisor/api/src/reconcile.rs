@@ -1,0 +1,156 @@
+//! After a (re)connection: the records against the launcher's table.
+//!
+//! What runs is adopted, what ended meanwhile gets its exit, what was to be launched and never was is launched under
+//! the same id and incarnation (the launcher answers a repetition with the first result), what was being stopped is
+//! stopped. Reconciling twice changes nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aion_launcher_proto::v1 as launcher;
+use aion_store::{AgentRecord, AgentState, Batch, Durability};
+use aion_types::{AgentId, AgentName, TenantId};
+
+use crate::clock::now_ns;
+use crate::core::Core;
+use crate::lifecycle;
+use crate::problem::Outcome;
+
+/// How long an interrupted stop goes on asking before it kills.
+const REST_OF_GRACE_NS: u64 = 5_000_000_000;
+
+impl Core {
+    pub(crate) async fn reconcile(self: &Arc<Self>, table: &[launcher::AgentState]) -> Outcome<()> {
+        let mut known: HashMap<&str, &launcher::AgentState> =
+            table.iter().map(|state| (state.id.as_str(), state)).collect();
+        let mut records = Vec::new();
+        self.store.each_agent(|record| {
+            // Agents that ended long ago and are not in the table either need no look.
+            if record.state.is_live() || known.contains_key(record.id.as_str()) || record.auto_remove {
+                records.push(record);
+            }
+        })?;
+        for record in &records {
+            let state = known.remove(record.id.as_str());
+            if let Err(problem) = self.reconcile_one(record, state) {
+                tracing::error!(agent = %record.id, %problem, "cannot reconcile");
+            }
+        }
+        for orphan in known.into_values() {
+            self.adopt_orphan(orphan).await;
+        }
+        Ok(())
+    }
+
+    fn reconcile_one(
+        self: &Arc<Self>,
+        record: &AgentRecord,
+        state: Option<&launcher::AgentState>,
+    ) -> Outcome<()> {
+        let (tenant, id) = (&record.tenant, &record.id);
+        let record = match state {
+            Some(state) => self.take_in(tenant, id, state)?,
+            None => self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
+                let was_there =
+                    matches!(record.state, AgentState::Running | AgentState::Paused | AgentState::Stopping);
+                if was_there {
+                    lifecycle::vanished(record, now_ns());
+                }
+                Ok(())
+            })?,
+        };
+        self.set_clocks(&record);
+        match record.state {
+            // The table's copy may be of the incarnation before, or missing: it is (still) to be launched. An operation
+            // that is under way holds the agent's lock, and what it finds afterwards decides.
+            AgentState::Starting if record.restart_at_ns == 0 => self.timers.set(now_ns(), tenant, id),
+            AgentState::Stopping => self.finish_stop(&record),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A stop that was cut off: by a crash of ours, or of the launcher.
+    fn finish_stop(self: &Arc<Self>, record: &AgentRecord) {
+        let core = Arc::clone(self);
+        let (tenant, id) = (record.tenant.clone(), record.id.clone());
+        tokio::spawn(async move {
+            let grace = tokio::time::sleep(std::time::Duration::from_nanos(REST_OF_GRACE_NS));
+            tokio::select! {
+                () = grace => {}
+                () = core.shutdown.cancelled() => return,
+            }
+            if let Err(problem) = core.kill_if_stopping(&tenant, &id).await {
+                tracing::warn!(agent = %id, %problem, "cannot finish a stop");
+            }
+        });
+    }
+
+    /// The launcher has an agent that is not on record: a database from before, or none. It is taken on record, so
+    /// that it can be seen, stopped and removed; how to launch it again is not known.
+    async fn adopt_orphan(&self, state: &launcher::AgentState) {
+        let (Ok(tenant), Ok(id)) = (TenantId::parse(&state.tenant), AgentId::parse(&state.id)) else {
+            tracing::error!(id = state.id, tenant = state.tenant, "the launcher has what is no agent");
+            return;
+        };
+        let fallback = format!("orphan-{}", state.id.to_lowercase());
+        for name in [state.name.as_str(), fallback.as_str()] {
+            let Ok(name) = AgentName::parse(name) else { continue };
+            let mut record = orphan(&tenant, &id, name, state);
+            if let Some(seen) = crate::convert::sighting(state, now_ns()) {
+                lifecycle::sighted(&mut record, &seen);
+            }
+            let mut batch = Batch::bookkeeping();
+            let created = batch
+                .create_agent(&record, &[], "")
+                .and_then(|()| self.store.commit(batch, Durability::Host));
+            match created {
+                Ok(()) => {
+                    tracing::warn!(agent = %id, name = %record.name, "adopted an agent that was not on record");
+                    return;
+                }
+                Err(aion_store::Error::NameTaken { .. }) => {}
+                Err(error) => {
+                    tracing::error!(agent = %id, %error, "cannot adopt an agent that is not on record");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn orphan(tenant: &TenantId, id: &AgentId, name: AgentName, state: &launcher::AgentState) -> AgentRecord {
+    AgentRecord {
+        id: id.clone(),
+        tenant: tenant.clone(),
+        name,
+        version: String::new(),
+        state: AgentState::Starting,
+        incarnation: state.incarnation,
+        restarts: 0,
+        restarts_in_row: 0,
+        restart: Default::default(),
+        restart_at_ns: 0,
+        stop_requested: false,
+        launched: true,
+        pid: 0,
+        cgroup: String::new(),
+        layers: Vec::new(),
+        exit: None,
+        dropped_events: 0,
+        created_ns: state.started_ns,
+        started_ns: state.started_ns,
+        finished_ns: 0,
+        launch_ns: 0,
+        command: Vec::new(),
+        message: String::new(),
+        failure_code: String::new(),
+        heartbeat_ns: 0,
+        status: Default::default(),
+        workspace: String::new(),
+        audit: String::new(),
+        labels: [("aion.orphan".to_owned(), "true".to_owned())].into(),
+        tty: false,
+        auto_remove: false,
+    }
+}

@@ -1,0 +1,177 @@
+//! The component as a whole: services on a listener, the daemon's own work beside them, and an orderly end.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aion_api_proto::v1::agent_service_server::AgentServiceServer;
+use aion_api_proto::v1::audit_service_server::AuditServiceServer;
+use aion_api_proto::v1::event_service_server::EventServiceServer;
+use aion_api_proto::v1::host_service_server::HostServiceServer;
+use aion_launcher_client::Client;
+use aion_store::Store;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use crate::core::{Core, Options};
+use crate::principal::{Admission, Door};
+use crate::service::Services;
+
+/// The largest request.
+const MAX_REQUEST: usize = 1 << 20;
+/// The largest answer: a page of a thousand agents or records.
+const MAX_ANSWER: usize = 16 << 20;
+/// Requests at once on one connection.
+const MAX_STREAMS: u32 = 256;
+/// How long requests under way may take once the end has come.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// Why the services cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed at the start.
+    #[error("cannot begin: {reason}")]
+    Begin {
+        /// What went wrong.
+        reason: String,
+    },
+    /// The server failed.
+    #[error("the server failed")]
+    Server(#[source] tonic::transport::Error),
+}
+
+/// The services.
+pub struct Api {
+    core: Arc<Core>,
+}
+
+impl Api {
+    /// Makes the services. Must be called on the runtime that will serve.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn new(options: Options, store: Arc<Store>, launcher: Client) -> Result<Self, Error> {
+        let core = Core::new(options, store, launcher)
+            .map_err(|problem| Error::Begin { reason: problem.to_string() })?;
+        Ok(Self { core })
+    }
+
+    /// Serves on a listener until `stop` ends, then lets requests under way finish. Streams and waits are ended with
+    /// UNAVAILABLE, so that their clients come back. `more` are services that know nothing of agents: health, reflection.
+    ///
+    /// # Errors
+    /// When the server fails.
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        door: Door,
+        more: Routes,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let supervisor = tokio::spawn(Arc::clone(&self.core).supervise());
+        let services = Services(Arc::clone(&self.core));
+        macro_rules! limited {
+            ($server:ident) => {
+                $server::new(services.clone())
+                    .max_decoding_message_size(MAX_REQUEST)
+                    .max_encoding_message_size(MAX_ANSWER)
+            };
+        }
+        let routes = more
+            .add_service(limited!(AgentServiceServer))
+            .add_service(limited!(HostServiceServer))
+            .add_service(limited!(EventServiceServer))
+            .add_service(limited!(AuditServiceServer));
+        let incoming = UnixListenerStream::new(listener)
+            // A failed accept (too many open files) is that peer's problem; the listener goes on.
+            .filter_map(|accepted| accepted.inspect_err(|error| tracing::warn!(%error, "accept failed")).ok())
+            .map(move |stream| {
+                let admission = door.admit(&stream);
+                Ok::<_, io::Error>(Connection { stream, admission })
+            });
+        let shutdown = self.core.shutdown.clone();
+        let ending = shutdown.clone();
+        let server = Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(Duration::from_secs(60)))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async move {
+                stop.await;
+                tracing::info!("shutting down; agents go on running");
+                ending.cancel();
+            });
+        let served = tokio::select! {
+            served = server => served.map_err(Error::Server),
+            () = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(LAST_REQUESTS).await;
+            } => {
+                tracing::warn!("some requests were cut off");
+                Ok(())
+            }
+        };
+        shutdown.cancel();
+        // Its tasks hold nothing that must be written down.
+        let _ = supervisor.await;
+        served
+    }
+}
+
+/// A client's connection, with what the door decided about it.
+struct Connection {
+    stream: UnixStream,
+    admission: Admission,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Admission;
+
+    fn connect_info(&self) -> Admission {
+        self.admission.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,190 @@
+//! API calls in the audit log, through the launcher, which is its only writer.
+//!
+//! A mutation is answered after its record was appended. While the launcher is away records wait in a bounded backlog; what
+//! does not fit is counted, and the count itself becomes a record.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aion_launcher_client::Client;
+use aion_launcher_proto::v1::AppendAudit;
+use serde_json::json;
+
+use crate::principal::{Principal, Stranger};
+use crate::problem::Problem;
+
+/// Records that wait for the launcher.
+const BACKLOG: usize = 4096;
+/// Refused peers that are recorded one by one in a second; the rest is counted.
+const DENIALS_PER_SECOND: u32 = 20;
+
+/// What is told about one call.
+pub(crate) struct Entry<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) kind: &'static str,
+    /// The agent's id; empty when there is none.
+    pub(crate) agent: &'a str,
+    pub(crate) detail: serde_json::Value,
+}
+
+#[derive(Default)]
+struct State {
+    backlog: VecDeque<AppendAudit>,
+    dropped: u64,
+    window: Option<(Instant, u32)>,
+    uncounted_denials: u64,
+}
+
+/// The trail.
+pub(crate) struct Trail {
+    launcher: Client,
+    state: Mutex<State>,
+}
+
+impl Trail {
+    pub(crate) fn new(launcher: Client) -> Self {
+        Self { launcher, state: Mutex::default() }
+    }
+
+    /// Records how a call ended.
+    pub(crate) async fn record(&self, entry: Entry<'_>, outcome: Result<(), &Problem>) {
+        let mut detail = entry.detail;
+        if let Some(fields) = detail.as_object_mut() {
+            fields.insert("subject".to_owned(), json!(entry.principal.subject()));
+            fields.insert("uid".to_owned(), json!(entry.principal.uid()));
+            fields.insert("pid".to_owned(), json!(entry.principal.pid()));
+            if let Err(problem) = outcome {
+                fields.insert("code".to_owned(), json!(problem.code().as_str()));
+                let message: String = problem.message().chars().take(500).collect();
+                fields.insert("message".to_owned(), json!(message));
+            }
+        }
+        let verdict = match outcome {
+            Ok(()) => "allowed",
+            Err(problem) if is_denial(problem) => "denied",
+            Err(_) => "error",
+        };
+        let record = AppendAudit {
+            tenant: entry.principal.tenant().to_string(),
+            agent: entry.agent.to_owned(),
+            kind: entry.kind.to_owned(),
+            verdict: verdict.to_owned(),
+            rule: outcome.err().map_or(String::new(), |problem| problem.meta("rule").to_owned()),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
+    /// Records what the daemon does by itself.
+    pub(crate) async fn own(
+        &self,
+        tenant: &str,
+        agent: &str,
+        kind: &str,
+        rule: &str,
+        detail: serde_json::Value,
+    ) {
+        let record = AppendAudit {
+            tenant: tenant.to_owned(),
+            agent: agent.to_owned(),
+            kind: kind.to_owned(),
+            verdict: "allowed".to_owned(),
+            rule: rule.to_owned(),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
+    /// Records a peer that was turned away.
+    pub(crate) async fn denied(&self, stranger: &Stranger, kind: &str) {
+        let uncounted = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let (since, count) = state.window.get_or_insert((now, 0));
+            if now.duration_since(*since) >= Duration::from_secs(1) {
+                (*since, *count) = (now, 0);
+            }
+            *count += 1;
+            if *count > DENIALS_PER_SECOND {
+                state.uncounted_denials += 1;
+                return;
+            }
+            std::mem::take(&mut state.uncounted_denials)
+        };
+        let mut detail = json!({"uid": stranger.uid, "pid": stranger.pid});
+        if uncounted > 0 {
+            detail["more_denied_before"] = json!(uncounted);
+        }
+        let record = AppendAudit {
+            kind: kind.to_owned(),
+            verdict: "denied".to_owned(),
+            rule: "door:operators".to_owned(),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
+    async fn append(&self, record: AppendAudit) {
+        let waiting = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            !state.backlog.is_empty()
+        };
+        // Order is kept: nothing overtakes what waits.
+        if !waiting {
+            match self.launcher.append_audit(record.clone()).await {
+                Ok(_) => return,
+                Err(error) if error.refusal().is_some() => {
+                    tracing::error!(%error, kind = record.kind, "the audit log refused a record");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, kind = record.kind, "an audit record waits for the launcher")
+                }
+            }
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.backlog.len() < BACKLOG {
+            state.backlog.push_back(record);
+        } else {
+            state.dropped += 1;
+        }
+    }
+
+    /// Appends what waits. Called when the launcher is there again.
+    pub(crate) async fn flush(&self) {
+        loop {
+            let next = {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.backlog.is_empty() && state.dropped > 0 {
+                    let dropped = std::mem::take(&mut state.dropped);
+                    state.backlog.push_back(AppendAudit {
+                        kind: "api.audit.dropped".to_owned(),
+                        verdict: "error".to_owned(),
+                        detail_json: json!({"records": dropped}).to_string(),
+                        ..AppendAudit::default()
+                    });
+                }
+                state.backlog.front().cloned()
+            };
+            let Some(record) = next else { return };
+            match self.launcher.append_audit(record).await {
+                Err(error) if error.refusal().is_none() => {
+                    tracing::warn!(%error, "audit records wait on");
+                    return;
+                }
+                Ok(_) | Err(_) => {
+                    self.state.lock().unwrap_or_else(PoisonError::into_inner).backlog.pop_front();
+                }
+            }
+        }
+    }
+}
+
+const fn is_denial(problem: &Problem) -> bool {
+    use aion_types::ErrorCode as C;
+    matches!(problem.code(), C::PermissionDenied | C::PolicyDenied)
+}

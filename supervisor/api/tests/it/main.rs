@@ -1,0 +1,1 @@
+//! The services against a scripted launcher on the real socket protocol.
