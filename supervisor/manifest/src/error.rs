@@ -109,7 +109,10 @@ fn tame(text: &mut String) {
         text.push('…');
     }
     if text.contains(char::is_control) {
-        *text = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect();
+        *text = text
+            .chars()
+            .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+            .collect();
     }
 }
 

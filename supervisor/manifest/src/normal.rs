@@ -8,8 +8,35 @@ impl AgentSpec {
     /// The manifest in full. Reading it again gives an equal spec.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        serde_yaml::to_string(&raw_manifest(self)).unwrap_or_else(|e| format!("# {e}\n"))
+        let manifest = raw_manifest(self);
+        match serde_yaml::to_string(&manifest) {
+            Ok(yaml) if !yaml.contains(is_ambiguous) => yaml,
+            _ => to_ascii_json(&manifest),
+        }
     }
+}
+
+/// YAML 1.1, which the writer follows, breaks lines where YAML 1.2, which the reader follows, does not; and a byte order mark or a
+/// control character would not survive either.
+fn is_ambiguous(c: char) -> bool {
+    matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}') || (c.is_control() && c != '\n')
+}
+
+/// JSON is YAML, too, and can escape every character.
+fn to_ascii_json(manifest: &raw::Manifest) -> String {
+    let json = serde_json::to_string_pretty(manifest).unwrap_or_default();
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_ambiguous(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn raw_manifest(spec: &Spec) -> raw::Manifest {

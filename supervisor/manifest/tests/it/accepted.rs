@@ -163,6 +163,33 @@ fn normalised_yaml_means_the_same() {
 }
 
 #[test]
+fn no_character_is_lost_in_the_normal_form() {
+    for c in [
+        '\u{1}',
+        '\t',
+        '\r',
+        '\u{7f}',
+        '\u{85}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{feff}',
+        '\u{1f600}',
+        '\\',
+        '\'',
+        '"',
+        '%',
+    ] {
+        for value in [format!("a{c}"), format!("{c}b"), format!("a {c}  b"), c.to_string()] {
+            let overrides =
+                Overrides { env: [("A".to_owned(), value.clone())].into(), ..Overrides::default() };
+            let spec =
+                AgentSpec::parse(crate::with("").as_bytes(), "f", overrides, &Context::builtin()).unwrap();
+            assert_eq!(parse(&spec.to_yaml()).unwrap().env["A"], value, "{c:?}: {}", spec.to_yaml());
+        }
+    }
+}
+
+#[test]
 fn the_normal_form_is_complete() {
     insta::assert_snapshot!(parse(CONTRACT).unwrap().to_yaml());
 }

@@ -39,7 +39,7 @@ fn frames(mut data: &[u8], cut: usize) -> (Vec<Vec<u8>>, bool) {
     }
 }
 
-fn round_trip<M: Message + Default + PartialEq>(body: &[u8]) {
+fn round_trip<M: Message + Default + PartialEq + std::fmt::Debug>(body: &[u8]) {
     let Ok(message) = M::decode(body) else { return };
     if let Ok(bytes) = frame::encode(&message) {
         let (bodies, refused) = frames(&bytes, usize::MAX);
@@ -60,13 +60,17 @@ pub fn seeds() -> Vec<Vec<u8>> {
         name: "a".into(),
         argv: vec![b"python3".to_vec(), b"-c".to_vec(), b"1".to_vec()],
         env: vec![b"A=b".to_vec()],
-        workspace: Some(v1::Workspace { kind: Some(v1::workspace::Kind::Directory(b"/srv/w".to_vec())), read_only: false }),
+        workspace: Some(v1::Workspace {
+            kind: Some(v1::workspace::Kind::Directory(b"/srv/w".to_vec())),
+            read_only: false,
+        }),
         limits: Some(v1::Limits { cpu_millis: 1000, mem_bytes: 1 << 29, pids: 256, ..Default::default() }),
         seccomp_profile: "default-restrictive".into(),
         ..Default::default()
     };
     let request = |seq, op| frame::encode(&v1::Request { seq, op: Some(op) }).unwrap_or_default();
-    let error = v1::Error { code: "LAYER_FAILED".into(), message: "no".into(), errno: 28, ..Default::default() };
+    let error =
+        v1::Error { code: "LAYER_FAILED".into(), message: "no".into(), errno: 28, ..Default::default() };
     let response = v1::Response { seq: 9, result: Some(v1::response::Result::Error(error)) };
     vec![
         request(1, Op::Hello(v1::Hello { protocol: 1 })),
@@ -79,4 +83,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// Lengths and field headers.
-pub const WORDS: &[&[u8]] = &[b"\0\0\0\0", b"\0\0\0\x01", b"\0\x10\0\0", b"\0\x10\0\x01", b"\x0a", b"\x12\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"\x1a\x00", b"\xff"];
+pub const WORDS: &[&[u8]] = &[
+    b"\0\0\0\0",
+    b"\0\0\0\x01",
+    b"\0\x10\0\0",
+    b"\0\x10\0\x01",
+    b"\x0a",
+    b"\x12\xff\xff\xff\xff\x0f",
+    b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+    b"\x1a\x00",
+    b"\xff",
+];

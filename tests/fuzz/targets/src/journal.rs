@@ -69,11 +69,21 @@ pub fn seeds() -> Vec<Vec<u8>> {
         std::os::unix::fs::FileExt::read_exact_at(&copy, &mut bytes, 0).ok()?;
         Some(bytes)
     };
-    let mut seeds: Vec<Vec<u8>> =
-        [(1 << 20, 5, true), (1 << 20, 0, false), (1 << 16, 40, true)].into_iter().filter_map(|(l, n, e)| written(l, n, e)).collect();
+    let mut seeds: Vec<Vec<u8>> = [(1 << 20, 5, true), (1 << 20, 0, false), (1 << 16, 40, true)]
+        .into_iter()
+        .filter_map(|(l, n, e)| written(l, n, e))
+        .collect();
     seeds.push(b"AIONJNL1\x00\x10\0\0\0\0\0\0".to_vec());
     seeds
 }
 
 /// Heads of records and of files.
-pub const WORDS: &[&[u8]] = &[b"AIONJNL1", b"\0\x10\0\0\0\0\0\0", b"\x01\0\0\0\x01\0\0\0", b"\0\0\x01\0\x02\0\0\0", b"\x02\0\0\0\x03\0\0\0", b"\xff\xff\xff\xff\x01", b"\0"];
+pub const WORDS: &[&[u8]] = &[
+    b"AIONJNL1",
+    b"\0\x10\0\0\0\0\0\0",
+    b"\x01\0\0\0\x01\0\0\0",
+    b"\0\0\x01\0\x02\0\0\0",
+    b"\x02\0\0\0\x03\0\0\0",
+    b"\xff\xff\xff\xff\x01",
+    b"\0",
+];

@@ -26,7 +26,8 @@ impl Random {
 }
 
 /// Numbers at which readers go wrong.
-const EDGES: &[u64] = &[0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1, u64::MAX];
+const EDGES: &[u64] =
+    &[0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX >> 1, u64::MAX];
 
 /// No input is larger.
 const MAX: usize = 64 * 1024;
@@ -58,7 +59,11 @@ pub fn mutate(seeds: &[Vec<u8>], words: &[&[u8]], random: &mut Random) -> Vec<u8
             4 => {
                 let edge = EDGES.get(random.below(EDGES.len())).copied().unwrap_or_default();
                 let width = 1 << random.below(4);
-                let number = if random.below(2) == 0 { edge.to_le_bytes() } else { (edge << (64 - 8 * width)).to_be_bytes() };
+                let number = if random.below(2) == 0 {
+                    edge.to_le_bytes()
+                } else {
+                    (edge << (64 - 8 * width)).to_be_bytes()
+                };
                 for (to, from) in bytes.iter_mut().skip(at).zip(&number[..width]) {
                     *to = *from;
                 }

@@ -15,7 +15,9 @@ pub fn check(data: &[u8]) {
             // What people see of it must not panic either.
             let _ = format!("{event:?}");
         }
-        Err(DecodeError::Short { need, have }) => assert!(need > have && have <= data.len(), "{need} of {have}"),
+        Err(DecodeError::Short { need, have }) => {
+            assert!(need > have && have <= data.len(), "{need} of {have}")
+        }
         Err(DecodeError::Trailing { extra }) => assert!(extra >= 8 && extra < data.len(), "{extra} too many"),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
@@ -38,4 +40,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
 }
 
 /// Lengths and names.
-pub const WORDS: &[&[u8]] = &[b"\0\0", b"\x01\0", b"\x10\0\x10\0", b"\0\x02", b"/bin/true\0", b"\xff\xff", b"\x04", b"\x06", b"a\0b\0"];
+pub const WORDS: &[&[u8]] = &[
+    b"\0\0",
+    b"\x01\0",
+    b"\x10\0\x10\0",
+    b"\0\x02",
+    b"/bin/true\0",
+    b"\xff\xff",
+    b"\x04",
+    b"\x06",
+    b"a\0b\0",
+];

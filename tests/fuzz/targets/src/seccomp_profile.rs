@@ -36,11 +36,38 @@ pub fn check(data: &[u8]) {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let small = r#"{"version":1,"description":"d","extends":"default-restrictive","groups":[{"name":"g","reason":"r","action":{"notify":"EPERM"},"syscalls":["bpf","mount"],"when":[{"arg":0,"mask":"0xff","in":[1,"AF_UNIX"]},{"arg":5,"bits":64,"not_in":["0xffffffffffffffff"]}]}]}"#;
-    vec![small.as_bytes().to_vec(), NETWORK.to_vec(), small.as_bytes().to_vec(), TOOL.to_vec(), DEFAULT.to_vec()]
+    vec![
+        small.as_bytes().to_vec(),
+        NETWORK.to_vec(),
+        small.as_bytes().to_vec(),
+        TOOL.to_vec(),
+        DEFAULT.to_vec(),
+    ]
 }
 
 /// Pieces of JSON and of our words.
 pub const WORDS: &[&[u8]] = &[
-    b"\"allow\"", b"{\"errno\":\"ENOSYS\"}", b"{\"notify\":\"EACCES\"}", b"\"read\",", b"\"clone\",", b"\"socket\"", b"\"mseal\",", b"\"when\":", b"\"in\":[0]", b"\"not_in\":[", b"64", b"\"extends\":null,", b"[", b"]", b"{", b"}", b",", b"-1", b"1e400", b"\"\\u0000\"",
-    b"18446744073709551615", b"\"bits\":32,", b"\"arg\":7",
+    b"\"allow\"",
+    b"{\"errno\":\"ENOSYS\"}",
+    b"{\"notify\":\"EACCES\"}",
+    b"\"read\",",
+    b"\"clone\",",
+    b"\"socket\"",
+    b"\"mseal\",",
+    b"\"when\":",
+    b"\"in\":[0]",
+    b"\"not_in\":[",
+    b"64",
+    b"\"extends\":null,",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b"-1",
+    b"1e400",
+    b"\"\\u0000\"",
+    b"18446744073709551615",
+    b"\"bits\":32,",
+    b"\"arg\":7",
 ];

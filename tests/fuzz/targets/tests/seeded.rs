@@ -19,7 +19,8 @@ fn run(name: &str, seeds: &[Vec<u8>], words: &[&[u8]], rounds: u64, check: fn(&[
         let result = std::panic::catch_unwind(|| check(&input));
         if result.is_err() {
             let path = std::env::temp_dir().join(format!("aion-fuzz-{name}"));
-            let kept = std::fs::write(&path, &input).map_or_else(|e| e.to_string(), |()| path.display().to_string());
+            let kept =
+                std::fs::write(&path, &input).map_or_else(|e| e.to_string(), |()| path.display().to_string());
             panic!("{name}: round {round} of seed {seed}; the input is in {kept}");
         }
     }
