@@ -1,7 +1,7 @@
 //! PID 1 of a sandbox, and the helper that brings a further command into one.
 //!
-//! The launcher clones it into new namespaces and executes it from a sealed memory file. It parks until its
-//! plan comes over the control socket, performs it, starts the agent, gives up every privilege but signalling,
+//! The launcher executes it once, from a sealed memory file, as the forker; each init is a fork of that into new
+//! namespaces. It parks until its plan comes over the control socket, performs it, starts the agent, gives up every privilege but signalling,
 //! and from then on only moves output into the journal, answers denied calls and reaps. It needs no daemon
 //! and ends with its agent.
 
@@ -11,6 +11,7 @@ mod domain;
 mod elf;
 mod failure;
 mod filter;
+mod forker;
 mod helper;
 mod identity;
 mod journal;
@@ -24,11 +25,11 @@ mod root;
 mod supervise;
 mod terminal;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use aion_sandbox::{MAX_MESSAGE, Message, Outcome};
+use aion_sandbox::{MAX_MESSAGE, Message, Outcome, Prepare};
 use aion_sys::frame::{self, Frame};
 
 use crate::failure::Failure;
@@ -40,37 +41,47 @@ fn main() -> ExitCode {
     // Only for process lists.
     let _ = rustix::thread::set_name(c"aion-init");
     aion_sys::signal::reset_actions();
-    let Ok(signals) = aion_sys::signal::take_all() else { return ExitCode::from(NOT_LAUNCHED) };
-    let Ok(control) = aion_sys::park::take_control() else { return ExitCode::from(NOT_LAUNCHED) };
-    match receive(&control) {
-        Some((Message::Prepare(prepare), _)) => {
-            let prepared = root::prepare(&prepare);
-            match receive(&control) {
-                Some((Message::Launch(plan), fds)) => {
-                    let launched =
-                        prepared.and_then(|root| launch::perform(*plan, fds, root, &prepare, &control));
-                    drop(prepare);
-                    match launched {
-                        Ok(agent) => {
-                            drop(control);
-                            ExitCode::from(supervise::until_the_end(agent, &signals))
-                        }
-                        Err(failure) => refuse(&control, &failure),
-                    }
+    let ready = aion_sys::signal::take_all()
+        .and_then(|signals| Ok((signals, aion_sys::park::take_control()?)))
+        .and_then(|ready| aion_sys::park::hide_from_tracing().map(|()| ready));
+    let Ok((signals, mut control)) = ready else { return ExitCode::from(NOT_LAUNCHED) };
+    loop {
+        match receive(&control) {
+            Some((Message::Fork(order), fds)) => {
+                if let Some(ours) = forker::carry_out(order, fds, &control) {
+                    control = ours;
                 }
-                _ => ExitCode::from(NOT_LAUNCHED),
             }
+            Some((Message::Prepare(prepare), _)) => return init(&prepare, &control, &signals),
+            Some((Message::Exec(plan), fds)) => {
+                return match helper::perform(*plan, fds, &control) {
+                    Ok(command) => helper::until_the_end(command, &signals, &control),
+                    Err(failure) => refuse(&control, &failure),
+                };
+            }
+            Some((Message::Launch(_), _)) | None => return ExitCode::from(NOT_LAUNCHED),
         }
-        Some((Message::Exec(plan), fds)) => match helper::perform(*plan, fds, &control) {
-            Ok(command) => helper::until_the_end(command, &signals, &control),
-            Err(failure) => refuse(&control, &failure),
-        },
-        _ => ExitCode::from(NOT_LAUNCHED),
+    }
+}
+
+/// PID 1: from the parked state to the end of the agent.
+fn init(prepare: &Prepare, control: &UnixStream, signals: &OwnedFd) -> ExitCode {
+    let prepared = root::prepare(prepare);
+    let Some((Message::Launch(plan), fds)) = receive(control) else {
+        return ExitCode::from(NOT_LAUNCHED);
+    };
+    match prepared.and_then(|root| launch::perform(*plan, fds, root, prepare, control)) {
+        Ok(agent) => {
+            // From here on no daemon is needed, and none is heard.
+            let _ = control.shutdown(std::net::Shutdown::Both);
+            ExitCode::from(supervise::until_the_end(agent, signals))
+        }
+        Err(failure) => refuse(control, &failure),
     }
 }
 
 /// The next message; `None` when the launcher has closed the socket or speaks another language.
-fn receive(control: &UnixStream) -> Option<(Message, Vec<std::os::fd::OwnedFd>)> {
+fn receive(control: &UnixStream) -> Option<(Message, Vec<OwnedFd>)> {
     let Frame { bytes, fds, .. } = frame::recv(control.as_fd(), MAX_MESSAGE, None, None).ok()?;
     match Message::decode(&bytes) {
         Ok(message) => Some((message, fds)),

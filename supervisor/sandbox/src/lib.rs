@@ -34,7 +34,7 @@ pub use host::launch::{LaunchFds, Launched, Timings};
 pub use host::mounts;
 pub use host::slot::{Namespaces, NetworkMode, Slot, SlotSpec};
 pub use host::spawner::{Options, Spawner};
-pub use message::{ExecPlan, Message, Outcome, Prepare, SystemEntry};
+pub use message::{ExecPlan, ForkOrder, Message, Outcome, Prepare, SystemEntry};
 pub use plan::{
     BindTarget, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
 };

@@ -1,6 +1,6 @@
 //! What the two halves say to each other on the control socket, besides the plan.
 //!
-//! The host sends `Prepare` when the id maps are written, then one `Launch` or `Exec`; init answers with one
+//! The host orders a process from the forker, sends it `Prepare` when the id maps are written, then one `Launch` or `Exec`; init answers with one
 //! `Outcome` and closes. Frames are bounded and decoding trusts nothing: init is trusted, its decoder runs
 //! before any layer is up all the same.
 
@@ -8,15 +8,27 @@ use aion_types::{LayerName, LayerReport};
 
 use crate::plan::{Plan, WindowSize};
 
-/// A message from the host to init.
+/// A message from the host to init, or to the forker that makes inits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
+    /// To the forker: make a process.
+    Fork(ForkOrder),
     /// Do what needs no plan: become root inside, build the root.
     Prepare(Prepare),
     /// Launch the agent.
     Launch(Box<Plan>),
     /// Run a command in a sandbox that is there already.
     Exec(Box<ExecPlan>),
+}
+
+/// A process that the forker makes. Descriptors: its control socket, its cgroup when it has one, then for each v1 controller
+/// the `tasks` files of its group and of the forker's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkOrder {
+    /// `CLONE_NEW*` flags.
+    pub namespaces: u64,
+    /// Whether there is a v2 cgroup.
+    pub cgroup: bool,
 }
 
 /// What can be set up before the plan is known.
@@ -51,6 +63,11 @@ pub struct ExecPlan {
 /// Init's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
+    /// The forker has made a process; its pidfd comes with it.
+    Forked {
+        /// Its number.
+        pid: u32,
+    },
     /// The first process executes.
     Running {
         /// Its number inside.

@@ -5,7 +5,7 @@ use aion_types::{LayerName, LayerReport, LayerState};
 
 use crate::Error;
 use crate::codec::{Decoder, Encoder, Malformed};
-use crate::message::{ExecPlan, Message, Outcome, Prepare, SystemEntry};
+use crate::message::{ExecPlan, ForkOrder, Message, Outcome, Prepare, SystemEntry};
 use crate::plan::{
     BindTarget, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
 };
@@ -18,6 +18,11 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
     let mut e = Encoder::default();
     e.u8(LAYOUT);
     match message {
+        Message::Fork(f) => {
+            e.u8(4);
+            e.u64(f.namespaces);
+            e.flag(f.cgroup);
+        }
         Message::Prepare(p) => {
             e.u8(1);
             e.flag(p.cgroup_namespace);
@@ -143,6 +148,7 @@ impl Message {
                 let tty = d.option(read_window)?;
                 Self::Exec(Box::new(ExecPlan { tty, plan: read_plan(&mut d)? }))
             }
+            4 => Self::Fork(ForkOrder { namespaces: d.u64()?, cgroup: d.flag()? }),
             _ => return Err(Malformed("an unknown message")),
         };
         d.end()?;
@@ -231,6 +237,10 @@ impl Outcome {
                 e.u8(3);
                 e.i32(*errno);
             }
+            Self::Forked { pid } => {
+                e.u8(4);
+                e.u32(*pid);
+            }
         }
         e.out
     }
@@ -249,6 +259,7 @@ impl Outcome {
             },
             2 => Self::LayerFailed { layer: read_name(&mut d)?, errno: d.i32()?, message: d.text()? },
             3 => Self::ExecFailed { errno: d.i32()? },
+            4 => Self::Forked { pid: d.u32()? },
             _ => return Err(Malformed("an unknown answer")),
         };
         d.end()?;

@@ -18,6 +18,8 @@ pub mod flags {
     pub const FILES: u64 = 0x400;
     pub const PIDFD: u64 = 0x1000;
     pub const VFORK: u64 = 0x4000;
+    pub const PARENT: u64 = 0x8000;
+    pub const THREAD: u64 = 0x1_0000;
     pub const NEWNS: u64 = 0x0002_0000;
     pub const NEWCGROUP: u64 = 0x0200_0000;
     pub const NEWUTS: u64 = 0x0400_0000;
@@ -176,6 +178,46 @@ unsafe fn clone3(args: &mut CloneArgs, entry: Entry, arg: *mut libc::c_void) -> 
         );
     }
     value
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent(Child),
+}
+
+/// Forks a sibling: a copy of this process whose parent is our parent. `namespaces` are `CLONE_NEW*` flags. The copy
+/// begins at once in `cgroup`.
+///
+/// # Errors
+/// `INVAL` when this process has more than one thread: locks of the others would stay locked in the copy.
+pub fn fork_sibling(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork, Errno> {
+    // Without another effect, this fails in a process with several threads.
+    crate::ns::unshare(flags::THREAD)?;
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: namespaces | flags::PARENT | flags::PIDFD,
+        pidfd: std::ptr::addr_of_mut!(pidfd) as u64,
+        ..CloneArgs::default()
+    };
+    if args.flags & (flags::VM | flags::VFORK | flags::FILES | flags::THREAD) != 0 {
+        return Err(Errno::INVAL);
+    }
+    if let Some(group) = cgroup {
+        args.flags |= flags::INTO_CGROUP;
+        args.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
+    // Without shared memory and without a stack of its own the copy goes on right here, as after fork.
+    let size = size_of::<CloneArgs>();
+    let value = raw::call!(libc::SYS_clone3, std::ptr::from_mut(&mut args), size)?;
+    if value == 0 {
+        return Ok(Fork::Child);
+    }
+    let pidfd = raw::owned(usize::try_from(pidfd).map_err(|_| Errno::BADF)?)?;
+    Ok(Fork::Parent(Child { pid: u32::try_from(value).map_err(|_| Errno::OVERFLOW)?, pidfd }))
 }
 
 /// Blocks every signal in this thread until dropped, so that no handler runs in a child that shares memory.

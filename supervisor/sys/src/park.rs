@@ -1,7 +1,4 @@
-//! A child in new namespaces that executes an image from a descriptor and finds its control socket at 3.
-//!
-//! It has no mapped user yet when it executes, which would cost it its capabilities: so it makes them
-//! ambient first. The id maps can be written as soon as the clone returns.
+//! A child that executes an image from a descriptor and finds its control socket at 3, and nothing else open.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -36,15 +33,18 @@ struct Args {
     null: i32,
     argv: *const *const libc::c_char,
     envp: *const *const libc::c_char,
-    ambient: bool,
     errno: AtomicI32,
 }
 
-/// Makes the child and returns when it executes. `namespaces` are `CLONE_NEW*` flags.
+/// Makes the child and returns when it executes. `namespaces` are `CLONE_NEW*` flags; a user namespace is not
+/// among them, for its first process loses its capabilities when it executes before its ids are mapped.
 ///
 /// # Errors
 /// The clone or the execution failed; there is no child then.
 pub fn spawn(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, image: &Image<'_>) -> Result<Child, Errno> {
+    if namespaces & flags::NEWUSER != 0 {
+        return Err(Errno::INVAL);
+    }
     let mut argv: Vec<_> = image.argv.iter().map(|a| a.as_ptr()).collect();
     argv.push(std::ptr::null());
     let envp = [std::ptr::null()];
@@ -54,7 +54,6 @@ pub fn spawn(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, image: &Image<'_>)
         null: image.null.as_raw_fd(),
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        ambient: namespaces & flags::NEWUSER != 0,
         errno: AtomicI32::new(0),
     };
     let stack = Stack::new()?;
@@ -101,26 +100,9 @@ fn become_image(args: &Args) -> Result<Never, Errno> {
     crate::raw::call!(libc::SYS_dup3, program, IMAGE_FD, libc::O_CLOEXEC)?;
     crate::raw::call!(libc::SYS_close_range, IMAGE_FD + 1, u32::MAX, 0)?;
     crate::raw::call!(libc::SYS_setsid)?;
-    if args.ambient {
-        make_capabilities_ambient()?;
-    }
     let empty = c"".as_ptr();
     crate::raw::call!(libc::SYS_execveat, IMAGE_FD, empty, args.argv, args.envp, libc::AT_EMPTY_PATH)?;
     Err(Errno::NOEXEC)
-}
-
-fn make_capabilities_ambient() -> Result<(), Errno> {
-    let header = [CAPABILITY_VERSION_3, 0];
-    let mut sets = [0u32; 6];
-    crate::raw::call!(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr())?;
-    // effective, permitted, inheritable; low words, then high words
-    (sets[2], sets[5]) = (sets[1], sets[4]);
-    crate::raw::call!(libc::SYS_capset, header.as_ptr(), sets.as_ptr())?;
-    let permitted = u64::from(sets[1]) | u64::from(sets[4]) << 32;
-    for cap in (0..64).filter(|cap| permitted >> cap & 1 == 1) {
-        crate::raw::call!(libc::SYS_prctl, libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, cap, 0, 0)?;
-    }
-    Ok(())
 }
 
 pub(crate) const CAPABILITY_VERSION_3: u32 = 0x2008_0522;

@@ -99,6 +99,7 @@ impl ExecSlot {
             }
             Outcome::LayerFailed { layer, errno, message } => Err(Error::Layer { layer, errno, message }),
             Outcome::ExecFailed { errno } => Err(Error::Exec { errno, program: program_text(&plan.plan) }),
+            Outcome::Forked { .. } => Err(Error::Protocol { reason: "not an answer to a command" }),
         }
     }
 }

@@ -114,6 +114,7 @@ impl Slot {
             }
             Outcome::LayerFailed { layer, errno, message } => Err(Error::Layer { layer, errno, message }),
             Outcome::ExecFailed { errno } => Err(Error::Exec { errno, program }),
+            Outcome::Forked { .. } => Err(Error::Protocol { reason: "not an answer to a plan" }),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The host side: what runs in the launcher, with its privileges.
 
 pub(crate) mod exec;
+pub(crate) mod forker;
 mod idmap;
 pub(crate) mod image;
 pub(crate) mod init_process;
