@@ -7,9 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::Error;
-use crate::format::{
-    Decoded, HEADER_LEN, Kind, MAGIC, MAX_PAYLOAD, RECORD_HEADER_LEN, Record, RecordHeader,
-};
+use crate::format::{Decoded, HEADER_LEN, Kind, MAGIC, MAX_PAYLOAD, RECORD_HEADER_LEN, Record, RecordHeader};
 
 /// What a reader finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +63,7 @@ impl Reader {
     /// The file cannot be read, or holds no record at the cursor.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends for good, a journal goes on")]
     pub fn next(&mut self) -> Result<Option<Item>, Error> {
-        if let Some(record) = self.from_buffer() {
+        if let Some(record) = self.take_buffered() {
             return Ok(Some(Item::Record(record)));
         }
         if self.buffer.is_empty() {
@@ -79,7 +77,7 @@ impl Reader {
             return Ok(Some(lost));
         }
         self.end = got;
-        if let Some(record) = self.from_buffer() {
+        if let Some(record) = self.take_buffered() {
             return Ok(Some(Item::Record(record)));
         }
         match self.peek() {
@@ -145,7 +143,7 @@ impl Reader {
         self.buffer.get(self.start..self.end)?.first_chunk().map(RecordHeader::decode)
     }
 
-    fn from_buffer(&mut self) -> Option<Record> {
+    fn take_buffered(&mut self) -> Option<Record> {
         let Some(Decoded::Header(h)) = self.peek() else { return None };
         let from = self.start + RECORD_HEADER_LEN;
         let to = from + h.len as usize;

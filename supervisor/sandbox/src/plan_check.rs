@@ -8,6 +8,8 @@ const MAX_ARGS: usize = 4096;
 /// Arguments and environment together; the kernel's limit is 2 MiB with the default stack.
 const MAX_ARG_BYTES: usize = 1 << 20;
 const MAX_PATH: usize = 4096;
+/// The kernel takes 4096 instructions of 8 bytes.
+const MAX_FILTER: usize = 4096 * 8;
 const MAX_BINDS: usize = 64;
 const MAX_SECRETS: usize = 256;
 const MAX_SECRET_BYTES: usize = 1 << 20;
@@ -49,15 +51,13 @@ pub(crate) fn check(plan: &Plan) -> Result<(), Error> {
     }
     check_binds(plan)?;
     check_secrets(plan)?;
-    if let Some(domain) = &plan.landlock {
-        if domain.exec_allow.len() > MAX_ARGS || !domain.exec_allow.iter().all(|p| is_plain(p)) {
-            return wrong("exec_allow", "absolute paths without . and ..");
-        }
+    let allowed = plan.landlock.as_ref().map_or(&[][..], |l| &l.exec_allow);
+    if allowed.len() > MAX_ARGS || !allowed.iter().all(|p| is_plain(p)) {
+        return wrong("exec_allow", "absolute paths without . and ..");
     }
-    if let Some(filter) = &plan.seccomp {
-        if filter.program.is_empty() || filter.program.len() % 8 != 0 || filter.program.len() > 4096 * 8 {
-            return wrong("seccomp", "the program has a length that no program has");
-        }
+    let program = plan.seccomp.as_ref().map(|s| s.program.len());
+    if program.is_some_and(|len| len == 0 || len % 8 != 0 || len > MAX_FILTER) {
+        return wrong("seccomp", "the program has a length that no program has");
     }
     if (plan.landlock.is_some() || plan.seccomp.is_some()) && !plan.no_new_privs && plan.drop_capabilities {
         return wrong("no_new_privs", "the kernel takes no filter without it");

@@ -109,12 +109,10 @@ pub(crate) const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 /// Ends this process without running anything of ours.
 pub(crate) fn exit_now(code: i32) -> ! {
-    loop {
-        // SAFETY: ends the process; shared memory stays as it is.
-        unsafe { libc::syscall(libc::SYS_exit_group, code) };
-        // A filter may have refused the call; an abort cannot be refused.
-        std::process::abort();
-    }
+    // SAFETY: ends the process; shared memory stays as it is.
+    unsafe { libc::syscall(libc::SYS_exit_group, code) };
+    // A filter may have refused the call; an abort cannot be refused.
+    std::process::abort()
 }
 
 /// The control socket of a parked child: descriptor 3, close-on-exec from now on. Can be taken once.

@@ -15,9 +15,10 @@ pub(crate) fn result(value: libc::c_long) -> Result<usize, Errno> {
 
 /// `errno` of this thread.
 pub(crate) fn last() -> Errno {
+    // SAFETY: takes nothing.
+    let place = unsafe { libc::__errno_location() };
     // SAFETY: glibc returns a valid pointer to the thread's errno.
-    let errno = unsafe { *libc::__errno_location() };
-    Errno::from_raw_os_error(errno)
+    Errno::from_raw_os_error(unsafe { *place })
 }
 
 /// Reads a value as the kernel returns it: -errno.

@@ -29,7 +29,7 @@ pub(crate) fn skip() -> bool {
 pub(crate) fn spawner() -> &'static Spawner {
     static SPAWNER: OnceLock<Spawner> = OnceLock::new();
     SPAWNER.get_or_init(|| {
-        let image = InitImage::load(&crate::bench_init::path()).unwrap();
+        let image = InitImage::load(&crate::init_binary::path()).unwrap();
         Spawner::start(image, Options::default()).unwrap()
     })
 }

@@ -1,12 +1,22 @@
 //! The launch path on the real kernel, as root: every test launches agents and looks at what they see.
 
-mod bench_init;
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may end, and say why"
+)]
+
+mod cgroup;
 mod ends;
 mod exec;
 mod failures;
 mod harness;
+mod init_binary;
 mod inside;
 mod layers;
 mod output;
 mod programs;
 mod terminal;
+mod wire;
