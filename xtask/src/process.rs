@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -43,6 +44,52 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("{} ended with {status}", show(command));
     }
     Ok(())
+}
+
+/// Runs it as [`run`] does, and ends it with all its descendants when it takes longer than `limit`: a suite that
+/// hangs must not take the report of the others with it.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
+    note(&format!("$ {}", show(command)));
+    let mut child = command.spawn().with_context(|| format!("cannot run {}", show(command)))?;
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("{} ended with {status}", show(command));
+            }
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            for pid in descendants(child.id()) {
+                succeeds(as_root("kill").args(["-KILL", &pid.to_string()]));
+            }
+            child.wait()?;
+            bail!("{} was not done after {} s and was ended", show(command), limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A process and all below it, from the top.
+fn descendants(top: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // The name may hold anything, brackets too; what follows the last one does not.
+            let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![top];
+    let mut next = 0;
+    while let Some(&at) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == at).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
 }
 
 /// Runs it unseen and gives its stdout; a failure shows what it said.
@@ -146,6 +193,17 @@ mod tests {
         let mut command = Command::new("echo");
         command.args(["a b", "it's", "--x=1"]);
         assert_eq!(show(&command), r"echo 'a b' 'it'\''s' --x=1");
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_all_below_it() {
+        let begun = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 61.25 & sh -c 'sleep 61.25; true'; true"]);
+        let error = run_within(&mut command, Duration::from_millis(300)).unwrap_err();
+        assert!(error.to_string().contains("was not done"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert!(!succeeds(Command::new("pgrep").args(["-f", "^sleep 61.25"])));
     }
 
     #[test]

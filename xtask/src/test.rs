@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::process::{fail, head, in_path, is_root, run, warn};
+use crate::process::{fail, head, in_path, is_root, run, run_within, warn};
 use crate::project::Project;
 use crate::report::Table;
 use crate::setup::{Group, setup};
@@ -55,6 +55,9 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 }
+
+/// How long one stage of test programs may take, their compilation included.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The packages whose tests want daemons, and run in stages of their own.
 const KERNEL_SUITES: &[&str] = &["aion-e2e", "aion-escape"];
@@ -176,7 +179,7 @@ fn unit(project: &Project, args: &TestArgs) -> Result<()> {
     }
     command.env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
     command.env("AION_INIT", project.binary("aion-init"));
-    run(as_root_tests(&mut command))
+    run_within(as_root_tests(&mut command), LIMIT)
 }
 
 /// A suite that starts daemons of its own. With cargo's own runner, because its tests share a machine.
@@ -190,7 +193,7 @@ pub(crate) fn suite(project: &Project, filter: Option<&str>, package: &str, scal
     if let Some(filter) = filter {
         command.args(["--", filter]);
     }
-    run(as_root_tests(&mut command))
+    run_within(as_root_tests(&mut command), LIMIT)
 }
 
 /// Test programs that look at the real kernel must be root. Cargo stays the user's; only what it runs goes
