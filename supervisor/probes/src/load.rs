@@ -2,6 +2,7 @@
 //! is pinned can be opened.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use aion_probe_types::layout::{ABI, State};
@@ -9,7 +10,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSockAddr, Lsm, ProgramError, RawTracePoint,
 };
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf, EbpfLoader};
 
 use crate::bpffs::{Pins, io_error};
 use crate::error::Error;
@@ -58,7 +59,6 @@ pub(crate) fn load(
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
-        .verifier_log_level(VerifierLogLevel::DISABLE)
         .override_global("GENERATION", &generation, true)
         .map_max_entries("EVENTS", options.ring_bytes);
     for (name, path) in &paths {
@@ -84,6 +84,9 @@ fn lsm_missing() -> Option<String> {
     }
 }
 
+/// The verifier gives up with EAGAIN when a signal comes.
+const RETRIES: usize = 10;
+
 struct Context<'a> {
     btf: &'a Btf,
     cgroup: &'a File,
@@ -98,7 +101,18 @@ impl Context<'_> {
         if let (Attach::Lsm(_), Some(reason)) = (spec.attach, &self.lsm) {
             return report(ProgramState::Unavailable { reason: reason.clone() });
         }
-        match self.link(ebpf, spec) {
+        let mut linked = self.link(ebpf, spec);
+        for _ in 0..RETRIES {
+            match &linked {
+                Err(ProgramError::LoadError { io_error, .. })
+                    if io_error.kind() == io::ErrorKind::WouldBlock =>
+                {
+                    linked = self.link(ebpf, spec);
+                }
+                _ => break,
+            }
+        }
+        match linked {
             Ok(Some(link)) => {
                 let path = self.pins.link(spec.name, self.generation);
                 pin(link, spec.name, &path)?;
