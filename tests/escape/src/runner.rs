@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, Control};
+use crate::attempts;
 use crate::sys::{self, Stop, Tried, at};
-use crate::target::{Made, Scratch, Targets};
+use crate::target::{Made, Targets};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,33 +31,22 @@ impl Outcome {
 
 /// Runs the attempt where this process is.
 pub(crate) fn attempt(attempt: &Attempt, targets: &Targets) -> Outcome {
-    match isolated(|| (attempt.run)(targets)) {
+    match isolated(LIMIT, || (attempt.run)(targets)) {
         Ok(how) => Outcome::new(&attempt.id, "escaped", how),
         Err(stop) => Outcome::new(&attempt.id, "blocked", stop.to_string()),
     }
 }
 
 /// Runs the attempt where the layer that stops it is missing.
+///
+/// Every control has a mount namespace of its own, and in it a scratch folder that is a file system of its
+/// own. Both vanish with the last process. Nothing is ever removed as a tree: an attempt may have mounted the
+/// host's root below the folder, and whoever removes that removes the host.
 pub(crate) fn control(attempt: &Attempt) -> Outcome {
-    let tried = isolated(|| {
-        let scratch = Scratch::new("control")?;
-        let outside = std::env::temp_dir();
-        if let Control::Fresh(flags) = attempt.control {
-            sys::unshare(flags)?;
-            if flags & libc::CLONE_NEWNS != 0 {
-                sys::mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
-            }
-        }
-        let mut made = Made::new(&outside)?;
-        made.targets.workspace = scratch.0.to_string_lossy().into_owned();
-        made.targets.control = true;
-        if let Some(prepare) = &attempt.prepare {
-            prepare(&mut made.targets)?;
-        }
-        if matches!(attempt.control, Control::User) {
-            return as_user(&scratch, || (attempt.run)(&made.targets));
-        }
-        (attempt.run)(&made.targets)
+    let tried = mount_point().and_then(|folder| {
+        let tried = isolated(LIMIT * 2, || in_control(attempt, &folder));
+        let _ = std::fs::remove_dir(&folder);
+        tried
     });
     match tried {
         Ok(how) => Outcome::new(&attempt.id, "escaped", how),
@@ -67,26 +57,54 @@ pub(crate) fn control(attempt: &Attempt) -> Outcome {
     }
 }
 
-/// The user and group `nobody`, who owns the scratch folder.
-fn as_user(scratch: &Scratch, run: impl FnOnce() -> Tried) -> Tried {
-    const NOBODY: u32 = 65_534;
-    std::os::unix::fs::chown(&scratch.0, Some(NOBODY), Some(NOBODY)).map_err(at("chown"))?;
-    isolated(|| {
-        // SAFETY: numbers only.
-        let failed = unsafe {
-            libc::setgroups(0, std::ptr::null()) != 0
-                || libc::setgid(NOBODY) != 0
-                || libc::setuid(NOBODY) != 0
-        };
-        if failed {
-            return Err(Stop::last("becoming nobody"));
+/// An empty folder, for the scratch file system to be mounted on.
+fn mount_point() -> Result<String, Stop> {
+    let path = std::env::temp_dir().join(format!("aion-escape-control-{}", sys::getpid()));
+    std::fs::create_dir_all(&path).map_err(at("making a folder"))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+fn in_control(attempt: &Attempt, folder: &str) -> Tried {
+    let more = if let Control::Fresh(flags) = attempt.control { flags } else { 0 };
+    sys::unshare(libc::CLONE_NEWNS | more)?;
+    sys::mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    // After this the host's folder cannot be reached by its path.
+    sys::mount("none", folder, "tmpfs", 0, "mode=0777")?;
+    let mut made = Made::new(&std::env::temp_dir())?;
+    made.targets.workspace = folder.to_owned();
+    made.targets.control = true;
+    let mut targets = made.targets.clone();
+    let tried = isolated(LIMIT, || {
+        // pivot_root(2) moves every process of its mount namespace: this one must not be among them.
+        sys::unshare(libc::CLONE_NEWNS)?;
+        if let Some(prepare) = &attempt.prepare {
+            prepare(&mut targets)?;
         }
-        run()
-    })
+        if matches!(attempt.control, Control::User) {
+            become_nobody()?;
+        }
+        (attempt.run)(&targets)
+    });
+    if let Some(cgroup) = attempts::cgroup_of_control(&made.targets) {
+        let _ = std::fs::remove_dir(cgroup);
+    }
+    tried
+}
+
+fn become_nobody() -> Result<(), Stop> {
+    const NOBODY: u32 = 65_534;
+    // SAFETY: numbers only. A process that changed its user could not use its own /proc otherwise.
+    let failed = unsafe {
+        libc::setgroups(0, std::ptr::null()) != 0
+            || libc::setgid(NOBODY) != 0
+            || libc::setuid(NOBODY) != 0
+            || libc::prctl(libc::PR_SET_DUMPABLE, 1) != 0
+    };
+    if failed { Err(Stop::last("becoming nobody")) } else { Ok(()) }
 }
 
 /// Runs in a child; its death by a signal is an end of the attempt like another.
-fn isolated(run: impl FnOnce() -> Tried) -> Tried {
+fn isolated(limit: Duration, run: impl FnOnce() -> Tried) -> Tried {
     let mut ends = [0; 2];
     // SAFETY: the array outlives the call.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -104,7 +122,7 @@ fn isolated(run: impl FnOnce() -> Tried) -> Tried {
         let _ = (&writer).write_all(serde_json::json!([ok, what, errno]).to_string().as_bytes());
     })?;
     drop(writer);
-    let status = sys::wait(pid, LIMIT);
+    let status = sys::wait(pid, limit);
     let _ = sys::kill(-pid, libc::SIGKILL);
     let Some(status) = status else {
         sys::end(pid);

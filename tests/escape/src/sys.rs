@@ -158,6 +158,17 @@ pub(crate) fn end(pid: i32) {
     }
 }
 
+/// Makes one call in a child, and tells what it answered.
+pub(crate) fn in_child(what: &str, body: impl FnOnce() -> Result<(), Stop>) -> Tried {
+    let pid = fork(|| exit(body().err().map_or(0, |stop| stop.errno.max(1))))?;
+    match wait(pid, Duration::from_secs(5)) {
+        Some(status) if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 => reached(what),
+        Some(status) if libc::WIFEXITED(status) => Err(Stop::at(what, libc::WEXITSTATUS(status))),
+        Some(status) => Err(Stop::because(format!("killed by signal {}", libc::WTERMSIG(status)))),
+        None => Err(Stop::because(format!("{what} did not end"))),
+    }
+}
+
 /// A raw fork-like call (`clone`, `clone3`): the child ends at once, the parent takes its status.
 pub(crate) fn spawned(got: usize) {
     match got as i32 {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -242,23 +242,4 @@ pub(crate) fn serve(parent: &Path) -> anyhow::Result<()> {
 /// Descriptors beyond the standard three. Called first thing, before the program opens any.
 pub(crate) fn inherited() -> Vec<i32> {
     (3..1024).filter(|&n| sc!("fcntl", libc::SYS_fcntl, n, libc::F_GETFD).is_ok()).collect()
-}
-
-/// A folder that is removed again.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Result<Self, Stop> {
-        let path = std::env::temp_dir().join(format!("aion-escape-{name}-{}", sys::getpid()));
-        fs::create_dir_all(&path).map_err(at("making a folder"))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    /// Only an empty folder goes. An attempt may have mounted the host's root below it: nothing here may
-    /// ever remove a tree.
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
 }

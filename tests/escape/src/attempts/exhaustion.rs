@@ -172,13 +172,17 @@ pub(super) fn all() -> Vec<Attempt> {
             }
         })
         .control(crate::attempt::Control::User),
-        make("cpu", "two processors where a fifth of one is allowed", "cgroup", |_| {
-            let wall = Instant::now();
-            let worker = sys::fork(spin)?;
-            spin();
-            sys::wait(worker, Duration::from_secs(10));
-            let share = used().as_secs_f64() / wall.elapsed().as_secs_f64();
-            if share > 0.5 {
+        make("cpu", "two processors where a tenth of one is allowed", "cgroup", |_| {
+            // The best of three: a busy host gives a control little, too.
+            let mut share: f64 = 0.0;
+            for _ in 0..3 {
+                let (wall, before) = (Instant::now(), used());
+                let worker = sys::fork(spin)?;
+                spin();
+                sys::wait(worker, Duration::from_secs(10));
+                share = share.max((used() - before).as_secs_f64() / wall.elapsed().as_secs_f64());
+            }
+            if share > 0.3 {
                 reached(format!("{share:.2} processors"))
             } else {
                 Err(Stop::because(format!("{share:.2} processors")))

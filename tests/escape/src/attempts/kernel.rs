@@ -229,7 +229,9 @@ pub(super) fn architectures() -> Vec<Attempt> {
             },
         ),
         Attempt::new("i386-ptrace", "ptrace by int 0x80", "seccomp", |_| {
-            i386("ptrace", int80(26, libc::PTRACE_TRACEME, 0, 0))
+            sys::in_child("ptrace by int 0x80", || {
+                i386("ptrace", int80(26, libc::PTRACE_TRACEME, 0, 0)).map(drop)
+            })
         }),
         Attempt::new(
             "no-randomisation",

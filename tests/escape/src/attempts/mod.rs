@@ -17,6 +17,8 @@ mod terminal;
 
 use std::process::ExitCode;
 
+pub(crate) use mounts::cgroup_of_control;
+
 use crate::attempt::{Attempt, category};
 
 pub(crate) fn all() -> Vec<Attempt> {

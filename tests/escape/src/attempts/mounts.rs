@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 
 use crate::attempt::{Attempt, Control};
 use crate::sys::{self, Stop, at, mount, reached, sc};
@@ -282,17 +283,20 @@ pub(super) fn cgroups() -> Vec<Attempt> {
                 if outside { reached(text.replace('\n', " ")) } else { Err(Stop::because("all paths are /")) }
             },
         )
-        .prepare(|_| {
-            // A control that happens to run in the root cgroup goes into one first.
-            let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-                .into_iter()
-                .find(|p| std::path::Path::new(p).join("cgroup.procs").exists())
-                .ok_or_else(|| Stop::at("cgroup.procs", libc::ENODEV))?;
-            let own = format!("{root}/aion-escape-{}", sys::getpid());
+        .prepare(|t| {
+            // A control may run in the root cgroup: it goes into one first.
+            let own = cgroup_of_control(t).ok_or_else(|| Stop::at("cgroup.procs", libc::ENODEV))?;
             fs::create_dir(&own).map_err(at("making a cgroup"))?;
-            // The driver's process group is ended when the control is over; the folder goes when it is empty.
-            let pid = sys::getpid();
-            fs::write(format!("{own}/cgroup.procs"), pid.to_string()).map_err(at("entering a cgroup"))
+            fs::write(own.join("cgroup.procs"), "0").map_err(at("entering a cgroup"))
         }),
     ]
+}
+
+/// The cgroup that a control makes for itself. Whoever ran the control removes it.
+pub(crate) fn cgroup_of_control(t: &Targets) -> Option<PathBuf> {
+    let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .map(Path::new)
+        .find(|path| path.join("cgroup.procs").exists())?;
+    Some(root.join(Path::new(&t.folder).file_name()?))
 }

@@ -108,7 +108,8 @@ pub(super) fn reads() -> Vec<Attempt> {
                 return Err(Stop::at("no module is loaded", libc::ENODEV));
             }
             addresses(&text, |line| line.rsplit(' ').find_map(|w| w.strip_prefix("0x")))
-        }),
+        })
+        .absent(&[libc::ENOENT, libc::ENODEV]),
         Attempt::new("iomem", "the physical memory map", "capabilities", |_| {
             let text = fs::read_to_string("/proc/iomem").map_err(at("/proc/iomem"))?;
             addresses(&text, |line| line.trim().split([' ', '-']).nth(1))
@@ -141,7 +142,7 @@ pub(super) fn reads() -> Vec<Attempt> {
         attempts.push(
             Attempt::new(format!("read-{id}"), format!("reading {path}"), OWNER, move |_| {
                 let file = sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK)?;
-                let mut byte = [0_u8; 1];
+                let mut byte = [0_u8; 8];
                 // A masked file is /dev/null in its place.
                 match fs::File::from(file).read(&mut byte) {
                     Ok(0) => Err(Stop::because(format!("{path} is empty: masked"))),
