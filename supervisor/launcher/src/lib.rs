@@ -1,11 +1,40 @@
 //! The privileged half of AION: owns cgroups, processes, probes, volumes and the audit log.
 //!
-//! One narrow protocol on a Unix socket, every field checked at the door ([`request`]). An agent's life is in
-//! `launch`, `agent` and `exits`; what a new launcher takes over is in [`state`] and `adopt`. Plain threads,
-//! no network, no YAML. See `docs/launcher.md`.
+//! One narrow protocol on a Unix socket (`server`), every field checked at the door ([`request`]). An agent's life
+//! is in `launch`, `agent`, `exits` and `ending`; what a new launcher takes over is in [`state`] and `adopt`.
+//! Plain threads, no network, no YAML. See `docs/launcher.md`.
 
+mod adopt;
+mod agent;
+mod audit;
+mod clock;
+mod denials;
+mod drain;
+mod drops;
+mod ending;
+mod exec;
+mod exits;
 mod failure;
+mod host;
+mod hub;
+mod launch;
+mod launcher;
+mod limits;
+mod lock;
+mod ops;
+pub mod options;
+mod plan;
+mod process;
+mod profiles;
+mod purge;
 pub mod request;
+mod run;
+mod server;
+mod slots;
 pub mod state;
+mod terminal;
+mod workspace;
 
 pub use failure::Failure;
+pub use purge::purge;
+pub use run::{Running, start};

@@ -1,2 +1,46 @@
-//! aion-launcher.
-fn main() {}
+//! aion-launcher: options, log, signals. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use aion_launcher::options::{Action, LogFormat, Options, RunOptions};
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    log(options.run.log_format);
+    let done = match &options.command {
+        Some(Action::Purge { state }) => aion_launcher::purge(state),
+        None => run(&options.run),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let running = aion_launcher::start(options)?;
+    let stop = running.stopper();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if signals.forever().next().is_some() {
+            stop();
+        }
+    })?;
+    running.serve()
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("AION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

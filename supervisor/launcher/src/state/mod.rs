@@ -14,3 +14,5 @@ pub use table::{Stored, StoredAgents};
 pub use uid_ranges::UidRanges;
 
 pub(crate) use files::replace;
+pub(crate) use folder::{give, make};
+pub(crate) use table::remove_tree;

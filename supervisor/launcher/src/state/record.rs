@@ -20,7 +20,7 @@ pub enum Phase {
 /// The record of an agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Record {
-    /// As the protocol shows it. `state` is not kept current while the agent is frozen: the cgroup knows.
+    /// As the protocol shows it.
     #[prost(message, required, tag = "1")]
     pub agent: v1::AgentState,
     /// How far it has come.
@@ -56,6 +56,9 @@ pub struct Record {
     /// Size of the volume.
     #[prost(uint64, tag = "12")]
     pub volume_bytes: u64,
+    /// Frozen because somebody asked for it, and not for a moment by the launcher itself.
+    #[prost(bool, tag = "13")]
+    pub paused: bool,
 }
 
 impl Record {

@@ -1,0 +1,7 @@
+//! The audit log: one thread writes, everyone else hands records over.
+
+mod entry;
+mod writer;
+
+pub(crate) use entry::Entry;
+pub(crate) use writer::{AuditLog, Settings, WriterThread};

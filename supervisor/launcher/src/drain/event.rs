@@ -1,0 +1,88 @@
+//! A kernel record as a record of the audit log. Bytes that the agent chose become text, lossily.
+
+use aion_probes::{Credentials, Event, Kind, PrivSource, Verdict};
+use serde_json::{Value, json};
+
+use crate::audit::Entry;
+use crate::denials::syscall_name;
+use crate::launcher::Owner;
+
+pub(crate) fn entry(event: &Event<'_>, owner: &Owner, wall_offset: u64) -> Entry {
+    let (verdict, rule) = judge(&event.kind, owner);
+    let mut detail = detail(&event.kind);
+    if let Value::Object(map) = &mut detail {
+        map.insert("pid".to_owned(), event.pid.into());
+        if event.tid != event.pid {
+            map.insert("tid".to_owned(), event.tid.into());
+        }
+        if event.ppid != 0 {
+            map.insert("ppid".to_owned(), event.ppid.into());
+        }
+    }
+    Entry::new(event.kind.as_str(), verdict, &detail)
+        .of(&owner.tenant, &owner.id)
+        .at(event.time_ns.saturating_add(wall_offset))
+        .rule(rule)
+}
+
+fn judge(kind: &Kind<'_>, owner: &Owner) -> (&'static str, String) {
+    match kind {
+        Kind::Net(net) if net.verdict == Verdict::Denied => ("denied", "network".to_owned()),
+        Kind::SyscallDenied(_) => ("denied", format!("seccomp:{}", owner.profile)),
+        Kind::LsmDenied(hook) => ("denied", format!("lsm:{}", hook.hook)),
+        Kind::Oom(_) => ("denied", "limits.mem_bytes".to_owned()),
+        _ => ("allowed", String::new()),
+    }
+}
+
+fn detail(kind: &Kind<'_>) -> Value {
+    match kind {
+        Kind::Fork(fork) => json!({
+            "child": fork.child, "child_inside": fork.child_ns_pid, "comm": text(fork.comm.as_bytes()),
+        }),
+        Kind::Exec(exec) => json!({
+            "file": text(exec.filename),
+            "argv": exec.args().map(text).collect::<Vec<_>>(),
+            "truncated": exec.truncated || exec.unreadable,
+            "secure": exec.secure,
+            "pid_inside": exec.ns_pid,
+            "uid": exec.cred.uid,
+            "comm": text(exec.comm.as_bytes()),
+        }),
+        Kind::Exit(exit) => json!({
+            "code": exit.code, "signal": exit.signal, "oom": exit.oom, "comm": text(exit.comm.as_bytes()),
+        }),
+        Kind::Net(net) => json!({
+            "addr": net.addr.ip().to_string(), "port": net.addr.port(), "protocol": net.protocol,
+            "comm": text(net.comm.as_bytes()),
+        }),
+        Kind::Oom(oom) => json!({ "victim": oom.victim }),
+        Kind::PrivChange(change) => json!({
+            "source": match change.source {
+                PrivSource::Exec => "exec".to_owned(),
+                PrivSource::SetUid => "setuid".to_owned(),
+                PrivSource::CapSet => "capset".to_owned(),
+                PrivSource::Syscall(nr) => syscall_name(nr),
+            },
+            "old": credentials(&change.old), "new": credentials(&change.new), "comm": text(change.comm.as_bytes()),
+        }),
+        Kind::OpenWrite(open) => json!({
+            "path": text(open.path), "raw": open.raw, "truncated": open.truncated, "inode": open.inode,
+            "dev": open.dev, "flags": open.flags,
+        }),
+        Kind::Syscall(call) | Kind::SyscallDenied(call) => json!({
+            "nr": call.nr, "syscall": syscall_name(call.nr), "ret": call.ret, "args": call.args,
+        }),
+        Kind::LsmDenied(hook) => json!({
+            "hook": hook.hook, "errno": hook.errno, "detail": hook.detail, "comm": text(hook.comm.as_bytes()),
+        }),
+    }
+}
+
+fn credentials(cred: &Credentials) -> Value {
+    json!({ "uid": cred.uid, "euid": cred.euid, "gid": cred.gid, "egid": cred.egid, "cap_effective": cred.cap_effective })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,68 @@
+//! Seccomp profiles, compiled once: a profile's file is compiled again when it, or what it extends, changed.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use aion_sandbox::{NotifyRule, Seccomp};
+use aion_seccomp::{Arch, Profile, compile};
+use aion_types::LayerName;
+
+use crate::Failure;
+use crate::lock::lock;
+
+/// The compiled profiles of a folder.
+#[derive(Debug)]
+pub(crate) struct Profiles {
+    dir: PathBuf,
+    compiled: Mutex<HashMap<String, (Version, Arc<Seccomp>)>>,
+}
+
+/// Newest change and number of the folder's files: cheap to look at, and any edit shows.
+type Version = (Option<SystemTime>, usize);
+
+impl Profiles {
+    /// The profiles below `dir`: in its folder `seccomp` when there is one.
+    pub(crate) fn new(dir: &Path) -> Self {
+        let inner = dir.join("seccomp");
+        let dir = if inner.is_dir() { inner } else { dir.to_owned() };
+        Self { dir, compiled: Mutex::default() }
+    }
+
+    /// A profile, ready for a plan.
+    ///
+    /// # Errors
+    /// `PROFILE_NOT_FOUND`, or layer `seccomp` when it cannot be compiled.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Seccomp>, Failure> {
+        let version = self.version();
+        if let Some((made_of, ready)) = lock(&self.compiled).get(name)
+            && *made_of == version
+        {
+            return Ok(Arc::clone(ready));
+        }
+        let arch = Arch::native().ok_or_else(|| {
+            Failure::layer(
+                LayerName::Seccomp,
+                0,
+                "filters are made for x86-64 only, and this is another machine",
+            )
+        })?;
+        let compiled = compile(&Profile::load(&self.dir, name)?, arch)?;
+        let rules: Vec<NotifyRule> =
+            compiled.notify.iter().map(|&(nr, errno)| NotifyRule { nr, errno }).collect();
+        let ready = Arc::new(Seccomp {
+            profile: name.to_owned(),
+            program: compiled.bpf,
+            notify: (!rules.is_empty()).then_some(rules),
+        });
+        lock(&self.compiled).insert(name.to_owned(), (version, Arc::clone(&ready)));
+        Ok(ready)
+    }
+
+    fn version(&self) -> Version {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let times: Vec<SystemTime> = entries.filter_map(|e| e.metadata().ok()?.modified().ok()).collect();
+        (times.iter().max().copied(), times.len())
+    }
+}
