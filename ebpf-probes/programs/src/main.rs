@@ -5,6 +5,15 @@
 #![no_std]
 #![no_main]
 
+/// A line for the debugger's eyes; nothing at all unless the feature `log` is on.
+macro_rules! trace_log {
+    ($ctx:expr, $($arg:tt)*) => {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!($ctx, $($arg)*);
+    };
+}
+pub(crate) use trace_log;
+
 mod agent;
 mod emit;
 mod lsm;

@@ -65,6 +65,7 @@ fn verdict(ctx: &SockAddrContext, op: u8, family: u8) -> i32 {
             (*to).comm = comm;
         }
     });
+    crate::trace_log!(ctx, "net op {} in cgroup {}: {}", op, who.cgroup, u32::from(allowed));
     // What cannot be recorded does not happen.
     allowed &= told || !who.strict();
     if allowed {

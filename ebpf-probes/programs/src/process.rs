@@ -61,6 +61,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     }
     let (task, bprm): (*const Task, *const Binprm) = (ctx.arg(0), ctx.arg(2));
     exec(&who, task, bprm);
+    crate::trace_log!(&ctx, "exec in cgroup {}", who.cgroup);
     0
 }
 

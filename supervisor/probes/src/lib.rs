@@ -7,6 +7,8 @@
 mod bpffs;
 mod config;
 mod counters;
+#[cfg(feature = "log")]
+mod debug_log;
 mod error;
 mod heap;
 mod load;
@@ -28,6 +30,8 @@ pub use aion_probe_types::{
 };
 pub use config::{AgentConfig, AuditMode, NetPolicy};
 pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
+#[cfg(feature = "log")]
+pub use debug_log::DebugLog;
 pub use error::Error;
 pub use options::{Object, Options};
 pub use probes::{Opened, Probes};

@@ -222,6 +222,15 @@ impl Probes {
         bpffs::remove_tree(pin_dir)
     }
 
+    /// The programs' log lines, when the object was built with them.
+    ///
+    /// # Errors
+    /// The object has no log.
+    #[cfg(feature = "log")]
+    pub fn debug_log(&self) -> Result<crate::DebugLog, Error> {
+        crate::DebugLog::open(&self.pins, self.lock().maps.state()?.generation)
+    }
+
     /// Where the pins are.
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
