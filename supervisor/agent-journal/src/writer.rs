@@ -14,8 +14,10 @@ use crate::format::{
 use crate::space::{Space, tolerate_unsupported};
 use crate::{Error, reader};
 
-/// Room that stays reserved behind the tail, for the exit and the last counts of denied calls.
-const LAST_WORDS: u64 = 4096;
+/// Room that stays ours behind the tail, for the exit and the last counts of denied calls.
+const LAST_WORDS: u64 = 256;
+/// No file system has smaller blocks, and the block that the tail is in is ours already.
+const BLOCK: u64 = 512;
 /// What is reserved at a time once output comes.
 const CHUNK: u64 = 256 * 1024;
 /// The smallest limit: below it, moving the head would be most of the work.
@@ -29,6 +31,8 @@ pub struct Writer<S> {
     tail: u64,
     /// Blocks up to here are ours.
     reserved: u64,
+    /// Whether some were reserved that are to be given back.
+    asked: bool,
     limit: u64,
     /// One record: its header, then room for the longest payload.
     buffer: Vec<u8>,
@@ -52,7 +56,8 @@ impl<S: Space> Writer<S> {
         let mut buffer = vec![0; RECORD_HEADER_LEN + MAX_PAYLOAD];
         if len == 0 {
             let tail = begin(&file, &mut buffer, incarnation, time_ns)?;
-            let mut new = Self { file, space, head: HEADER_LEN, tail, reserved: tail, limit, buffer };
+            let mut new =
+                Self { file, space, head: HEADER_LEN, tail, reserved: 0, asked: false, limit, buffer };
             new.reserve_for(0)?;
             return Ok(new);
         }
@@ -61,7 +66,7 @@ impl<S: Space> Writer<S> {
         if tail < len {
             file.set_len(tail).map_err(Error::io("cut off a torn record"))?;
         }
-        let mut new = Self { file, space, head, tail, reserved: tail, limit, buffer };
+        let mut new = Self { file, space, head, tail, reserved: 0, asked: false, limit, buffer };
         new.append(Kind::Start, 0, time_ns, &Start { incarnation }.encode())?;
         Ok(new)
     }
@@ -124,14 +129,20 @@ impl<S: Space> Writer<S> {
             }
             ok => ok,
         };
-        self.file.set_len(self.tail).map_err(Error::io("give space back"))?;
+        if self.asked {
+            self.file.set_len(self.tail).map_err(Error::io("give space back"))?;
+        }
         result
     }
 
     fn write(&mut self, header: RecordHeader, len: usize) -> Result<(), Error> {
         self.buffer[..RECORD_HEADER_LEN].copy_from_slice(&header.encode());
         let record = &self.buffer[..RECORD_HEADER_LEN + len];
-        self.file.write_all_at(record, self.tail).map_err(Error::io("append a record"))?;
+        if let Err(e) = self.file.write_all_at(record, self.tail) {
+            // A part of it may be there.
+            self.asked = true;
+            return Err(Error::io("append a record")(e));
+        }
         self.tail += record.len() as u64;
         Ok(())
     }
@@ -139,10 +150,12 @@ impl<S: Space> Writer<S> {
     /// Has blocks for a record and for the last words behind it.
     fn reserve_for(&mut self, record: u64) -> Result<(), Error> {
         let need = self.tail + record + LAST_WORDS;
+        self.reserved = self.reserved.max(self.tail.next_multiple_of(BLOCK));
         if need <= self.reserved {
             return Ok(());
         }
-        let from = self.reserved.max(self.tail);
+        self.asked = true;
+        let from = self.reserved;
         let mut upto = if record == 0 { need } else { need.max(from + CHUNK) };
         let mut result = tolerate_unsupported(self.space.reserve(&self.file, from, upto - from));
         if result.is_err() && upto > need {

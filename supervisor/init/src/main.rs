@@ -38,8 +38,7 @@ use crate::failure::Failure;
 const NOT_LAUNCHED: u8 = 125;
 
 fn main() -> ExitCode {
-    // Only for process lists.
-    let _ = rustix::thread::set_name(c"aion-init");
+    name(c"aion-forker");
     aion_sys::signal::reset_actions();
     let ready = aion_sys::signal::take_all()
         .and_then(|signals| Ok((signals, aion_sys::park::take_control()?)))
@@ -52,8 +51,12 @@ fn main() -> ExitCode {
                     control = ours;
                 }
             }
-            Some((Message::Prepare(prepare), _)) => return init(&prepare, &control, &signals),
+            Some((Message::Prepare(prepare), _)) => {
+                name(c"aion-init");
+                return init(&prepare, &control, &signals);
+            }
             Some((Message::Exec(plan), fds)) => {
+                name(c"aion-exec");
                 return match helper::perform(*plan, fds, &control) {
                     Ok(command) => helper::until_the_end(command, &signals, &control),
                     Err(failure) => refuse(&control, &failure),
@@ -62,6 +65,11 @@ fn main() -> ExitCode {
             Some((Message::Launch(_), _)) | None => return ExitCode::from(NOT_LAUNCHED),
         }
     }
+}
+
+/// For process lists alone, so it may fail.
+fn name(name: &std::ffi::CStr) {
+    let _ = rustix::thread::set_name(name);
 }
 
 /// PID 1: from the parked state to the end of the agent.

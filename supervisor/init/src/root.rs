@@ -12,8 +12,8 @@ use aion_types::LayerName::{Rootfs, Workspace};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, fchown, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, UnmountFlags, fsconfig_create,
-    fsconfig_reconfigure, fsconfig_set_string, fsmount, fsopen, fspick, unmount,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, unmount,
 };
 use rustix::process::{Gid, Uid, chdir, fchdir, pivot_root};
 
@@ -68,14 +68,12 @@ fn build(prepare: &Prepare) -> Step<Root> {
         mounts.push((&entry.name, copy_tree(CWD, &path, true).map_err(doing("copy the template"))?));
     }
     let scratch = tmpfs().map_err(doing("mount a tmpfs"))?;
-    let covered = open(CWD, b"system").map_err(doing("find the template"))?;
-    attach(scratch.as_fd(), covered.as_fd()).map_err(doing("attach a tmpfs"))?;
+    put(scratch.as_fd(), CWD, "/system").map_err(doing("attach a tmpfs"))?;
     for (name, mode) in OWN {
         mkdirat(&scratch, *name, Mode::from_raw_mode(*mode)).map_err(doing("make a folder"))?;
     }
     let root = copy_tree(scratch.as_fd(), "root", false).map_err(doing("make the root"))?;
-    let place = open(scratch.as_fd(), b"root").map_err(doing("find the root"))?;
-    attach(root.as_fd(), place.as_fd()).map_err(doing("attach the root"))?;
+    put(root.as_fd(), scratch.as_fd(), "root").map_err(doing("attach the root"))?;
     for name in PLACES.iter().copied().chain(mounts.iter().map(|(n, _)| n.as_str())) {
         mkdirat(&root, name, Mode::from_raw_mode(0o755)).map_err(doing("make a folder"))?;
     }
@@ -107,12 +105,13 @@ fn mask(scratch: &OwnedFd, root: &OwnedFd) -> std::result::Result<(), Errno> {
     let null = open(root.as_fd(), b"dev/null")?;
     let empty = copy_tree(scratch.as_fd(), "empty", false)?;
     restrict(empty.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
-    attach(empty.as_fd(), open(scratch.as_fd(), b"empty")?.as_fd())?;
+    put(empty.as_fd(), scratch.as_fd(), "empty")?;
     masks::apply(proc.as_fd(), null.as_fd(), empty.as_fd())
 }
 
+/// Attaches in a root of our own making, where a path is what it says.
 fn put(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str) -> std::result::Result<(), Errno> {
-    attach(mount, open(root, path.as_bytes())?.as_fd())
+    move_mount(mount, "", root, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn tmpfs() -> std::result::Result<OwnedFd, Errno> {

@@ -1,7 +1,8 @@
 //! How long a launch takes, beside a bare clone3 with six namespaces and beside bubblewrap, in one run.
 //!
 //! `launch_bench INIT [ROUNDS]`, as root; INIT is the static `aion-init`. Prints the median and the 95th
-//! percentile of each in microseconds. The ways alternate, so that a busy moment hits all of them.
+//! percentile of each in microseconds, and how many a second two lanes get through. The ways alternate, so that a
+//! busy moment hits all of them.
 
 #![expect(clippy::print_stdout, reason = "its output is the result")]
 
@@ -44,6 +45,7 @@ fn main() -> Result<(), Failure> {
         }
     }
     println!("{:<58} {:>8} {:>8}", "microseconds", "p50", "p95");
+    bench.rates(rounds)?;
     for (name, all) in &mut times {
         all.sort();
         let at = |q: usize| all.get(all.len() * q / 100).map_or(0.0, |d| d.as_secs_f64() * 1e6);
@@ -111,17 +113,37 @@ impl Bench {
 
         if self.bubblewrap {
             let began = Instant::now();
-            let status = Command::new("bwrap")
-                .args(["--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"])
-                .args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"])
-                .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/bin/true"])
-                .stdin(Stdio::null())
-                .status()?;
-            if status.success() {
-                time("bubblewrap --unshare-all: ended", began.elapsed());
-            }
+            bubblewrap()?;
+            time("bubblewrap --unshare-all: ended", began.elapsed());
         }
         Ok(all)
+    }
+
+    /// Two lanes, each with one agent at a time that ends at once.
+    fn rates(&self, rounds: usize) -> Result<(), Failure> {
+        let rate = |one: &(dyn Fn(u32) -> Result<(), Failure> + Sync)| {
+            let began = Instant::now();
+            let lane = |lane: u32| (0..rounds).try_for_each(|_| one(lane)).map_err(|e| e.to_string());
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| lane(1));
+                lane(0).and(other.join().unwrap_or_else(|_| Err("a lane panicked".to_owned())))
+            })?;
+            let per_second = 2.0 * rounds as f64 / began.elapsed().as_secs_f64();
+            Ok::<f64, Failure>(per_second)
+        };
+        let aion = rate(&|lane| {
+            let slot = self.spawner.spawn(SlotSpec::new(UID_BASE + lane * 65_536))?;
+            self.end(self.launch(slot)?)
+        })?;
+        println!("agents a second, two lanes: aion {aion:.0}");
+        if self.bubblewrap {
+            let theirs = rate(&|_| bubblewrap())?;
+            println!(
+                "agents a second, two lanes: bubblewrap {theirs:.0} (aion is {:.2} times it)",
+                aion / theirs
+            );
+        }
+        Ok(())
     }
 
     fn bare(&self, namespaces: u64) -> Result<(Duration, Duration), Failure> {
@@ -151,6 +173,16 @@ impl Bench {
             other => Err(format!("the agent ended with {other:?}").into()),
         }
     }
+}
+
+fn bubblewrap() -> Result<(), Failure> {
+    let status = Command::new("bwrap")
+        .args(["--unshare-all", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"])
+        .args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"])
+        .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "/bin/true"])
+        .stdin(Stdio::null())
+        .status()?;
+    if status.success() { Ok(()) } else { Err(format!("bubblewrap: {status}").into()) }
 }
 
 /// The filter that agents have.
