@@ -20,7 +20,7 @@ use attempt::{Attempt, Place};
 use target::Targets;
 
 const USAGE: &str = "usage: aion-escape list | targets FOLDER | try ID [TARGETS.json] | \
-    try-all PLACE [TARGETS.json] | control ID | control-all";
+    try-all PLACE [TARGETS.json] | neighbour inotify|signals | control ID | control-all";
 
 fn main() -> ExitCode {
     let inherited = target::inherited();
@@ -65,6 +65,9 @@ fn run(args: &[String], inherited: Vec<i32>) -> Result<()> {
                 .iter()
                 .filter(|attempt| attempt.place == place)
                 .try_for_each(|attempt| print(&runner::attempt(attempt, &targets)))
+        }
+        (Some("neighbour"), Some(kind)) => {
+            print(&if attempts::is_starved(kind) { "starved" } else { "fine" })
         }
         (Some("control"), Some(id)) => print(&runner::control(&find(id)?)),
         (Some("control-all"), None) => attempts::all().iter().try_for_each(|a| print(&runner::control(a))),

@@ -133,7 +133,7 @@ pub(super) fn all() -> Vec<Attempt> {
             |t| {
                 let held =
                     hold(|| sc!("inotify_init1(2)", libc::SYS_inotify_init1, libc::O_CLOEXEC).map(sys::fd));
-                let starved = neighbour(t, || sc!("inotify_init1(2)", libc::SYS_inotify_init1, 0).is_err())?;
+                let starved = neighbour(t, || is_starved("inotify"))?;
                 let count = held.len();
                 if starved {
                     reached(format!("{count} held: a neighbour gets none"))
@@ -144,27 +144,12 @@ pub(super) fn all() -> Vec<Attempt> {
         )
         .control(crate::attempt::Control::User),
         make("pending-signals", "all queued signals of a user", "namespaces", |t| {
-            // SAFETY: a set that outlives the calls; the signal is blocked so that it stays queued.
-            unsafe {
-                let mut set = std::mem::zeroed();
-                libc::sigemptyset(&raw mut set);
-                libc::sigaddset(&raw mut set, libc::SIGRTMIN());
-                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-            }
+            block_signal();
             let mut count = 0;
             while queue_signal() && count < 1_000_000 {
                 count += 1;
             }
-            let starved = neighbour(t, || {
-                // SAFETY: as above.
-                unsafe {
-                    let mut set = std::mem::zeroed();
-                    libc::sigemptyset(&raw mut set);
-                    libc::sigaddset(&raw mut set, libc::SIGRTMIN());
-                    libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-                }
-                !queue_signal()
-            })?;
+            let starved = neighbour(t, || is_starved("signals"))?;
             if starved {
                 reached(format!("{count} queued: a neighbour can queue none"))
             } else {
@@ -251,6 +236,26 @@ fn queue_signal() -> bool {
         libc::sigqueue(libc::getpid(), libc::SIGRTMIN(), libc::sigval { sival_ptr: std::ptr::null_mut() })
             == 0
     }
+}
+
+/// Blocks the signal, so that it stays queued.
+fn block_signal() {
+    // SAFETY: a set that outlives the calls.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGRTMIN());
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Whether this process can no longer have one of what somebody else holds all of.
+pub(crate) fn is_starved(kind: &str) -> bool {
+    if kind == "inotify" {
+        return sc!("inotify_init1(2)", libc::SYS_inotify_init1, 0).is_err();
+    }
+    block_signal();
+    !queue_signal()
 }
 
 fn count_processes() -> usize {

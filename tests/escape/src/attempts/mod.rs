@@ -17,6 +17,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
+pub(crate) use exhaustion::is_starved;
 pub(crate) use mounts::cgroup_of_control;
 
 use crate::attempt::{Attempt, category};
