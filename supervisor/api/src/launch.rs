@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_environment_comes_from_nothing() {
-        let launch = planned("  entry: [env]\n  env: {LANG: de, AION_AGENT_ID: me, X: '1'}\n");
+        let launch = planned("  entry: [env]\n  env: {LANG: de, X: '1'}\n");
         let env: Vec<String> = launch.env.iter().map(|e| String::from_utf8(e.clone()).unwrap()).collect();
         let id = AgentId::from_parts(5, 5);
         assert!(

@@ -208,6 +208,8 @@ pub(crate) fn sighted(record: &mut AgentRecord, seen: &Sighting) -> bool {
 
 /// The launcher does not know an agent that was with it: nobody saw it end.
 pub(crate) fn vanished(record: &mut AgentRecord, now_ns: u64) {
+    // This incarnation is used up, even when the launcher never had it.
+    record.launched = true;
     ended(record, Exit { code: 0, signal: 9, reason: ExitReason::Lost }, now_ns);
 }
 
@@ -215,6 +217,7 @@ fn ended(record: &mut AgentRecord, exit: Exit, time_ns: u64) {
     record.exit = Some(ExitRecord { exit, time_ns, incarnation: record.incarnation });
     record.pid = 0;
     record.finished_ns = time_ns;
+    record.restart_at_ns = 0;
     record.message.clear();
     record.failure_code.clear();
     let ran = time_ns.saturating_sub(record.started_ns);
