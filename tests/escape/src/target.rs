@@ -224,7 +224,7 @@ pub(crate) fn stand_by() {
 /// An address of this host that is not loopback. No packet is sent.
 fn own_address() -> Option<IpAddr> {
     let probe = UdpSocket::bind("0.0.0.0:0").ok()?;
-    probe.connect("192.0.2.1:9").ok()?;
+    probe.connect("203.0.113.1:9").ok()?;
     probe.local_addr().ok().map(|a| a.ip()).filter(|a| !a.is_loopback() && !a.is_unspecified())
 }
 

@@ -101,8 +101,8 @@ pub(super) fn reach() -> Vec<Attempt> {
                 return Err(Stop::at("this host has no network", libc::EAFNOSUPPORT));
             }
             let socket = UdpSocket::bind("0.0.0.0:0").map_err(at("bind"))?;
-            socket.connect("192.0.2.1:53").map_err(at("connect to 192.0.2.1"))?;
-            reached("the kernel has a route to 192.0.2.1")
+            socket.connect("203.0.113.1:53").map_err(at("connect to 203.0.113.1"))?;
+            reached("the kernel has a route to 203.0.113.1")
         }),
         Attempt::new("abstract-unix", "an abstract Unix socket of the host", "namespaces", |t| {
             let name = SocketAddr::from_abstract_name(&t.abstract_name).map_err(at("a name"))?;
