@@ -1,0 +1,35 @@
+//! Stopping everything leaves nothing in the kernel, however it was stopped.
+
+use aion_e2e::{Daemons, Which, leftovers};
+
+use crate::agent::detached;
+
+fn busy(daemons: &Daemons) {
+    let spread = "for i in 1 2 3 4 5; do (setsid sleep 300 &) ; done; echo ready; sleep 300";
+    for n in 0..5 {
+        let agent = detached(daemons, &format!("busy-{n}"), &[], &["sh", "-c", spread]);
+        agent.await_log("ready");
+        // It stays: whoever stops the daemons ends it.
+        std::mem::forget(agent);
+    }
+    daemons.ctl(["run", "-d", "--network", "host", "--", "sleep", "300"]).ok();
+    daemons.ctl(["run", "-d", "--rm", "--", "true"]).ok();
+}
+
+pub(crate) fn stopping_everything_leaves_nothing() {
+    let daemons = Daemons::start().unwrap();
+    busy(&daemons);
+    let state = daemons.state().to_owned();
+    assert!(!leftovers(&state).is_empty(), "the look from outside sees what runs");
+    daemons.finish().unwrap();
+}
+
+pub(crate) fn purge_after_a_crash() {
+    let daemons = Daemons::start().unwrap();
+    busy(&daemons);
+    daemons.kill(Which::Launcher);
+    daemons.kill(Which::Aiond);
+    daemons.purge().unwrap();
+    let left = leftovers(daemons.state());
+    assert!(left.is_empty(), "left behind: {left:?}");
+}

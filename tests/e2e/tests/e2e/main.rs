@@ -1,0 +1,115 @@
+//! What AION promises, said to the real daemons on the real kernel through the real command line.
+//!
+//! Most tests share one pair of daemons and run side by side. Those that kill daemons, or fill or break what the
+//! daemons stand on, have a pair of their own. After the last test nothing may be left in the kernel.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing test panics")]
+
+mod agent;
+mod audit_log;
+mod bad_input;
+mod crash_aiond;
+mod crash_launcher;
+mod exec;
+mod exit_codes;
+mod inside;
+mod layers;
+mod leftovers;
+mod lifecycle;
+mod limits;
+mod names;
+mod observe;
+mod output;
+mod programs;
+mod restart;
+mod terminal;
+mod trouble;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use aion_e2e::{Daemons, Options, Report, Suite, why_not};
+
+/// Tests that share a pair of daemons.
+macro_rules! shared {
+    ($suite:ident, $daemons:ident: $($module:ident::{$($name:ident),* $(,)?})*) => {
+        $($($suite.test(concat!(stringify!($module), "::", stringify!($name)), || $module::$name($daemons));)*)*
+    };
+}
+
+/// Tests that start daemons of their own.
+macro_rules! alone {
+    ($suite:ident: $($module:ident::{$($name:ident),* $(,)?})*) => {
+        $($($suite.test(concat!(stringify!($module), "::", stringify!($name)), $module::$name);)*)*
+    };
+}
+
+fn main() -> ExitCode {
+    let begun = Instant::now();
+    let options = Options::read(std::env::args().skip(1));
+    let mut report = Report::default();
+    if let Some(why) = why_not().filter(|_| !options.lists()) {
+        // Nothing is started: the tests are only named.
+        let nobody = std::sync::OnceLock::new();
+        report.skip_all(together(&options, &nobody), &why);
+        report.skip_all(apart(&options), &why);
+        return report.close(begun);
+    }
+    let daemons = std::sync::OnceLock::new();
+    let suite = together(&options, &daemons);
+    if !suite.is_empty() && !options.lists() {
+        match Daemons::start() {
+            Ok(pair) => drop(daemons.set(pair)),
+            Err(error) => {
+                report.check("daemons_start", Err(format!("{error:#}")));
+                return report.close(begun);
+            }
+        }
+    }
+    suite.run(3, &mut report);
+    if let Some(pair) = daemons.into_inner() {
+        report.check(
+            "leftovers::nothing_is_left_after_all_of_it",
+            pair.finish().map_err(|error| format!("{error:#}")),
+        );
+    }
+    apart(&options).run(2, &mut report);
+    if options.lists() { ExitCode::SUCCESS } else { report.close(begun) }
+}
+
+type Shared = std::sync::OnceLock<Daemons>;
+
+fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
+    let mut suite = Suite::new(options);
+    shared!(suite, shared:
+        inside::{its_own_processes_alone, no_host_files, no_network, no_privileges, system_is_read_only,
+            a_private_tmp, the_workspace, nothing_of_the_callers_environment, no_leaked_descriptors, an_unprivileged_user}
+        exit_codes::{the_childs_code, not_found_and_not_executable, signals, own_errors, wait_prints_the_code, rm_leaves_nothing}
+        output::{every_byte_arrives, the_order_between_streams_is_kept, following_ends_with_the_agent, tail_since_and_timestamps,
+            one_stream_alone, the_size_limit_drops_the_oldest_and_says_so, output_of_background_children}
+        lifecycle::{pause_and_resume, stop_is_gentle_first, stop_kills_after_its_time, stop_of_a_hundred_processes, kill_sends_signals,
+            states_are_told_apart, several_at_once, rm_needs_force_for_a_running_agent, ps_filters, apply_is_idempotent}
+        exec::{codes_and_streams, stdin_and_environment, it_is_as_confined_as_the_agent, it_needs_a_running_agent}
+        names::{a_name_is_taken_once, names_that_are_nearly_right, pieces_of_ids}
+        bad_input::{manifests, command_lines, missing_programs, profiles_and_secrets, a_taken_name_leaves_nothing}
+        layers::{inspect_lists_each_layer_as_set_up, layers_are_true, a_missing_layer_is_refused}
+        limits::{memory, processes, file_size, disk, wall_clock, processor, open_files}
+        restart::{on_failure_until_its_limit, always_until_stopped, never}
+        programs::{python, node, a_static_binary, a_script}
+        observe::{events_tell_what_happened, stats_and_top, system_calls_are_counted, doctor_and_version, bystanders_are_never_recorded}
+        terminal::{a_terminal_inside, detach_keys_leave_it_running, signals_reach_the_foreground}
+    );
+    suite
+}
+
+fn apart<'a>(options: &Options) -> Suite<'a> {
+    let mut suite = Suite::new(options);
+    alone!(suite:
+        crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
+        crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
+        audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
+        trouble::{a_full_disk, no_more_cgroups}
+        leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
+    );
+    suite
+}
