@@ -19,6 +19,8 @@ pub const PATH_MAX: usize = 256;
 pub const COMM: usize = 16;
 /// Threads whose system call can be timed at once (an index by thread id, collisions are skipped).
 pub const STARTS: u32 = 65536;
+/// Processes whose end is remembered, so that it is recorded once.
+pub const MAX_EXITED: u32 = 4096;
 /// Processes that the back-pressure of strict agents can hold stopped at once.
 pub const MAX_THROTTLED: u32 = 16384;
 
@@ -111,6 +113,16 @@ pub struct Throttled {
     /// The agent's cgroup.
     pub cgroup: u64,
     /// The process's start (boot time), so that a reused pid is told apart.
+    pub start_ns: u64,
+}
+
+/// Key of `EXITED`: a process for good.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Process {
+    /// The thread group.
+    pub tgid: u64,
+    /// Its start (boot time).
     pub start_ns: u64,
 }
 
@@ -489,7 +501,7 @@ macro_rules! no_padding {
     ($($type:ty = $size:expr),* $(,)?) => { $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)* };
 }
 no_padding! {
-    Agent = 8, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, State = 80,
+    Agent = 8, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
     Head = 32, Cred = 24, ForkRecord = 64, ExecRecord = 88, ExitRecord = 64, NetRecord = 72, OomRecord = 40,
     PrivRecord = 104, FileRecord = 56, SyscallRecord = 80, LsmRecord = 64,
 }

@@ -24,10 +24,10 @@ mod process;
 mod shim;
 mod syscalls;
 
-/// Lends the kernel's GPL-only helpers to the programs.
+/// Lends the kernel's GPL-only helpers to the programs: they are Apache-2.0 or GPL-2.0, at the choice of who uses them.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 26] = *b"GPL and additional rights\0";
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

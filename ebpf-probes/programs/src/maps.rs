@@ -1,15 +1,16 @@
 //! The maps. All are pinned by the loader and outlive both daemons.
 
-use aion_probe_types::layout::{self, Agent, Count, Hist, Start, State, Stats, Throttled};
+use aion_probe_types::layout::{self, Agent, Count, Hist, Process, Start, State, Stats, Throttled};
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
+const EXITED_COUNT: usize = layout::MAX_EXITED as usize;
 const THROTTLED_COUNT: usize = layout::MAX_THROTTLED as usize;
 /// The words of [`Count`] and [`Hist`]. Not the structures themselves: kernels before 6.2 take a map without
 /// BTF, as the loader makes them, for another kind than one whose value is a structure.
@@ -51,6 +52,10 @@ pub static STARTS: Array<Start, START_COUNT> = Array::new();
 /// Processes of strict agents that are stopped until the reader has caught up.
 #[btf_map]
 pub static THROTTLED: HashMap<u32, Throttled, THROTTLED_COUNT> = HashMap::new();
+
+/// Processes that ended a moment ago, see `process::first_to_tell`.
+#[btf_map]
+pub static EXITED: LruHashMap<Process, u8, EXITED_COUNT> = LruHashMap::new();
 
 /// Where records of variable length are put together. Used only with preemption off.
 #[btf_map]

@@ -3,9 +3,10 @@
 use core::mem::size_of;
 
 use aion_probe_types::layout::{
-    ARGV_MAX, Cred, ExecRecord, ExitRecord, ForkRecord, Head, PATH_MAX, PrivRecord, head_flag, kind,
+    ARGV_MAX, Cred, ExecRecord, ExitRecord, ForkRecord, Head, PATH_MAX, PrivRecord, Process, head_flag, kind,
 };
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
@@ -13,8 +14,10 @@ use aya_ebpf::{
 
 use crate::agent::{self, Found};
 use crate::emit::{self, Hold, Urgency};
-use crate::maps::{SCRATCH, SCRATCH_BUF};
+use crate::maps::{EXITED, SCRATCH, SCRATCH_BUF};
 use crate::shim::{self, Binprm, Task};
+
+const EEXIST: i32 = 17;
 
 /// A new process (threads are not recorded). The agent is the child's: a process that the launcher clones
 /// into an agent's cgroup has a parent outside.
@@ -127,6 +130,17 @@ fn exec(who: &Found, task: *const Task, bprm: *const Binprm) -> Option<()> {
     Some(())
 }
 
+/// Threads that end together may all find that no thread is left: whoever comes first tells. (Newer kernels
+/// say which one was the last, in an argument that 6.1 does not have.)
+#[inline(always)]
+fn first_to_tell(task: *const Task) -> bool {
+    // SAFETY: a trusted pointer of the tracepoint; the verifier checks each read.
+    let process = unsafe {
+        Process { tgid: u64::from(shim::shim_task_tgid(task)), start_ns: shim::shim_task_start(task) }
+    };
+    EXITED.insert(process, 1, u64::from(BPF_NOEXIST)) != Err(-EEXIST)
+}
+
 /// The last thread of a process ends. Never held back: it cannot run on, and a pid limit bounds how many
 /// there are.
 #[btf_tracepoint(function = "sched_process_exit")]
@@ -134,7 +148,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let Some(who) = agent::current() else { return 0 };
     let task: *const Task = ctx.arg(0);
     // SAFETY: a trusted pointer of the tracepoint; the verifier checks each read.
-    if unsafe { shim::shim_group_dead(task) } == 0 || !who.records() {
+    if unsafe { shim::shim_group_dead(task) } == 0 || !who.records() || !first_to_tell(task) {
         return 0;
     }
     let now = emit::now();

@@ -64,9 +64,13 @@ fn watch(
         .arg(program)
         .args(args);
     command.process_group(0);
+    #[cfg(feature = "log")]
+    let mut debug_log = stderr_log::open(&opened.probes)?;
     let status = command.status()?;
     std::thread::sleep(Duration::from_millis(50));
     opened.ring.drain(&mut |event| println!("{} {:?}", event.kind.as_str(), event))?;
+    #[cfg(feature = "log")]
+    debug_log.flush();
     println!("{status}");
     let last = opened.probes.remove_agent(id)?;
     println!("{:#?}", last.counters);
@@ -74,4 +78,29 @@ fn watch(
         println!("{call:?}");
     }
     Ok(())
+}
+
+#[cfg(feature = "log")]
+mod stderr_log {
+    //! The programs' log lines on stderr.
+
+    struct Stderr;
+
+    impl log::Log for Stderr {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            eprintln!("[{}] {}", record.target(), record.args());
+        }
+        fn flush(&self) {}
+    }
+
+    pub(super) fn open(
+        probes: &aion_probes::Probes,
+    ) -> Result<aion_probes::DebugLog, Box<dyn std::error::Error>> {
+        log::set_logger(&Stderr).map_err(|error| error.to_string())?;
+        log::set_max_level(log::LevelFilter::Trace);
+        Ok(probes.debug_log()?)
+    }
 }

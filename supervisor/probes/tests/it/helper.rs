@@ -51,6 +51,17 @@ fn helper() {
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             say("ok");
         }
+        "die" => {
+            for _ in 0..number(1) {
+                std::thread::spawn(|| {
+                    loop {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
         "open-write" => result(std::fs::write(words[1], "x")),
         "unprivileged-mount" => {
             // libtest runs this in a thread; only this thread needs to lose its privileges.

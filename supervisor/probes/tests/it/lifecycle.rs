@@ -69,6 +69,19 @@ fn threads_are_no_processes() {
 }
 
 #[test]
+fn threads_that_die_together_are_one_exit() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let mut opened = world.open();
+    let agent = world.agent(&opened.probes, EVENTS);
+    for _ in 0..30 {
+        agent.help(&["die", "16"]);
+    }
+    let seen = drain(&mut opened);
+    let exits = seen.iter().filter(|s| matches!(s.what, What::Exit(_))).count();
+    assert_eq!((seen.len(), exits), (60, 30));
+}
+
+#[test]
 fn bystanders_are_never_recorded_and_agents_told_apart() {
     let Some(world) = World::new(1 << 20) else { return };
     let mut opened = world.open();
