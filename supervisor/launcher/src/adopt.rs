@@ -142,10 +142,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     };
     let cgroup_id = run.held.group.id();
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
-    launcher.own(
-        cgroup_id,
-        Owner { id: agent.id.as_str().to_owned(), tenant, profile },
-    );
+    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile });
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {

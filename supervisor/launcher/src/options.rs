@@ -115,8 +115,10 @@ impl RunOptions {
 }
 
 fn beside(name: &str, installed: &str) -> PathBuf {
-    let here = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
-    here.filter(|path| path.is_file()).unwrap_or_else(|| Path::new(installed).to_owned())
+    let exe = std::env::current_exe().unwrap_or_default();
+    // Beside it, or beside its folder `bin`.
+    let near = exe.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
+    near.unwrap_or_else(|| Path::new(installed).to_owned())
 }
 
 #[cfg(test)]

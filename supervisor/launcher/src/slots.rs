@@ -189,6 +189,7 @@ impl Slots {
 
     /// Keeps the pool full; `more` makes other things ready when there is nothing else to do.
     pub(crate) fn refill(&self, mut more: impl FnMut()) {
+        more();
         while !self.stopping.load(Ordering::Relaxed) {
             let missing = lock(&self.ready).len() < self.pool;
             if missing {

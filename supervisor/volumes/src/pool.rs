@@ -29,6 +29,8 @@ pub struct Options {
 pub struct Volumes {
     options: Options,
     ready: Mutex<VecDeque<Ready>>,
+    /// Held while a template is looked for or made, so that each is made once.
+    templates: Mutex<()>,
     next: AtomicU64,
 }
 
@@ -60,7 +62,12 @@ impl Volumes {
                 image::remove(&folder.join(name.as_ref()))?;
             }
         }
-        Ok(Self { options, ready: Mutex::new(VecDeque::new()), next: AtomicU64::new(0) })
+        Ok(Self {
+            options,
+            ready: Mutex::new(VecDeque::new()),
+            templates: Mutex::new(()),
+            next: AtomicU64::new(0),
+        })
     }
 
     /// Makes one more volume ready when there are too few. Returns whether it did: call it until it does not,
@@ -146,7 +153,10 @@ impl Volumes {
     }
 
     fn make(&self, path: &Path, bytes: u64) -> Result<Volume> {
-        let template = image::template(&self.options.folder, bytes)?;
+        let template = {
+            let _one_at_a_time = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+            image::template(&self.options.folder, bytes)?
+        };
         let file = image::copy(&template, path)?;
         let mount = mount::detached(&file)?;
         tracing::debug!(path = %path.display(), bytes, "made a volume");

@@ -1,0 +1,117 @@
+//! Further commands in a running agent.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use aion_launcher_proto::v1::{self, notice::Kind};
+
+use crate::client::{Watch, borrowed};
+use crate::daemon::Daemon;
+use crate::fixtures::{id, sh};
+
+fn exec(agent: &str, argv: &[&str]) -> v1::Exec {
+    v1::Exec {
+        id: agent.into(),
+        exec_id: id(),
+        argv: argv.iter().map(|a| a.as_bytes().to_vec()).collect(),
+        env: vec![b"EXTRA=1".to_vec()],
+        ..Default::default()
+    }
+}
+
+fn ended(watch: &mut Watch, exec: &v1::Exec) -> v1::Exit {
+    watch.find(|kind| match kind {
+        Kind::ExecExited(e) if e.exec_id == exec.exec_id => e.exit,
+        _ => None,
+    })
+}
+
+fn pipes() -> (Vec<OwnedFd>, std::fs::File, std::fs::File, std::fs::File) {
+    let (in_read, in_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (out_read, out_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (err_read, err_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    (vec![in_read, out_write, err_write], in_write.into(), out_read.into(), err_read.into())
+}
+
+#[test]
+fn a_command_shares_the_sandbox_and_its_layers() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut watch = daemon.client().watch(0);
+    let asked = sh("echo mine > note; exec sleep 100");
+    client.launch(&asked).unwrap();
+    let script = "read line; echo $line $EXTRA; cat note; grep -E 'NoNewPrivs|Seccomp:|CapEff' /proc/self/status; \
+                  cat /proc/self/cgroup; echo bad >&2; exit 5";
+    let run = exec(&asked.id, &["/bin/sh", "-c", script]);
+    let (fds, mut stdin, mut stdout, mut stderr) = pipes();
+    let pid = client.exec(run.clone(), &borrowed(&fds)).unwrap();
+    assert!(pid > 0);
+    drop(fds);
+    stdin.write_all(b"hello\n").unwrap();
+    let exit = ended(&mut watch, &run);
+    assert_eq!((exit.code, exit.reason.as_str()), (5, "exited"));
+    let (mut out, mut err) = (String::new(), String::new());
+    stdout.read_to_string(&mut out).unwrap();
+    stderr.read_to_string(&mut err).unwrap();
+    assert!(out.starts_with("hello 1\nmine\n"), "{out}");
+    assert!(out.contains("NoNewPrivs:\t1") && out.contains("Seccomp:\t2"), "{out}");
+    assert!(out.contains("CapEff:\t0000000000000000"), "{out}");
+    assert_eq!(err, "bad\n");
+    client.kill(&asked.id).unwrap();
+}
+
+#[test]
+fn commands_end_with_their_agent() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut watch = daemon.client().watch(0);
+    let asked = sh("sleep 100");
+    client.launch(&asked).unwrap();
+    let run = exec(&asked.id, &["sleep", "100"]);
+    let (fds, _stdin, _stdout, _stderr) = pipes();
+    client.exec(run.clone(), &borrowed(&fds)).unwrap();
+    client.kill(&asked.id).unwrap();
+    let exit = ended(&mut watch, &run);
+    assert_eq!((exit.signal, exit.reason.as_str()), (9, "killed"));
+}
+
+#[test]
+fn what_cannot_be_run_is_told() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let asked = sh("sleep 100");
+    let (fds, ..) = pipes();
+    let run = exec(&asked.id, &["/no/such"]);
+    assert_eq!(client.exec(run.clone(), &borrowed(&fds)).unwrap_err().code, "AGENT_NOT_FOUND");
+    client.launch(&asked).unwrap();
+    assert_eq!(client.exec(run.clone(), &borrowed(&fds)).unwrap_err().code, "COMMAND_NOT_FOUND");
+    let tty = v1::Exec { tty: true, ..run.clone() };
+    assert_eq!(client.exec(tty.clone(), &borrowed(&fds)).unwrap_err().field, "fds");
+    assert_eq!(client.exec(tty, &borrowed(&fds[..1])).unwrap_err().field, "fds");
+    client.freeze(&asked.id).unwrap();
+    assert_eq!(client.exec(run.clone(), &borrowed(&fds)).unwrap_err().code, "AGENT_PAUSED");
+    client.kill(&asked.id).unwrap();
+    assert_eq!(client.exec(run, &borrowed(&fds)).unwrap_err().code, "AGENT_NOT_RUNNING");
+}
+
+#[test]
+fn a_command_may_have_a_terminal() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut watch = daemon.client().watch(0);
+    let asked = sh("sleep 100");
+    client.launch(&asked).unwrap();
+    let size = nix::pty::Winsize { ws_row: 20, ws_col: 70, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
+    let run = v1::Exec {
+        tty: true,
+        ..exec(&asked.id, &["/bin/sh", "-c", "stty size; test -t 0 && echo terminal"])
+    };
+    client.exec(run.clone(), &borrowed(&[pty.slave])).unwrap();
+    assert_eq!(ended(&mut watch, &run).code, 0);
+    let mut out = vec![0; 4096];
+    let got = std::fs::File::from(pty.master).read(&mut out).unwrap();
+    let out = String::from_utf8_lossy(&out[..got]).into_owned();
+    assert!(out.contains("20 70") && out.contains("terminal"), "{out}");
+    client.kill(&asked.id).unwrap();
+}
