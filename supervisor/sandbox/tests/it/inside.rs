@@ -22,14 +22,15 @@ fn it_is_an_ordinary_user_without_privileges() {
     if skip() {
         return;
     }
-    let text =
-        sh_text("id; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; umask; ulimit -c; ulimit -n");
+    let text = sh_text(
+        "id; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status; umask; ulimit -c; ulimit -n; cat /proc/self/oom_score_adj",
+    );
     assert!(text.contains("uid=1000(agent) gid=1000(agent) groups=1000(agent)"), "{text}");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert!(text.contains(&format!("{set}:\t0000000000000000")), "{text}");
     }
     assert!(text.contains("NoNewPrivs:\t1") && text.contains("Seccomp:\t2"), "{text}");
-    assert!(text.ends_with("0022\n0\n1024\n"), "{text}");
+    assert!(text.ends_with("0022\n0\n1024\n500\n"), "{text}");
 }
 
 #[test]
@@ -62,6 +63,29 @@ fn no_file_of_the_host_is_there() {
     for mount in mounts.split_whitespace() {
         let ours = ["/usr", "/etc/", "/workspace"].iter().any(|m| mount.starts_with(m));
         assert!(ours || ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"].contains(&mount), "{text}");
+    }
+}
+
+#[test]
+fn each_mount_is_one_of_ours() {
+    if skip() {
+        return;
+    }
+    let text = sh_text("cut -d' ' -f5,6 /proc/self/mountinfo");
+    println!("{text}");
+    let mut seen = std::collections::HashSet::new();
+    for line in text.lines() {
+        let (place, options) = line.split_once(' ').unwrap();
+        assert!(seen.insert(place), "{place} is covered by another mount: {text}");
+        let options: Vec<_> = options.split(',').collect();
+        let writable = ["/tmp", "/run", "/dev/shm", "/dev/pts", "/workspace", "/proc"].contains(&place);
+        assert_eq!(options.contains(&"rw"), writable, "{line}");
+        assert!(options.contains(&"nosuid"), "{line}");
+        let device = place.starts_with("/dev/") && place != "/dev/shm" || options.contains(&"noexec");
+        assert!(options.contains(&"nodev") || device, "{line}");
+    }
+    for place in ["/", "/proc", "/proc/sys", "/dev", "/dev/null", "/usr", "/etc", "/workspace"] {
+        assert!(seen.contains(place), "{place}");
     }
 }
 

@@ -13,6 +13,7 @@ mod ends;
 mod exec;
 mod failures;
 mod harness;
+mod host;
 mod init_binary;
 mod inside;
 mod layers;

@@ -22,6 +22,16 @@ fn python_runs() {
 }
 
 #[test]
+fn programs_can_have_terminals_of_their_own() {
+    if skip() {
+        return;
+    }
+    let script = "import pty\nprint(pty.spawn(['sh', '-c', 'tty; test -t 1 && exit 5']) >> 8)";
+    let text = Home::new().run(&argv(&["python3", "-c", script])).good();
+    assert_eq!(text.replace('\r', ""), "/dev/pts/0\n5\n");
+}
+
+#[test]
 fn node_runs() {
     if skip() {
         return;
