@@ -23,7 +23,7 @@ use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
 use crate::{clock, limits};
 
-/// Takes over. The threads run already.
+/// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
     let mut groups = HashSet::new();
     let mut found = Vec::new();

@@ -48,7 +48,7 @@ impl Launcher {
         let seccomp = self.profiles.get(&spec.seccomp_profile)?;
         let fds = stdio(fds)?;
         let tty = exec.tty.then(|| window(&fds)).transpose()?;
-        let plan = ExecPlan { plan: plan::of(&as_launch(&spec, &exec), &seccomp, &[]), tty };
+        let plan = ExecPlan { plan: plan::of(&as_launch(&spec, &exec), &seccomp, &[], run.probed), tty };
         let group = &run.held.group;
         let dir = group
             .dir()

@@ -283,7 +283,7 @@ impl<'a> Attempt<'a> {
                 Some(mounts::rootfs(dir.as_fd())?)
             }
         };
-        let plan = plan::of(launch, seccomp, &directories);
+        let plan = plan::of(launch, seccomp, &directories, launcher.probes.get().is_some());
         plan.check()?;
         let mut layers = vec![cgroup_layer(launcher, launch, missing)];
         layers.extend(prepared.layers);

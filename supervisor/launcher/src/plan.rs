@@ -11,8 +11,9 @@ use crate::request::{Launch, Rootfs};
 /// `/tmp`, `/run` and `/dev/shm` together.
 const SCRATCH: u64 = 64 << 20;
 
-/// The plan of an agent. `directories` says of each bind whether it is a folder.
-pub(crate) fn of(launch: &Launch, seccomp: &Seccomp, directories: &[bool]) -> Plan {
+/// The plan of an agent. `directories` says of each bind whether it is a folder. With probes it is they who refuse
+/// connections, because they record them; Landlock would refuse first, and silently, and loopback too.
+pub(crate) fn of(launch: &Launch, seccomp: &Seccomp, directories: &[bool], probed: bool) -> Plan {
     let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
     let mut plan = Plan::new(launch.argv.clone());
     plan.env.clone_from(&launch.env);
@@ -41,7 +42,7 @@ pub(crate) fn of(launch: &Launch, seccomp: &Seccomp, directories: &[bool]) -> Pl
     plan.landlock = Some(Landlock {
         restrict_exec: launch.restrict_exec,
         exec_allow: launch.exec_allow.iter().map(|p| bytes(p)).collect(),
-        deny_tcp: true,
+        deny_tcp: !probed,
         allow_degraded: launch.may_degrade(LayerName::Landlock),
     });
     plan.seccomp = Some(seccomp.clone());
@@ -80,7 +81,7 @@ mod tests {
         });
         let launch = Launch::check(&raw).unwrap();
         let seccomp = Seccomp { profile: "p".into(), program: vec![0; 8], notify: None };
-        let plan = of(&launch, &seccomp, &[]);
+        let plan = of(&launch, &seccomp, &[], true);
         assert_eq!(plan.scratch_bytes, 16 << 20);
         let of = |r| {
             plan.rlimits

@@ -98,8 +98,9 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         births: Mutex::default(),
         folder,
     });
-    let mut threads = start_threads(&launcher, ring, work)?;
+    // Before anything is drained: whose records are waiting must be known.
     adopt::adopt(&launcher).context("cannot take over the agents of the last launcher")?;
+    let mut threads = start_threads(&launcher, ring, work)?;
     if let ProbesState::Loaded { probes, report } = &launcher.probes
         && report.adoption == Adoption::Replaced
         && let Err(e) = probes.retire_previous()
@@ -165,6 +166,7 @@ fn start_threads(
 ) -> Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
     let this = Arc::clone(launcher);
+    launcher.drain.begins();
     threads.push(Builder::new().name("drain".into()).spawn(move || drain::run(&this, ring))?);
     let this = Arc::clone(launcher);
     threads.push(Builder::new().name("exits".into()).spawn(move || this.exits.run(&this))?);

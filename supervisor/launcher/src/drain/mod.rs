@@ -85,6 +85,16 @@ impl Drain {
         self.poke();
     }
 
+    /// The thread is about to start: callers of [`Self::now`] wait for it.
+    pub(crate) fn begins(&self) {
+        self.running.store(true, Ordering::Release);
+    }
+
+    fn ends(&self) {
+        self.running.store(false, Ordering::Release);
+        self.answer(u64::MAX);
+    }
+
     fn answer(&self, up_to: u64) {
         let (done, changed) = &self.done;
         let mut done = lock(done);
@@ -98,9 +108,11 @@ pub(crate) fn run(launcher: &Arc<Launcher>, mut ring: Option<EventRing>) {
     let drain = &launcher.drain;
     let epoll = match watch(drain, ring.as_ref()) {
         Ok(epoll) => epoll,
-        Err(e) => return tracing::error!(error = %e, "cannot watch the ring buffer"),
+        Err(e) => {
+            drain.ends();
+            return tracing::error!(error = %e, "cannot watch the ring buffer");
+        }
     };
-    drain.running.store(true, Ordering::Release);
     let (mut pause, mut looked) = (SHORTEST, Instant::now());
     loop {
         let idle = read(&launcher.owners).is_empty();
@@ -121,9 +133,7 @@ pub(crate) fn run(launcher: &Arc<Launcher>, mut ring: Option<EventRing>) {
             looked = Instant::now();
         }
         if drain.stopping.load(Ordering::Relaxed) {
-            drain.running.store(false, Ordering::Release);
-            drain.answer(u64::MAX);
-            return;
+            return drain.ends();
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::records::records;
 
 const HEART: &str = "import socket, time\n\
     def denied():\n\
-    \x20 s = socket.socket()\n\
+    \x20 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
     \x20 s.settimeout(0.2)\n\
     \x20 try: s.connect(('192.0.2.1', 80)); return 'open'\n\
     \x20 except OSError as e: return str(e.errno)\n\

@@ -79,10 +79,6 @@ impl Daemon {
         Client::connect(&self.socket()).unwrap()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
     /// kill -9.
     pub(crate) fn murder(&mut self) {
         let mut child = self.child.take().unwrap();

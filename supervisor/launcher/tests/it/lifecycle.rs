@@ -204,3 +204,28 @@ fn logs_come_as_a_descriptor() {
     let mut reader = aion_agent_journal::Reader::open(file, 0).unwrap();
     assert!(reader.last_exit().unwrap().is_some());
 }
+
+/// Not a benchmark, which needs a quiet machine: it tells what a launch costs here and now.
+#[test]
+fn many_agents_in_a_row() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut watch = daemon.client().watch(u64::MAX);
+    let begun = std::time::Instant::now();
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let asked = launch(&["/bin/true"]);
+        let state = client.launch(&asked).unwrap();
+        took.push(state.launch_ns / 1000);
+        assert_eq!(watch.exit_of(&asked.id).code, 0);
+        client.remove(&asked.id).unwrap();
+    }
+    took.sort_unstable();
+    eprintln!(
+        "launch: p50 {} us, p90 {} us; {:?} each with its end",
+        took[50],
+        took[90],
+        begun.elapsed() / 100
+    );
+    assert!(client.list().is_empty());
+}
