@@ -53,7 +53,8 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         let killed = pidfd_send_signal(&self.child.pidfd, Signal::KILL);
-        let gone = killed.and_then(|()| waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED));
+        let gone =
+            killed.and_then(|()| waitid(WaitId::PidFd(self.child.pidfd.as_fd()), WaitIdOptions::EXITED));
         if gone.is_err() {
             // It may still stand on its stack, which must not be given to anybody else.
             if let Ok(spare) = Stack::new() {

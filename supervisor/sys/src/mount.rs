@@ -49,13 +49,6 @@ pub fn map_owners(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> Result<(), E
 fn apply(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
     let flags = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     let attr = std::ptr::from_ref(attr);
-    call!(
-        libc::SYS_mount_setattr,
-        mount.as_raw_fd(),
-        c"".as_ptr(),
-        flags,
-        attr,
-        size_of::<MountAttr>()
-    )
-    .map(drop)
+    call!(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, attr, size_of::<MountAttr>())
+        .map(drop)
 }
