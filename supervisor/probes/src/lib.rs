@@ -14,6 +14,7 @@ mod heap;
 mod load;
 mod mapping;
 mod maps;
+mod missed;
 mod options;
 mod probes;
 mod programs;

@@ -192,6 +192,15 @@ impl Probes {
         inner.maps.syscalls(inner.find(cgroup_id)?)
     }
 
+    /// Runs that the kernel left out because the program was already running on that processor: losses that
+    /// belong to no agent. 0 on every kernel that was tested; worth an alarm otherwise.
+    ///
+    /// # Errors
+    /// A pin that cannot be opened.
+    pub fn missed(&self) -> Result<u64, Error> {
+        crate::missed::missed(&self.pins, self.lock().maps.state()?.generation)
+    }
+
     /// Whether BPF LSM programs are attached.
     #[must_use]
     pub const fn lsm_available(&self) -> bool {

@@ -23,6 +23,7 @@ fn recorded_and_dropped_are_all_there_was() {
     assert_eq!(counters.events, seen.len() as u64);
     assert!(counters.dropped > 500, "a page cannot hold them: {counters:?}");
     assert_eq!(opened.probes.remove_agent(agent.id).unwrap().counters, counters);
+    assert_eq!(opened.probes.missed().unwrap(), 0);
 }
 
 #[test]
