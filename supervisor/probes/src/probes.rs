@@ -81,7 +81,8 @@ impl Probes {
         let flags = config.flags() | self.no_lsm;
         let inner = &mut *self.lock();
         if let Some(agent) = inner.slots.get(cgroup_id) {
-            if agent.flags & !flag::ARMED == flags {
+            // What the launcher did not choose does not make another configuration.
+            if AgentConfig::from_flags(agent.flags) == config {
                 return Ok(());
             }
             return Err(Error::AgentExists { cgroup_id });
@@ -306,6 +307,11 @@ fn settle(options: &Options, pins: &Pins) -> Result<(Adoption, u32), Error> {
         tracing::debug!(program = report.name, state = ?report.state, "probe");
     }
     heap::trim();
+    if adoption == Adoption::Upgraded {
+        // Counting goes on in the moment of the switch.
+        let flags = agents(&Maps::open(&pins.maps())?)?.values().fold(0, |all, agent| all | agent.flags);
+        SyscallProbes::new(pins.clone(), generation).ensure(flags)?;
+    }
     load::commit(pins, load::state(hash, generation, ring_bytes))?;
     pins.prune(generation)?;
     Ok((adoption, generation))
@@ -318,6 +324,15 @@ fn reset(pins: &Pins) -> Result<(), Error> {
     pins.make()
 }
 
+/// The agents that the map holds.
+fn agents(maps: &Maps) -> Result<BTreeMap<u64, Agent>, Error> {
+    maps.agents
+        .iter()
+        .map(|entry| entry.map(|(id, words)| (id, Agent::from_words(words))))
+        .collect::<Result<_, _>>()
+        .map_err(|source| maps::error("AGENTS", "read", source))
+}
+
 /// Opens what is pinned.
 fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error> {
     let dir = pins.maps();
@@ -325,13 +340,7 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
     let size = usize::try_from(maps.state()?.ring_bytes).unwrap_or(0);
     let throttle = Throttle::new(maps::open(&dir, "THROTTLED")?);
     let ring = EventRing::new(maps::data(&dir, "EVENTS")?, size, throttle)?;
-    let agents: BTreeMap<u64, Agent> = maps
-        .agents
-        .iter()
-        .map(|entry| entry.map(|(id, words)| (id, Agent::from_words(words))))
-        .collect::<Result<_, _>>()
-        .map_err(|source| maps::error("AGENTS", "read", source))?;
-    let slots = Slots::new(agents);
+    let slots = Slots::new(agents(&maps)?);
     let programs = load::pinned(&pins, generation);
     let attached = |name: &str| programs.iter().any(|p| p.name == name && p.state == ProgramState::Attached);
     let lsm = ALL.iter().any(|spec| matches!(spec.attach, Attach::Lsm(_)) && attached(spec.name));

@@ -112,6 +112,10 @@ fn upgraded_in_a_storm_without_loss_or_doubles() {
     seen.extend(drain(&mut opened));
     assert_eq!(seen.iter().filter(|s| s.lifecycle()).count(), 3 * 400 + 2);
     assert_eq!(opened.probes.dropped(agent.id).unwrap(), 0);
+    // Each /bin/true was executed once, and each execve counted once.
+    let calls = opened.probes.syscalls(agent.id).unwrap();
+    let execve = calls.iter().find(|call| call.nr == 59).unwrap();
+    assert_eq!(execve.count, 401);
     // One generation of links is left.
     let links = fs::read_dir(world.options.pin_dir.join("links")).unwrap();
     let mut names: Vec<_> = links.map(|l| l.unwrap().file_name().into_string().unwrap()).collect();
