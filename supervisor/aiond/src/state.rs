@@ -4,9 +4,9 @@
 //! need not be able to search the folders above.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
 };
 use std::path::Path;
 
@@ -64,12 +64,14 @@ pub(crate) fn lock() -> Result<PidFile> {
         .mode(0o644)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another aiond runs on this state folder"),
         Err((_, error)) => return Err(error).context("cannot lock run/aiond.pid"),
     };
-    lock.set_len(0)?;
-    writeln!(lock, "{}", std::process::id())?;
+    // Written over, then cut: a reader never finds it empty once it was there.
+    let text = format!("{}\n", std::process::id());
+    lock.write_all_at(text.as_bytes(), 0).context("cannot write run/aiond.pid")?;
+    lock.set_len(u64::try_from(text.len())?).context("cannot write run/aiond.pid")?;
     Ok(PidFile { _lock: lock })
 }

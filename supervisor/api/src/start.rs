@@ -29,7 +29,8 @@ impl Core {
     ) -> Outcome<api::Agent> {
         let mut agent = String::new();
         let outcome = self.try_start(&principal, &request, &claim, &mut agent).await;
-        let detail = json!({"name": request.agent, "request_id": request.request_id});
+        let name = outcome.as_ref().map_or(request.agent.as_str(), |record| record.name.as_str());
+        let detail = json!({"name": name, "request_id": request.request_id});
         let entry = Entry { principal: &principal, kind: Action::Start.kind(), agent: &agent, detail };
         self.trail.record(entry, outcome.as_ref().map(|_| ())).await;
         outcome.map(|record| convert::agent(&record))
