@@ -116,7 +116,7 @@ impl<'a> Daemons<'a> {
     pub(crate) fn await_ready(&self) -> Result<()> {
         let begun = Instant::now();
         loop {
-            if succeeds(self.aionctl().args(["ps", "-o", "name"])) {
+            if succeeds(self.aionctl().args(["doctor", "-o", "name"]).env("AION_RECONNECT_SECONDS", "1")) {
                 return Ok(());
             }
             for name in DAEMONS {

@@ -34,6 +34,8 @@ impl Outcome {
 pub(crate) struct Console {
     suites: Vec<(String, Outcome)>,
     running: Option<Duration>,
+    /// PID 1 of the guest was reached.
+    pub(crate) booted: bool,
     switched_off: bool,
     /// Why the machine's end is not the one it should have come to.
     pub(crate) ended_badly: Option<String>,
@@ -80,6 +82,7 @@ impl Console {
                     outcome.seconds = at.saturating_sub(begun).as_secs();
                 }
             }
+            (Some("up"), ..) => self.booted = true,
             (Some("off"), ..) => self.switched_off = true,
             (Some("fail"), ..) => self.ended_badly = Some(marker.to_owned()),
             _ => {}

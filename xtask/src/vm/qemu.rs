@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::console::Console;
-use crate::process::{note, show};
+use crate::process::{note, show, warn};
+
+/// How long a boot may take; it takes 4 to 15 seconds.
+const BOOT: Duration = Duration::from_secs(90);
+/// How often a boot is tried.
+const BOOTS: u32 = 3;
 
 /// What a machine boots, and where its console goes.
 pub(crate) struct Machine<'a> {
@@ -44,8 +49,21 @@ impl Machine<'_> {
         format!("{:?}", self.command())
     }
 
-    /// Boots, copies the console to the log, and shows what matters of it while it runs.
+    /// Boots and runs to the end. A boot that hangs is tried again: when a busy host takes the processor away from
+    /// QEMU at the wrong moment, the guest calibrates its timers wrongly and a CPU of its never ticks.
     pub(crate) fn boot(&self, limit: Duration) -> Result<Console> {
+        for _ in 1..BOOTS {
+            let console = self.boot_once(limit)?;
+            if console.booted {
+                return Ok(console);
+            }
+            warn("the machine did not come up: booting it again");
+        }
+        self.boot_once(limit)
+    }
+
+    /// Boots, copies the console to the log, and shows what matters of it while it runs.
+    fn boot_once(&self, limit: Duration) -> Result<Console> {
         let mut command = self.command();
         note(&format!("$ {}", show(&command)));
         let mut child = command
@@ -72,6 +90,7 @@ impl Machine<'_> {
         let begun = Instant::now();
         let mut console = Console::default();
         loop {
+            let limit = if console.booted { limit } else { BOOT.min(limit) };
             match lines.recv_timeout(limit.saturating_sub(begun.elapsed())) {
                 Ok(line) => {
                     writeln!(log, "{:8.2} {line}", begun.elapsed().as_secs_f64())?;
