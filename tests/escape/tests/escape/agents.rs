@@ -78,9 +78,10 @@ impl Drop for Targets {
     }
 }
 
-/// A folder with the program and the targets, to be shown to an agent.
+/// A folder with the program and the targets, to be shown to an agent. Not in /tmp, where agents have one of
+/// their own.
 fn folder(targets: &Targets) -> TempDir {
-    let folder = tempfile::Builder::new().prefix("aion-escape-agent-").tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix("aion-escape-agent-").tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("aion-escape");
     fs::copy(program(), &copy).unwrap();
@@ -118,6 +119,8 @@ fn together(daemons: &Daemons, targets: &Targets, place: &str) -> Vec<Outcome> {
                 "entry": entry,
                 "capabilities": {"filesystem": true, "subprocess": place == "agent"},
                 "workspace": folder.path().to_string_lossy(),
+                // A folder of the host has the limit that its file system gives, if any.
+                "allow_degraded": ["disk"],
             },
         })
         .to_string(),
@@ -153,10 +156,13 @@ fn alone(daemons: &Daemons, targets: &Targets, id: &str) -> Outcome {
                 "entry": [format!("{shared}/aion-escape"), "try", id, format!("{shared}/targets.json")],
                 "capabilities": ["filesystem", "exec:/**", format!("fs:read:{shared}/**")],
                 "workspace": if measured { json!(shared) } else { json!("managed") },
+                "allow_degraded": if measured { json!(["disk"]) } else { json!([]) },
                 "timeout_ms": 120_000,
                 "resources": {
                     "cpu": if id == "exhaust-cpu" { "100m" } else { "1000m" },
-                    "mem": "64Mi", "pids": 40, "disk": "32Mi", "open_files": 256
+                    "mem": "64Mi", "pids": 40, "disk": "32Mi", "open_files": 256,
+                    // Not what is to stop any of them.
+                    "file_size": "1Gi"
                 },
             },
         })
