@@ -47,6 +47,9 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     let exit = note(launcher, agent, run, &seen, counters);
     tell(launcher, agent, run, exit);
     launcher.slots.release(&run.held);
+    if let Some(volumes) = &launcher.volumes {
+        volumes.rest(agent.id.as_str());
+    }
     agent.end_run();
 }
 

@@ -29,15 +29,18 @@ pub(crate) struct Exits {
     epoll: Epoll,
     wake: EventFd,
     watched: Mutex<HashMap<u64, Watched>>,
-    deadlines: Mutex<BTreeMap<(u64, u64), (Arc<Agent>, Arc<Run>)>>,
+    deadlines: Mutex<BTreeMap<Deadline, (Arc<Agent>, Arc<Run>)>>,
     next: AtomicU64,
     stopping: AtomicBool,
     work: Mutex<Option<Sender<Work>>>,
 }
 
+/// On the monotonic clock, and a number of its own.
+type Deadline = (u64, u64);
+
 #[derive(Debug, Clone)]
 enum Watched {
-    End { agent: Arc<Agent>, run: Arc<Run>, others: Vec<u64>, deadline: Option<(u64, u64)> },
+    End { agent: Arc<Agent>, run: Arc<Run>, others: Vec<u64>, deadline: Option<Deadline> },
     Limit { agent: Arc<Agent>, run: Arc<Run> },
     CommandEnd(Arc<Command>),
     CommandDenied(Arc<Command>),

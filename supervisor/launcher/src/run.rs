@@ -186,7 +186,9 @@ fn start_refill(launcher: &Arc<Launcher>) -> Result<JoinHandle<()>> {
             match volumes.refill() {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(e) => return tracing::error!(error = chain(&e), "cannot make a volume ready"),
+                Err(e) => {
+                    return tracing::error!(error = chain(&e), "cannot make a volume ready, or remove one");
+                }
             }
         }
     };

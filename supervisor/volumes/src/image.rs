@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -15,6 +16,8 @@ use crate::{Error, OWNER, Result};
 pub(crate) const MIN_BYTES: u64 = 16 << 20;
 pub(crate) const MAX_BYTES: u64 = 16 << 40;
 const BLOCK: u64 = 4096;
+/// How long the kernel may take to unmount.
+const DETACH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Checks a size and rounds it down to whole blocks.
 pub(crate) fn checked_size(bytes: u64) -> Result<u64> {
@@ -99,6 +102,28 @@ pub(crate) fn copy(template: &Path, path: &Path) -> Result<File> {
         }
         at = end;
     }
+}
+
+/// Waits until no loop device holds an image: the kernel may still be unmounting it for an agent that has just ended,
+/// and two file systems on one image would destroy it.
+pub(crate) fn await_detached(path: &Path) -> Result<()> {
+    let begun = Instant::now();
+    while is_attached(path) {
+        if begun.elapsed() > DETACH_PATIENCE {
+            let source = io::Error::from(io::ErrorKind::ResourceBusy);
+            return Err(Error::File { action: "mount again", path: path.to_owned(), source });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn is_attached(path: &Path) -> bool {
+    let holds = |device: fs::DirEntry| {
+        let text = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        Path::new(text.trim_end_matches('\n')) == path
+    };
+    fs::read_dir("/sys/block").into_iter().flatten().flatten().any(holds)
 }
 
 /// What an image takes of the disk.

@@ -11,7 +11,7 @@ const MAX_BYTES: u64 = 1 << 50;
 /// A sandbox cannot even begin with less.
 const MIN_MEMORY: u64 = 8 * MIB;
 /// The smallest volume that holds a file system.
-const MIN_DISK: u64 = MIB;
+const MIN_DISK: u64 = 16 * MIB;
 /// init beside the agent's first process.
 const MIN_PIDS: u32 = 2;
 /// Ten years.

@@ -79,6 +79,21 @@ impl Daemon {
         Client::connect(&self.socket()).unwrap()
     }
 
+    /// Processor time of each thread, in microseconds.
+    pub(crate) fn cpu_time(&self) -> Vec<(String, u64)> {
+        let tasks = format!("/proc/{}/task", self.child.as_ref().unwrap().id());
+        let of = |task: std::fs::DirEntry| {
+            let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+            let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let ns: u64 = stat.split(' ').next()?.parse().ok()?;
+            Some((name.trim().to_owned(), ns / 1000))
+        };
+        let mut all: Vec<_> = std::fs::read_dir(tasks).unwrap().flatten().filter_map(of).collect();
+        all.sort_by_key(|(_, us)| std::cmp::Reverse(*us));
+        all.truncate(8);
+        all
+    }
+
     /// kill -9.
     pub(crate) fn murder(&mut self) {
         let mut child = self.child.take().unwrap();

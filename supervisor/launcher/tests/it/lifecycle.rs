@@ -227,5 +227,8 @@ fn many_agents_in_a_row() {
         took[90],
         begun.elapsed() / 100
     );
+    for (name, us) in daemon.cpu_time() {
+        eprintln!("{name:16} {} us of processor time for each", us / 100);
+    }
     assert!(client.list().is_empty());
 }
