@@ -43,6 +43,10 @@ pub(crate) fn fuzz(project: &Project, args: &FuzzArgs) -> Result<()> {
             "cargo-fuzz is not installed: `cargo install cargo-fuzz`, and `rustup toolchain install nightly`"
         );
     }
+    run(project
+        .cargo()
+        .args(["run", "--quiet", "-p", "aion-fuzz-targets", "--bin", "corpus"])
+        .arg(folder.join("corpus")))?;
     let listed = crate::process::read(
         project.command("cargo").args(["+nightly", "fuzz", "list"]).current_dir(&folder),
     )?;
