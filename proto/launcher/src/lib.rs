@@ -10,6 +10,7 @@ pub mod frame;
     missing_docs,
     unreachable_pub,
     clippy::doc_markdown,
+    clippy::large_enum_variant,
     reason = "generated from the .proto, which is documented"
 )]
 pub mod v1 {
