@@ -1,5 +1,7 @@
 //! What this host gives each layer: the general checks, and what this launcher itself has found.
 
+use std::collections::BTreeMap;
+
 use aion_host_checks::{Release, all};
 use aion_launcher_proto::v1;
 
@@ -30,21 +32,26 @@ fn probes(launcher: &Launcher) -> v1::Check {
             "build the BPF object (cargo xtask build-ebpf) and start aion-launcher with --bpf-object",
         ),
         ProbesState::Loaded { report, .. } => {
-            let missing: Vec<String> = report
-                .programs
-                .iter()
-                .filter_map(|p| match &p.state {
-                    aion_probes::ProgramState::Unavailable { reason } => {
-                        Some(format!("{}: {reason}", p.name))
-                    }
-                    _ => None,
-                })
-                .collect();
+            // Programs that lack the same thing are told together.
+            let mut missing: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for program in &report.programs {
+                if let aion_probes::ProgramState::Unavailable { reason } = &program.state {
+                    missing.entry(reason).or_default().push(program.name.as_ref());
+                }
+            }
             let how = format!("{:?}, {} programs", report.adoption, report.programs.len()).to_lowercase();
             if missing.is_empty() {
                 check("probes", "ok", how, "")
             } else {
-                let detail = format!("{how}; without {}", missing.join("; "));
+                let told: Vec<String> = missing
+                    .iter()
+                    .map(|(reason, programs)| match programs.as_slice() {
+                        [one] => format!("without {one}: {reason}"),
+                        [first, ..] => format!("without {first} and {} more: {reason}", programs.len() - 1),
+                        [] => String::new(),
+                    })
+                    .collect();
+                let detail = format!("{how}; {}", told.join("; "));
                 check("probes", "degraded", detail, "boot with lsm=…,bpf for the LSM programs")
             }
         }
