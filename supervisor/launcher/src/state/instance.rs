@@ -2,11 +2,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::Failure;
 use crate::state::{Folder, replace};
+
+/// How long a launcher that is just ending is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Another launcher has the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +54,16 @@ impl Instance {
             .mode(0o600)
             .open(&path)
             .map_err(|e| Failure::state("open", &path, &e))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| AlreadyRuns)?;
-        Ok(Self { _lock: lock, epoch: 0 })
+        let mut file = file;
+        let since = Instant::now();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { _lock: lock, epoch: 0 }),
+                Err(_) if since.elapsed() >= PATIENCE => return Err(AlreadyRuns.into()),
+                Err((back, _)) => file = back,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The control group that the last launcher of this folder used.
