@@ -139,7 +139,8 @@ macro_rules! via_text {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": Self::PATTERN })
+                // Without a unit it may stand without quotes.
+                schemars::json_schema!({ "type": ["string", "number"], "minimum": 0, "pattern": Self::PATTERN })
             }
         }
     )*};

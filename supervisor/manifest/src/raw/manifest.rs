@@ -6,7 +6,7 @@ use aion_types::{ByteSize, CpuMillis, LayerName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{Gpu, ListOr, TextOrList, Usd, WordOr};
+use super::shapes::{Gpu, ListOr, Scalar, TextOrList, Usd, WordOr};
 
 /// An agent for AION: what it runs, what it may do, and what it may use.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -47,9 +47,11 @@ pub(crate) struct Metadata {
     pub(crate) name: String,
     /// The agent's own version, such as "1.0.0".
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Scalar>")]
     pub(crate) version: Option<String>,
     /// Anything to find it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Scalar>")]
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -85,6 +87,7 @@ pub(crate) struct Spec {
     pub(crate) resources: Option<Resources>,
     /// The environment: these variables and AION's own, nothing else.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Scalar>")]
     pub(crate) env: BTreeMap<String, String>,
     /// Names of stored secrets, shown as files /run/secrets/NAME.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

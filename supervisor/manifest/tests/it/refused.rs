@@ -215,7 +215,7 @@ fn hostile_files_are_refused_at_once() {
         let start = Instant::now();
         let error = parse_bytes(&bytes).expect_err(what);
         let took = start.elapsed();
-        assert!(took < Duration::from_millis(250), "{what}: {took:?}");
+        assert!(took < Duration::from_secs(1), "{what}: {took:?}");
         assert!(error.to_string().len() < 600, "{what}: a message must not repeat the file");
         assert_eq!(error.code(), code, "{what}: {error}");
     }
