@@ -13,6 +13,14 @@ use anyhow::{Context, Result, bail};
 use crate::process::{capture, note, show, succeeds, write_whole};
 use crate::project::Project;
 
+/// Whether the process is this daemon. A pid file alone proves nothing: the number may be another's by now. The
+/// name is setsid's until that has executed the daemon.
+fn is_alive(pid: u32, name: &str) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map_or("", str::trim);
+    [name, "setsid"].contains(&field("Name:")) && !field("State:").starts_with('Z')
+}
+
 /// In the order in which they are started; stopping is the other way round.
 pub(crate) const DAEMONS: [&str; 2] = ["aion-launcher", "aiond"];
 
@@ -57,13 +65,10 @@ impl<'a> Daemons<'a> {
         self.state.join("log").join(format!("{name}.log"))
     }
 
-    /// The daemon's process, when it runs. A pid file alone proves nothing: the number may be another's.
+    /// The daemon's process, when it runs.
     pub(crate) fn pid(&self, name: &str) -> Option<u32> {
         let pid: u32 = fs::read_to_string(self.pid_file(name)).ok()?.trim().parse().ok()?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-        (field("Name:") == Some(name) && !field("State:").is_some_and(|state| state.starts_with('Z')))
-            .then_some(pid)
+        is_alive(pid, name).then_some(pid)
     }
 
     /// Whether the daemon runs a build that has been replaced since.
@@ -86,7 +91,10 @@ impl<'a> Daemons<'a> {
         command.arg(self.project.binary(name)).arg("--state").arg(&self.state);
         self.arguments(name, &mut command);
         // From nothing: what the caller's shell has set is none of a daemon's business.
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .env_clear()
+            .env("NO_COLOR", "1")
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         for (key, value) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("AION_LOG") || key == "RUST_BACKTRACE" {
                 command.env(key, value);
@@ -150,7 +158,8 @@ impl<'a> Daemons<'a> {
         let signal = |signal: &str| succeeds(Command::new("kill").args([signal, &pid.to_string()]));
         signal("-TERM");
         let begun = Instant::now();
-        while self.pid(name).is_some() {
+        // The process, not the file: a daemon removes its file before it has let go of everything.
+        while is_alive(pid, name) {
             if begun.elapsed() > PATIENCE {
                 signal("-KILL");
                 bail!("{name} (pid {pid}) did not stop within {} s and was killed", PATIENCE.as_secs());

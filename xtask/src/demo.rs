@@ -6,27 +6,34 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::daemons::Daemons;
-use crate::process::{capture, head, read, run, succeeds, warn};
+use crate::process::{capture, head, read, succeeds, warn};
 use crate::project::Project;
 
 /// Lines of an agent's output that are shown.
 const OUTPUT_LINES: usize = 40;
+/// Events of a kind that are shown one by one.
+const SEEN: usize = 4;
 /// Denials that are shown one by one.
 const DENIALS: usize = 25;
 
 /// Runs every sample and reports on it. A sample that ends badly is told of and stops nothing.
 pub(crate) fn show(project: &Project, daemons: &Daemons<'_>) -> Result<()> {
+    // Not below the state folder: no agent is shown that, whatever it asks for.
+    let folder = std::env::temp_dir().join(format!("aion-demo-{}", std::process::id()));
+    fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for sample in samples(&project.root.join("examples"))? {
-        if let Err(error) = one(daemons, &sample) {
+        if let Err(error) = one(daemons, &sample, &folder.join(&sample.name)) {
             warn(&format!("{}: {error:#}", sample.name));
         }
     }
-    Ok(())
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 
 struct Sample {
@@ -48,16 +55,17 @@ fn samples(examples: &Path) -> Result<Vec<Sample>> {
     Ok(found)
 }
 
-fn one(daemons: &Daemons<'_>, sample: &Sample) -> Result<()> {
+fn one(daemons: &Daemons<'_>, sample: &Sample, workspace: &Path) -> Result<()> {
     let agent = format!("demo-{}", sample.name);
     println!();
     head(&format!("{}: {}", sample.name, summary(&sample.folder)?));
     succeeds(daemons.aionctl().args(["rm", "--force", &agent]));
-    let workspace = daemons.state.join("demo").join(&sample.name);
-    copy(&sample.folder, &workspace)?;
+    if !succeeds(Command::new("cp").arg("-r").arg(&sample.folder).arg(workspace)) {
+        bail!("cannot copy {} to {}", sample.folder.display(), workspace.display());
+    }
     let mut command = daemons.aionctl();
     command.arg("run").arg("-f").arg(sample.folder.join("agent.yml"));
-    command.args(["--name", &agent, "--workspace"]).arg(&workspace);
+    command.args(["--name", &agent, "--workspace"]).arg(workspace);
     let output = capture(&mut command)?;
     let said =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -72,8 +80,7 @@ fn one(daemons: &Daemons<'_>, sample: &Sample) -> Result<()> {
     let inspected: Value = serde_json::from_str(&inspected).context("inspect gave no JSON")?;
     let inspected = inspected.as_array().and_then(|all| all.first()).unwrap_or(&inspected).clone();
     layers(&inspected);
-    let records = read(daemons.aionctl().args(["audit", "query", "-o", "jsonl", "--agent", &agent]))?;
-    let records: Vec<Value> = records.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let records = records(daemons, &agent)?;
     seen(&records);
     denied(&records);
     let dropped = inspected["dropped_events"].as_u64().unwrap_or(0);
@@ -81,26 +88,29 @@ fn one(daemons: &Daemons<'_>, sample: &Sample) -> Result<()> {
     Ok(())
 }
 
-/// The first comment line of the manifest.
+/// The agent's audit records, its end among them: the probes' events are drained a little later than they happen.
+fn records(daemons: &Daemons<'_>, agent: &str) -> Result<Vec<Value>> {
+    let mut records = Vec::new();
+    for _ in 0..50 {
+        let text = read(daemons.aionctl().args(["audit", "query", "-o", "jsonl", "--agent", agent]))?;
+        records = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        if records.iter().any(|record: &Value| record["kind"] == "agent.exited") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(records)
+}
+
+/// What the manifest says of itself: the first paragraph of its comment.
 fn summary(folder: &Path) -> Result<String> {
     let text = fs::read_to_string(folder.join("agent.yml"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix('#')).unwrap_or_default();
-    Ok(line.trim().trim_end_matches('.').to_owned())
-}
-
-/// A fresh copy of the sample, owned by nobody in particular, so that the clone stays as it is.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to).with_context(|| format!("cannot empty {}", to.display()))?;
-    }
-    if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    run_quietly(std::process::Command::new("cp").arg("-r").arg(from).arg(to))
-}
-
-fn run_quietly(command: &mut std::process::Command) -> Result<()> {
-    if succeeds(command) { Ok(()) } else { run(command) }
+    let comment = text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim);
+    let lines: Vec<&str> = comment
+        .skip_while(|line| line.is_empty() || line.starts_with("yaml-language-server"))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    Ok(lines.join(" ").trim_end_matches('.').to_owned())
 }
 
 fn layers(agent: &Value) {
@@ -122,6 +132,19 @@ fn seen(records: &[Value]) {
     }
     let counts: Vec<String> = counts.iter().map(|(kind, count)| format!("{count}× {kind}")).collect();
     println!("  seen:   {}", if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") });
+    for kind in ["proc.exec", "file.open_write", "net.connect"] {
+        let lines: Vec<String> = records
+            .iter()
+            .filter(|record| record["kind"] == kind && record["verdict"] != "denied")
+            .map(|record| brief(&record["detail"]))
+            .collect();
+        for line in lines.iter().take(SEEN) {
+            println!("    {kind:<15} {line}");
+        }
+        if lines.len() > SEEN {
+            println!("    {:<15} … {} more", "", lines.len() - SEEN);
+        }
+    }
 }
 
 /// What was denied, by whom; the same thing denied often is one line.
@@ -130,7 +153,7 @@ fn denied(records: &[Value]) {
     for record in records.iter().filter(|record| record["verdict"] == "denied") {
         let rule = record["rule"].as_str().filter(|rule| !rule.is_empty());
         let line = format!(
-            "{:<14} {}{}",
+            "{:<15} {}{}",
             record["kind"].as_str().unwrap_or("?"),
             brief(&record["detail"]),
             rule.map(|rule| format!("  by {rule}")).unwrap_or_default()
