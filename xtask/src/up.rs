@@ -169,7 +169,15 @@ pub(crate) fn take_down(project: &Project, daemons: &Daemons<'_>) -> Result<()> 
         daemons.stop(name)?;
     }
     run(Command::new(project.binary("aion-launcher")).args(["purge", "--state"]).arg(&daemons.state))?;
-    let left = leftovers::find(&daemons.state);
+    // The kernel ends what was killed in its own time.
+    let mut left = leftovers::find(&daemons.state);
+    for _ in 0..50 {
+        if left.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        left = leftovers::find(&daemons.state);
+    }
     if !left.is_empty() {
         bail!("these are left behind:\n  {}", left.join("\n  "));
     }
