@@ -99,6 +99,16 @@ fn arguments_decide() {
         (libc::SYS_getppid, vec![], ok, "getppid"),
         (9999, vec![], ENOSYS, "a call that nobody knows"),
         (452, vec![99, 0, 0, 0x1000], libc::EFAULT, "fchmodat2, newer than libseccomp, is let through"),
+        (libc::SYS_chmod, vec![0, 0o755], libc::EFAULT, "an ordinary mode"),
+        (libc::SYS_chmod, vec![0, 0o4755], EPERM, "a setuid file"),
+        (libc::SYS_fchmodat, vec![99, 0, 0o2755 | HIGH], EPERM, "a setgid file, upper half set"),
+        (libc::SYS_openat, vec![99, 0, 0o102, 0o4755], EPERM, "making a setuid file"),
+        (
+            libc::SYS_openat,
+            vec![99, 0, 0, 0o4755],
+            libc::EFAULT,
+            "opening without making: the mode means nothing",
+        ),
         (0x4000_0000 | 39, vec![], ENOSYS, "getpid of the x32 ABI"),
         (-1, vec![], ENOSYS, "no call at all"),
     ];

@@ -1,6 +1,11 @@
 //! The profiles that AION ships, on the real kernel; and what is said about files that are wrong.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test may stop, and says why it skips")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test may stop, and says why it skips"
+)]
 
 mod files;
 mod kernel;
