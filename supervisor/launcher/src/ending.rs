@@ -61,6 +61,8 @@ fn note(
     seen: &Seen,
     counters: Option<aion_probes::FinalCounters>,
 ) -> Exit {
+    // Before the agent's own lock: the drain takes the two in this order.
+    let journal_cursor = lock(&run.journal).cursor;
     let exit = {
         let mut inner = agent.lock();
         let exit = decide(seen, &inner.record.kill_reason);
@@ -71,7 +73,7 @@ fn note(
             reason: exit.reason.as_str().to_owned(),
             time_ns: seen.written.map_or_else(clock::wall_ns, |(_, time)| time),
         });
-        record.journal_cursor = lock(&run.journal).cursor;
+        record.journal_cursor = journal_cursor;
         record.paused = false;
         record.set_phase(Phase::Exited);
         if let Some(counters) = counters {
