@@ -1,7 +1,7 @@
 //! A launch, checked.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aion_launcher_proto::v1;
 use aion_probes::AuditMode;
@@ -165,7 +165,7 @@ fn rootfs(rootfs: Option<&v1::Rootfs>) -> Checked<Rootfs> {
     use v1::rootfs::Kind;
     match rootfs.and_then(|r| r.kind.as_ref()) {
         Some(Kind::HostSystem(_)) => Ok(Rootfs::HostSystem),
-        Some(Kind::Directory(path)) => Ok(Rootfs::Directory(not_root("rootfs", path)?)),
+        Some(Kind::Directory(path)) => Ok(Rootfs::Directory(host_folder("rootfs", path, Use::Read)?)),
         None => Err(Failure::field("rootfs", "it is not set")),
     }
 }
@@ -175,16 +175,59 @@ fn workspace(workspace: Option<&v1::Workspace>) -> Checked<Workspace> {
     let given = workspace.ok_or_else(|| Failure::field("workspace", "it is not set"))?;
     let kind = match given.kind.as_ref() {
         Some(Kind::Managed(_)) => WorkspaceKind::Managed,
-        Some(Kind::Directory(path)) => WorkspaceKind::Directory(not_root("workspace", path)?),
+        Some(Kind::Directory(path)) => WorkspaceKind::Directory(host_folder("workspace", path, Use::Own)?),
         None => return Err(Failure::field("workspace", "it is neither managed nor a directory")),
     };
     Ok(Workspace { kind, read_only: given.read_only })
 }
 
-fn not_root(field: &str, bytes: &[u8]) -> Checked<PathBuf> {
+/// What an agent gets of a host folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Its files, read-only, as any user of the host would see them.
+    Read,
+    /// Also writing.
+    Write,
+    /// All its files as if they were the agent's own.
+    Own,
+}
+
+/// Belong to the kernel or to the host's daemons.
+const NEVER: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run", "/boot"];
+/// May be read, and are never written or owned.
+const SYSTEM: &[&str] = &[
+    "/usr",
+    "/etc",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/var/lib",
+    "/var/spool",
+    "/var/log",
+    "/var/cache",
+];
+/// Hold what is above, or everybody's secrets; single folders in them may be given.
+const TOO_MUCH: &[&str] = &["/", "/var", "/root", "/home"];
+
+/// The same rules as in the manifest, once more: a taken-over aiond must not get at the host through a workspace.
+/// Links cannot lead around them, because paths are opened without following any.
+fn host_folder(field: &str, bytes: &[u8], how: Use) -> Checked<PathBuf> {
     let path = field::path(field, bytes)?;
-    if path.parent().is_none() {
-        return Err(Failure::field(field, "the host's whole root cannot be given to an agent"));
+    let below = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+    let refuse = |why: &str| Err(Failure::field(field, format!("{}: {why}", path.display())));
+    if path.parent().is_none()
+        || (how != Use::Read && TOO_MUCH.iter().any(|folder| path == Path::new(folder)))
+    {
+        return refuse("it holds more of the host than an agent may have");
+    }
+    if below(NEVER) {
+        return refuse("it belongs to the kernel or to the host's daemons");
+    }
+    if how != Use::Read && below(SYSTEM) {
+        return refuse("the host's system is never given to an agent to write");
     }
     Ok(path)
 }
@@ -196,7 +239,10 @@ fn binds(binds: &[v1::Bind]) -> Checked<Vec<Bind>> {
             format!("{} binds, at most {MAX_BINDS} are allowed", binds.len()),
         ));
     }
-    let check = |b: &v1::Bind| Ok(Bind { path: not_root("binds", &b.path)?, writable: b.writable });
+    let check = |b: &v1::Bind| {
+        let how = if b.writable { Use::Write } else { Use::Read };
+        Ok(Bind { path: host_folder("binds", &b.path, how)?, writable: b.writable })
+    };
     binds.iter().map(check).collect()
 }
 

@@ -167,3 +167,28 @@ proptest! {
         let _ = Launch::check(&launch);
     }
 }
+
+#[test]
+fn the_hosts_system_is_not_given_away() {
+    for path in [
+        "/",
+        "/etc",
+        "/usr/local",
+        "/var",
+        "/var/lib/aion",
+        "/root",
+        "/home",
+        "/proc/1/root",
+        "/run/user",
+        "/boot",
+    ] {
+        assert_eq!(refused(|l| l.workspace = directory(path)).field, "workspace", "{path}");
+    }
+    let bind = |path: &str, writable| vec![v1::Bind { path: path.as_bytes().to_vec(), writable }];
+    refused(|l| l.binds = bind("/etc/ssl", true));
+    refused(|l| l.binds = bind("/run/docker.sock", false));
+    let mut launch = usual();
+    launch.workspace = directory("/srv/data");
+    launch.binds = bind("/etc/ssl", false);
+    Launch::check(&launch).unwrap();
+}
