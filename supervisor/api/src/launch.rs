@@ -70,7 +70,8 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
             cpu_millis: resources.cpu.0,
             mem_bytes: resources.mem.0,
             pids: resources.pids,
-            disk_bytes: resources.disk.0,
+            // The limit is a managed workspace's; a folder of the host has none of its own to set.
+            disk_bytes: if spec.workspace.directory.is_some() { 0 } else { resources.disk.0 },
             file_size_bytes: resources.file_size.0,
             open_files: resources.open_files,
             wall_ms: spec.wall_ms().unwrap_or(0),
