@@ -50,23 +50,50 @@ impl Core {
         let (tenant, id) = (&record.tenant, &record.id);
         let record = match state {
             Some(state) => self.take_in(tenant, id, state)?,
-            None => self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
-                let was_there =
-                    matches!(record.state, AgentState::Running | AgentState::Paused | AgentState::Stopping);
-                if was_there {
-                    lifecycle::vanished(record, now_ns());
-                }
-                Ok(())
-            })?,
+            None => record.clone(),
         };
         self.set_clocks(&record);
-        match record.state {
+        match (record.state, state) {
             // The table's copy may be of the incarnation before, or missing: it is (still) to be launched. An operation
             // that is under way holds the agent's lock, and what it finds afterwards decides.
-            AgentState::Starting if record.restart_at_ns == 0 => self.timers.set(now_ns(), tenant, id),
-            AgentState::Stopping => self.finish_stop(&record),
+            (AgentState::Starting, _) if record.restart_at_ns == 0 => self.timers.set(now_ns(), tenant, id),
+            (AgentState::Running | AgentState::Paused | AgentState::Stopping, None) => {
+                self.look_twice(&record)
+            }
+            (AgentState::Stopping, Some(_)) => self.finish_stop(&record),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// An agent that should be in the table and was not. It may have been launched after the table was read, so the
+    /// table is read again while nobody can launch it; only then is it lost.
+    fn look_twice(self: &Arc<Self>, record: &AgentRecord) {
+        let core = Arc::clone(self);
+        let (tenant, id) = (record.tenant.clone(), record.id.clone());
+        tokio::spawn(async move {
+            if let Err(problem) = core.settle(&tenant, &id).await {
+                tracing::warn!(agent = %id, %problem, "cannot find out what became of an agent");
+                core.timers.set(now_ns().saturating_add(crate::supervise::AGAIN_NS), &tenant, &id);
+            }
+        });
+    }
+
+    /// Compares one agent with the launcher's table, which is the truth about what runs.
+    pub(crate) async fn settle(&self, tenant: &TenantId, id: &AgentId) -> Outcome<()> {
+        let _op = self.agents.lock(id).await;
+        let table = self.launcher.list().await?;
+        if let Some(state) = table.iter().find(|state| state.id == id.as_str()) {
+            self.take_in(tenant, id, state)?;
+            return Ok(());
+        }
+        let record = self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
+            if matches!(record.state, AgentState::Running | AgentState::Paused | AgentState::Stopping) {
+                lifecycle::vanished(record, now_ns());
+            }
+            Ok(())
+        })?;
+        self.set_clocks(&record);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ const TIDY: Duration = Duration::from_secs(60);
 /// Expired request ids that go in one step.
 const TIDY_STEP: usize = 1000;
 /// When something that was due failed for a passing reason, it is tried again after this.
-const AGAIN_NS: u64 = 1_000_000_000;
+pub(crate) const AGAIN_NS: u64 = 1_000_000_000;
 
 impl Core {
     /// Runs until shutdown.
@@ -123,14 +123,8 @@ impl Core {
                 self.trail.own(tenant.as_str(), id.as_str(), "api.agent.remove", "auto-remove", detail).await;
                 Ok(())
             }
-            // A notice could not be written down: the table has the same.
-            state if state.is_live() => {
-                let found = self.launcher.list().await?.into_iter().find(|state| state.id == id.as_str());
-                if let Some(found) = found {
-                    self.take_in(tenant, id, &found)?;
-                }
-                Ok(())
-            }
+            // A notice could not be written down, or the launcher could not be asked: the table has the same.
+            state if state.is_live() => self.settle(tenant, id).await,
             _ => Ok(()),
         }
     }

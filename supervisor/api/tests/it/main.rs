@@ -1,1 +1,12 @@
-//! The services against a scripted launcher on the real socket protocol.
+//! The services against a launcher that keeps a table and starts no process, on the real socket protocol.
+
+mod crash;
+mod daemon;
+mod door;
+mod events;
+mod exec;
+mod fake;
+mod lifecycle;
+mod logs;
+mod register;
+mod requests;

@@ -1,0 +1,113 @@
+//! Register, Validate, List.
+
+use aion_api_proto::v1 as api;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::daemon::{World, code, manifest, meta};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_becomes_an_agent() {
+    let world = World::new();
+    let agent = world.register("one", "  entry: [sleep, '1']\n  restart: on-failure").await;
+    assert_eq!(
+        (agent.name.as_str(), agent.state.as_str(), agent.tenant.as_str()),
+        ("one", "created", "default")
+    );
+    assert_eq!(agent.command, ["sleep", "1"]);
+    let found = world.get("one").await;
+    assert_eq!(found.id, agent.id);
+    assert!(found.manifest_yaml.contains("kind: Agent"));
+    assert_eq!(found.restart_policy, "on-failure");
+
+    let taken = world.agents().register(manifest("one", "  entry: [true]")).await.unwrap_err();
+    assert_eq!((taken.code(), code(&taken).as_str()), (Code::AlreadyExists, "NAME_TAKEN"));
+    let mut again = manifest("one", "  entry: [env]");
+    again.replace = true;
+    let replaced = world.agents().register(again.clone()).await.unwrap().into_inner();
+    assert_ne!(replaced.id, agent.id);
+    assert_eq!(world.get("one").await.command, ["env"]);
+    world.agents().start(api::StartRequest { agent: "one".into(), ..Default::default() }).await.unwrap();
+    let running = world.agents().register(again).await.unwrap_err();
+    assert_eq!(code(&running), "AGENT_RUNNING");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn problems_name_their_place() {
+    let world = World::new();
+    let bad = world
+        .agents()
+        .register(manifest("one", "  entry: [true]\n  resources: {mem: 1Zi}"))
+        .await
+        .unwrap_err();
+    assert_eq!((bad.code(), code(&bad).as_str()), (Code::InvalidArgument, "MANIFEST_INVALID"));
+    assert_eq!((meta(&bad, "line").as_str(), meta(&bad, "field").as_str()), ("6", "spec.resources.mem"));
+    let details = bad.get_error_details();
+    assert_eq!(details.bad_request().unwrap().field_violations[0].field, "spec.resources.mem");
+
+    let empty = world.agents().register(api::RegisterRequest::default()).await.unwrap_err();
+    assert_eq!(code(&empty), "INVALID_FIELD");
+    let huge = api::RegisterRequest { manifest: vec![b'a'; 300 << 10], ..Default::default() };
+    assert_eq!(code(&world.agents().register(huge).await.unwrap_err()), "TOO_LARGE");
+    let over = api::RegisterRequest { manifest: vec![b'a'; 2 << 20], ..Default::default() };
+    assert_eq!(world.agents().register(over).await.unwrap_err().code(), Code::OutOfRange);
+
+    let request = manifest("x", "  entry: [true]\n  secrets: [db]");
+    let valid = world
+        .agents()
+        .validate(api::ValidateRequest { manifest: request.manifest, manifest_name: String::new() })
+        .await;
+    assert!(valid.unwrap().into_inner().normalised_yaml.contains("db"));
+    for missing in ["nobody", "NOT_A_NAME", "01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
+        let error = world.agents().get(api::GetRequest { agent: missing.into() }).await.unwrap_err();
+        assert_eq!((error.code(), code(&error).as_str()), (Code::NotFound, "AGENT_NOT_FOUND"), "{missing}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_command_needs_no_manifest() {
+    let world = World::new();
+    let overrides = api::Overrides {
+        name: "bare".into(),
+        argv: vec!["sleep".into(), "9".into()],
+        labels: [("a".to_owned(), "b".to_owned())].into(),
+        ..Default::default()
+    };
+    let request = api::RegisterRequest { overrides: Some(overrides), ..Default::default() };
+    let agent = world.agents().register(request).await.unwrap().into_inner();
+    assert_eq!((agent.name.as_str(), agent.workspace.as_str()), ("bare", "managed"));
+    assert_eq!(agent.labels["a"], "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_come_in_pages() {
+    let world = World::new();
+    for n in 0..7 {
+        world.register(&format!("agent-{n}"), "  entry: [true]").await;
+    }
+    world.agents().start(api::StartRequest { agent: "agent-3".into(), ..Default::default() }).await.unwrap();
+    let mut request = api::ListRequest { page_size: 3, ..Default::default() };
+    let mut names = Vec::new();
+    loop {
+        let page = world.agents().list(request.clone()).await.unwrap().into_inner();
+        names.extend(page.agents.into_iter().map(|agent| agent.name));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    names.sort();
+    assert_eq!(names, (0..7).map(|n| format!("agent-{n}")).collect::<Vec<_>>());
+
+    let other = api::ListRequest { states: vec!["running".into()], ..request.clone() };
+    assert_eq!(code(&world.agents().list(other.clone()).await.unwrap_err()), "INVALID_FIELD");
+    let running = api::ListRequest { page_token: String::new(), ..other };
+    let page = world.agents().list(running).await.unwrap().into_inner();
+    assert_eq!(page.agents.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["agent-3"]);
+    for bad in [
+        api::ListRequest { page_size: 1001, ..Default::default() },
+        api::ListRequest { states: vec!["flying".into()], ..Default::default() },
+    ] {
+        assert_eq!(code(&world.agents().list(bad).await.unwrap_err()), "INVALID_FIELD");
+    }
+}
