@@ -23,13 +23,16 @@ use crate::lock::lock;
 const WAKE: u64 = 0;
 const EVENTS: usize = 64;
 
+/// An agent and the run of it that is meant.
+type AgentRun = (Arc<Agent>, Arc<Run>);
+
 /// What is waited for.
 #[derive(Debug)]
 pub(crate) struct Exits {
     epoll: Epoll,
     wake: EventFd,
     watched: Mutex<HashMap<u64, Watched>>,
-    deadlines: Mutex<BTreeMap<Deadline, (Arc<Agent>, Arc<Run>)>>,
+    deadlines: Mutex<BTreeMap<Deadline, AgentRun>>,
     next: AtomicU64,
     stopping: AtomicBool,
     work: Mutex<Option<Sender<Work>>>,
