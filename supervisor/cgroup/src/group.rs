@@ -181,8 +181,10 @@ impl AgentGroup {
     pub fn kill_and_remove(&self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
-        self.kill()?;
-        self.wait_empty(left())?;
+        if self.is_populated() {
+            self.kill()?;
+            self.wait_empty(left())?;
+        }
         self.remove(left())
     }
 }

@@ -127,6 +127,16 @@ impl AgentGroup {
         Ok(())
     }
 
+    /// Whether processes are in it, or may be: what cannot be read counts as yes.
+    #[must_use]
+    pub fn is_populated(&self) -> bool {
+        match self.unified_path().map(|path| files::read(&path.join("cgroup.events"))) {
+            Some(Ok(text)) => files::field(&text, "populated") != Some(0),
+            Some(Err(e)) => !e.is_not_found(),
+            None => !self.is_empty().unwrap_or(false),
+        }
+    }
+
     /// Whether no process is left.
     ///
     /// # Errors

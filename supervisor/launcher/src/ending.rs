@@ -25,7 +25,9 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
         lock(&run.init).as_mut().and_then(|init| init.wait(Some(Duration::from_secs(5))).ok().flatten());
     let group = &run.held.group;
     // What init did not take with it: commands that were run in the sandbox.
-    if let Err(e) = group.kill().and_then(|()| group.wait_empty(END_PATIENCE)) {
+    if group.is_populated()
+        && let Err(e) = group.kill().and_then(|()| group.wait_empty(END_PATIENCE))
+    {
         tracing::error!(agent = %agent.id, error = chain(&e), "processes of an ended agent are left");
     }
     denials::read(launcher, agent, run);

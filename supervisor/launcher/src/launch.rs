@@ -39,6 +39,7 @@ impl Launcher {
         let agent = self.agent_or(&launch.id, || Agent::new(launch.id.clone(), None, Record::default()));
         let _turn = crate::lock::lock(&agent.turn);
         let outcome = self.launch_in_turn(&agent, raw, &launch, began);
+        self.slots.refill_soon();
         if outcome.is_err() && agent.lock().record.phase() == Phase::Unknown {
             // It never was: its name must not stay.
             self.forget(&agent);

@@ -126,8 +126,15 @@ impl Launcher {
 
     /// From now on the records of this group are the agent's.
     pub(crate) fn own(&self, cgroup_id: u64, owner: Owner) {
-        write(&self.owners).insert(cgroup_id, Arc::new(owner));
-        self.drain.poke();
+        let first = {
+            let mut owners = write(&self.owners);
+            owners.insert(cgroup_id, Arc::new(owner));
+            owners.len() == 1
+        };
+        // While no agent runs the drain thread sleeps.
+        if first {
+            self.drain.poke();
+        }
     }
 
     pub(crate) fn disown(&self, cgroup_id: u64) {

@@ -74,9 +74,10 @@ pub fn start(options: &RunOptions) -> Result<Running> {
     let (audit, writer) = AuditLog::start(settings, Arc::clone(&hub)).context("cannot open the audit log")?;
     let hierarchy = Hierarchy::detect().context("cannot find control groups")?;
     let parent = Parent::open(hierarchy, &cgroup).context("cannot make the parent control group")?;
-    let (probes, ring) = load_probes(options, &folder, &parent);
     let init = options.init_path();
     let image = InitImage::load(&init).with_context(|| format!("cannot use {}", init.display()))?;
+    // After the image, which is large: loading the probes ends with giving memory back.
+    let (probes, ring) = load_probes(options, &folder, &parent);
     let spawner =
         Spawner::start(image, aion_sandbox::Options::default()).context("cannot start the spawner")?;
     let (exits, work) = Exits::new()?;

@@ -117,11 +117,14 @@ impl Slots {
         }
     }
 
+    /// Lets the pool be filled up again: after a launch, which should not have to share its processor.
+    pub(crate) fn refill_soon(&self) {
+        self.taken.notify_one();
+    }
+
     fn pop(&self) -> Option<ReadySlot> {
         loop {
-            let next = lock(&self.ready).pop_front();
-            self.taken.notify_one();
-            match next {
+            match lock(&self.ready).pop_front() {
                 // One whose init died while it waited (killed by hand, out of memory) is of no use.
                 Some(ready) if has_ended(&ready.slot) => self.discard(ready),
                 other => return other,
