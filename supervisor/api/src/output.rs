@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aion_agent_journal::{Error as JournalError, Item, Kind, Reader, Record};
+use aion_agent_journal::{Error as JournalError, HEADER_LEN, Item, Kind, Reader, Record};
 use aion_types::{AgentId, TenantId};
 use tokio::time::timeout;
 
@@ -19,6 +19,8 @@ use crate::problem::{Outcome, Problem};
 const CHUNK: usize = 64 << 10;
 /// What one step reads at most.
 const STEP: usize = 256 << 10;
+/// What is written in so short a time has one time.
+const TOGETHER_NS: u64 = 1_000_000;
 /// A tail of more lines is not remembered.
 const MAX_TAIL: usize = 100_000;
 
@@ -86,7 +88,12 @@ impl Core {
 
 impl Output {
     fn open(file: std::fs::File, begin: Begin, since_ns: u64) -> Result<Self, JournalError> {
-        let cursor = if let Begin::Cursor(cursor) = begin { cursor } else { 0 };
+        let cursor = match begin {
+            // From the first record that there ever was: what is gone of it is told.
+            Begin::Cursor(0) => HEADER_LEN,
+            Begin::Cursor(cursor) => cursor,
+            Begin::Lines(_) | Begin::LastBytes(_) => 0,
+        };
         let mut reader = Reader::open(file, cursor)?;
         let mut skip = 0;
         if let Begin::Lines(_) | Begin::LastBytes(_) = begin {
@@ -134,7 +141,7 @@ impl Output {
         Ok(chunks)
     }
 
-    /// Small records of one stream become one chunk.
+    /// Small records of one stream and one moment become one chunk, which has the time of the first.
     fn push(&mut self, chunks: &mut Vec<Chunk>, record: Record, skip: usize) {
         let next_cursor = record.next_cursor();
         let stderr = record.kind == Kind::Stderr;
@@ -142,6 +149,7 @@ impl Output {
         if let Some(last) = chunks.last_mut()
             && last.stderr == stderr
             && self.lost == 0
+            && record.time_ns.saturating_sub(last.time_ns) < TOGETHER_NS
             && last.data.len() + data.len() <= CHUNK
         {
             last.data.extend_from_slice(data);
