@@ -155,7 +155,7 @@ impl Daemons {
             }
             Which::Launcher => {
                 if let Some(object) = &self.place.object {
-                    command.env("AION_PROBES_OBJECT", object);
+                    command.env("AION_BPF_OBJECT", object);
                 }
             }
         }

@@ -124,8 +124,10 @@ pub(crate) fn the_size_limit_drops_the_oldest_and_says_so(shared: &Shared) {
     let kept: Vec<u64> = text[begin..].lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(kept, (first..=500_000).collect::<Vec<_>>());
     assert!(text.len() < 4 << 20, "{} bytes are kept", text.len());
+    // It is counted with the journal's own few bytes for each record.
     let lost: u64 = done.err.split(' ').find_map(|word| word.parse().ok()).unwrap();
-    assert_eq!(lost + u64::try_from(text.len()).unwrap(), 500_000 * 16, "what is gone is counted");
+    let gone = 500_000 * 16 - u64::try_from(text.len()).unwrap();
+    assert!((gone..gone + gone / 4).contains(&lost), "{lost} bytes are said to be gone, {gone} are");
 }
 
 pub(crate) fn output_of_background_children(shared: &Shared) {
