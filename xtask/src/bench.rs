@@ -12,7 +12,7 @@ use crate::daemons::{DAEMONS, Daemons};
 use crate::process::{as_root, is_root, note, run};
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, up};
+use crate::{binaries, ebpf, up};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Figures {
@@ -86,7 +86,7 @@ fn measure(project: &Project, args: &BenchArgs, daemons: &Daemons<'_>) -> Result
     command.env("AION_SOCKET", daemons.socket()).env("AION_STATE", &daemons.state);
     let cost = project.target.join("debug/examples/cost");
     if cost.is_file() {
-        command.env("AION_PROBE_COST", cost);
+        command.env("AION_PROBE_COST", cost).env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
     }
     run(&mut command)
 }

@@ -88,17 +88,4 @@ impl Aion {
         }
         Ok(output)
     }
-
-    /// The detail of an agent's newest audit record of a kind.
-    pub(crate) async fn detail(&self, id: &str, kind: &str) -> Result<serde_json::Value> {
-        let filter = api::Filter {
-            agents: vec![id.to_owned()],
-            kinds: vec![kind.to_owned()],
-            ..api::Filter::default()
-        };
-        let request = api::QueryRequest { filter: Some(filter), page_size: 1, newest: true, after_seq: 0 };
-        let answer = self.client.query(request).await?;
-        let record = answer.records.first().with_context(|| format!("no {kind} record of {id}"))?;
-        serde_json::from_str(&record.detail_json).with_context(|| format!("detail of {kind}"))
-    }
 }

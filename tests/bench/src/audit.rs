@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::Scale;
 use crate::aion::Aion;
@@ -26,38 +27,49 @@ for _ in range(runs):
 pub(crate) async fn measure(
     aion: &Aion,
     probe_cost: Option<&Path>,
+    object: Option<&Path>,
     scale: Scale,
     report: &mut Report,
 ) -> Result<()> {
-    match probe_cost {
-        Some(program) => probes(program, report)?,
-        None => report.skip("the probes' own cost: AION_PROBE_COST is not set"),
+    match (probe_cost, object) {
+        (Some(program), Some(object)) => probes(program, object, report)?,
+        _ => report.skip("the probes' own cost: AION_PROBE_COST or AION_PROBES_OBJECT is not set"),
     }
     git_status(aion, scale, report).await
 }
 
 /// The probes' own cost, from the program that measures it.
-fn probes(program: &Path, report: &mut Report) -> Result<()> {
-    let output = Command::new(program).stderr(Stdio::inherit()).output().context("the probes' cost")?;
+fn probes(program: &Path, object: &Path, report: &mut Report) -> Result<()> {
+    let output =
+        Command::new(program).arg(object).stderr(Stdio::inherit()).output().context("the probes' cost")?;
     ensure!(output.status.success(), "{} failed", program.display());
-    let text = String::from_utf8(output.stdout)?;
-    let values: serde_json::Value = serde_json::from_str(&text).context("the probes' cost is no JSON")?;
-    flatten("probes", &values, report);
-    Ok(())
-}
-
-fn flatten(name: &str, value: &serde_json::Value, report: &mut Report) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            for (key, value) in fields {
-                flatten(&format!("{name}: {key}"), value, report);
-            }
-        }
-        serde_json::Value::Number(number) => {
-            report.value(name, "", number.as_f64().unwrap_or(f64::NAN));
-        }
-        _ => {}
+    let values: Value = serde_json::from_slice(&output.stdout).context("the probes' cost is no JSON")?;
+    let added = |name: &str| values["syscall_ns"][name]["added"].as_f64().unwrap_or(f64::NAN);
+    for (name, key, goal) in [
+        ("system call of a bystander, enforce mode: added", "bystander_enforce", 0.0),
+        ("system call of a bystander, counting: added", "bystander_count", 100.0),
+        ("system call of an agent, counted: added", "agent_count", 100.0),
+        ("system call of an agent, with latency: added", "agent_latency", 350.0),
+        ("system call of an agent, an event each: added", "agent_full", 240.0),
+    ] {
+        report.at_most(name, "ns", added(key), goal);
     }
+    let spawn = values["fork_exec_ratio"]["agent"].as_f64().unwrap_or(f64::NAN);
+    report.at_most("fork and exec with lineage / without probes", "ratio", spawn, 1.10);
+    let rate = values["ring"]["events_per_s"].as_f64().unwrap_or(f64::NAN);
+    report.at_least("ring buffer of 8 MiB: events taken", "per_s", rate, 2e6);
+    report.value(
+        "ring buffer of 8 MiB: dropped meanwhile",
+        "",
+        values["ring"]["dropped"].as_f64().unwrap_or(f64::NAN),
+    );
+    for (name, key) in [("storm of 10,000 processes", "storm"), ("the same, strict", "storm_strict")] {
+        let count = |field: &str| values[key][field].as_f64().unwrap_or(f64::NAN);
+        let missing = count("expected") - count("recorded") - count("dropped");
+        report.at_most(format!("{name}: neither recorded nor counted as dropped"), "", missing, 0.0);
+        report.value(format!("{name}: dropped"), "", count("dropped"));
+    }
+    Ok(())
 }
 
 async fn git_status(aion: &Aion, scale: Scale, report: &mut Report) -> Result<()> {

@@ -15,6 +15,7 @@ mod rate;
 mod report;
 mod stop;
 mod tools;
+mod without_unified;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,9 @@ enum Suite {
         /// The program that measures the probes' own cost and prints JSON
         #[arg(long, env = "AION_PROBE_COST")]
         probe_cost: Option<PathBuf>,
+        /// The probes' object, for that program
+        #[arg(long, env = "AION_PROBES_OBJECT")]
+        object: Option<PathBuf>,
     },
 }
 
@@ -114,9 +118,9 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
                 stop::measure(&aion, scale, &mut report).await?;
                 memory::measure(state.as_deref(), "after", &mut report)?;
             }
-            Suite::Audit { probe_cost } => {
+            Suite::Audit { probe_cost, object } => {
                 let aion = aion::Aion::connect().await?;
-                audit::measure(&aion, probe_cost.as_deref(), scale, &mut report).await?;
+                audit::measure(&aion, probe_cost.as_deref(), object.as_deref(), scale, &mut report).await?;
             }
         }
         Ok(report)

@@ -5,6 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::without_unified;
+
 /// A way to run a program in isolation.
 #[derive(Debug)]
 pub(crate) enum Peer {
@@ -114,6 +116,12 @@ impl Peer {
     /// Runs it to its end.
     pub(crate) fn run(&self, program: &Path, id: &str) -> Result<Output> {
         let mut command = self.command(program, id);
-        command.stdin(Stdio::null()).output().with_context(|| format!("{} is not installed", self.name()))
+        command.stdin(Stdio::null());
+        let output = match self {
+            // crun refuses hosts whose unified hierarchy has a controller beside those of v1.
+            Self::Oci { runtime: "crun", .. } => without_unified::run(command)?,
+            _ => command.output(),
+        };
+        output.with_context(|| format!("{} is not installed", self.name()))
     }
 }
