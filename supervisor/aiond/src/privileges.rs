@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, setgroups, setresgid, setresuid};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 /// The user and group aiond runs as.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,7 @@ impl Account {
         if !self.drops {
             return Ok(());
         }
+        empty_bounding_set()?;
         setgroups(&[]).context("setgroups")?;
         setresgid(self.gid, self.gid, self.gid).context("setresgid")?;
         // With all three user ids away from 0 the kernel empties the permitted and effective sets.
@@ -58,7 +61,7 @@ impl Account {
             "the way back to root is open"
         );
         let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-        for set in ["CapPrm:", "CapEff:", "CapAmb:"] {
+        for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
             let value = status.lines().find_map(|line| line.strip_prefix(set)).map(str::trim);
             ensure!(
                 value == Some("0000000000000000"),
@@ -68,4 +71,18 @@ impl Account {
         }
         Ok(())
     }
+}
+
+/// No program that this process might execute could gain a capability either.
+fn empty_bounding_set() -> Result<()> {
+    for bit in 0..u64::BITS {
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)) {
+            // The kernel knows no further ones.
+            Err(Errno::INVAL) => break,
+            result => {
+                result.with_context(|| format!("cannot drop capability {bit} from the bounding set"))?
+            }
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 
 /// Nanoseconds since 1970.
 pub(crate) fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| nanos(since))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos)
 }
 
 /// A duration in nanoseconds, as far as they fit.

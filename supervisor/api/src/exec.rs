@@ -112,6 +112,9 @@ impl Core {
             let Pipes { stdin, stdout, stderr, theirs } = pipes;
             (Ends::Pipes { stdin, stdout, stderr }, theirs)
         };
+        if !self.exec_exits.are_told().await {
+            return Err(Problem::new(ErrorCode::LauncherUnavailable, "aion-launcher does not tell what ends"));
+        }
         let exit = self.exec_exits.expect(&exec_id);
         let request = message(start, &record, exec_id);
         let pid = self

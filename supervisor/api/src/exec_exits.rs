@@ -2,16 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aion_launcher_proto::v1 as launcher;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<launcher::Exit>>>>;
+
+/// How long a launcher that has just come back may take to tell notices again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The register of those who wait.
 #[derive(Default)]
 pub(crate) struct ExecExits {
     waiting: Waiting,
+    /// Whether the launcher tells notices at present. An end that it cannot tell is told by nobody later.
+    told: watch::Sender<bool>,
 }
 
 /// One who waits; gives up its place when dropped.
@@ -38,8 +45,21 @@ impl ExecExits {
         }
     }
 
+    /// Waits until ends are told. False when that takes too long.
+    pub(crate) async fn are_told(&self) -> bool {
+        let mut told = self.told.subscribe();
+        let told = timeout(PATIENCE, told.wait_for(|told| *told)).await;
+        matches!(told, Ok(Ok(_)))
+    }
+
+    /// The launcher is there and tells notices.
+    pub(crate) fn found(&self) {
+        self.told.send_replace(true);
+    }
+
     /// The launcher went away; it does not know the programs that it started before.
     pub(crate) fn lost(&self) {
+        self.told.send_replace(false);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

@@ -49,6 +49,7 @@ impl Core {
                         agents = agents.len(),
                         "launcher"
                     );
+                    self.exec_exits.found();
                     self.trail.flush().await;
                     if let Err(problem) = self.reconcile(&agents).await {
                         tracing::error!(%problem, "cannot compare the records with the launcher's table");

@@ -29,6 +29,7 @@ async fn stranger() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "says why it skips")]
 async fn strangers_are_refused_and_recorded() {
     if !rustix::process::getuid().is_root() {
         eprintln!("skipped: it needs root to become another user");

@@ -10,6 +10,7 @@ use crate::{record, tenant};
 struct Small(tempfile::TempDir);
 
 impl Small {
+    #[expect(clippy::print_stderr, reason = "says why a test skips")]
     fn mount(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let none = None::<&Path>;
