@@ -32,7 +32,7 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     }
     denials::read(launcher, agent, run);
     limits::look(launcher, agent, run, true);
-    launcher.drain.now();
+    let drained = launcher.drain.now();
     let counters = match launcher.probes.get() {
         Some(probes) if run.probed => probes.remove_agent(group.id()).ok(),
         _ => None,
@@ -40,7 +40,10 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     if let Some(counters) = &counters {
         crate::drops::tell(launcher, agent, run, counters.counters.dropped);
     }
-    launcher.disown(group.id());
+    // Records that still wait keep their owner: a group's number is not given out again.
+    if drained {
+        launcher.disown(group.id());
+    }
     let seen = Seen {
         written: lock(&run.journal).exit,
         ended: if run.adopted { None } else { ended },

@@ -41,7 +41,8 @@ impl Launcher {
         let outcome = self.launch_in_turn(&agent, raw, &launch, began);
         self.slots.refill_soon();
         if outcome.is_err() && agent.lock().record.phase() == Phase::Unknown {
-            // It never was: its name must not stay.
+            // It never was: nothing of it must stay.
+            let _ = std::fs::remove_dir_all(self.folder.agent(&agent.id));
             self.forget(&agent);
         }
         outcome
@@ -371,13 +372,15 @@ impl<'a> Attempt<'a> {
         if let Some(held) = self.held {
             launcher.slots.release(&held);
         }
-        launcher.drain.now();
+        let drained = launcher.drain.now();
         if self.probed
             && let Some(probes) = launcher.probes.get()
         {
             let _ = probes.remove_agent(self.cgroup_id);
         }
-        launcher.disown(self.cgroup_id);
+        if drained {
+            launcher.disown(self.cgroup_id);
+        }
         let id = &self.launch.id;
         if self.volume_is_new
             && let Some(volumes) = &launcher.volumes
@@ -388,9 +391,7 @@ impl<'a> Attempt<'a> {
         if let Ok(agent) = launcher.agent(id) {
             agent.lock().record = before.clone();
         }
-        if first {
-            let _ = std::fs::remove_dir_all(launcher.folder.agent(id));
-        } else if let Err(failure) = launcher.table.write_record(id, before) {
+        if !first && let Err(failure) = launcher.table.write_record(id, before) {
             tracing::error!(agent = %id, %failure, "the agent's record cannot be written");
         }
     }

@@ -127,7 +127,9 @@ impl Launcher {
             return Err(Failure::internal(chain(&e)));
         }
         if before != pause {
-            self.publish(&agent)?;
+            if let Err(failure) = self.publish(&agent) {
+                tracing::error!(agent = %id, %failure, "the agent's record cannot be written");
+            }
             let kind = if pause { "agent.frozen" } else { "agent.thawed" };
             limits::tell(self, &agent, vec![Entry::new(kind, "allowed", &json!({}))]);
         }

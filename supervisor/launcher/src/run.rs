@@ -143,6 +143,7 @@ impl Running {
                 }
             }
         }
+        launcher.audit.lift_limit();
         launcher.slots.stop();
         launcher.exits.stop();
         launcher.drain.stop();

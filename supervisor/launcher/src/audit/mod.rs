@@ -1,6 +1,7 @@
 //! The audit log: one thread writes, everyone else hands records over.
 
 mod entry;
+mod queue;
 mod writer;
 
 pub(crate) use entry::Entry;

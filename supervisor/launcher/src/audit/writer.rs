@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use aion_types::ErrorCode;
 
 use crate::Failure;
 use crate::audit::Entry;
+use crate::audit::queue::Queue;
 use crate::failure::chain;
 use crate::hub::Hub;
 
@@ -32,10 +33,14 @@ const SIGN_AFTER: Duration = Duration::from_secs(1);
 /// Old segments are looked for this often.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-enum Command {
-    Append(Vec<Entry>, Option<Sender<Result<u64, Failure>>>),
-    Stop,
+/// Records, and who waits until the last of them is durable.
+#[derive(Debug)]
+struct Batch {
+    entries: Vec<Entry>,
+    reply: Option<Reply>,
 }
+
+type Reply = Sender<Result<u64, Failure>>;
 
 /// Where the log is.
 #[derive(Debug, Clone)]
@@ -56,14 +61,15 @@ impl Settings {
 /// How records are handed over. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct AuditLog {
-    sender: SyncSender<Command>,
+    queue: Arc<Queue<Batch>>,
     healthy: Arc<AtomicBool>,
 }
 
 /// The thread, to be stopped last.
 #[derive(Debug)]
 pub(crate) struct WriterThread {
-    sender: SyncSender<Command>,
+    queue: Arc<Queue<Batch>>,
+    stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -71,11 +77,13 @@ impl AuditLog {
     /// Opens the log and starts the thread.
     pub(crate) fn start(settings: Settings, hub: Arc<Hub>) -> anyhow::Result<(Self, WriterThread)> {
         let writer = settings.open()?;
-        let (sender, receiver) = sync_channel(QUEUE);
+        let queue = Arc::new(Queue::new(QUEUE));
         let healthy = Arc::new(AtomicBool::new(true));
         hub.audit_durable(writer.durable_seq());
+        let stopping = Arc::new(AtomicBool::new(false));
         let state = State {
             settings,
+            stopping: Arc::clone(&stopping),
             writer: Some(writer),
             hub,
             healthy: Arc::clone(&healthy),
@@ -86,28 +94,45 @@ impl AuditLog {
             last_prune: Instant::now(),
             signed: true,
         };
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || state.run(&receiver))?;
-        Ok((Self { sender: sender.clone(), healthy }, WriterThread { sender, thread }))
+        let from = Arc::clone(&queue);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || state.run(&from))?;
+        Ok((Self { queue: Arc::clone(&queue), healthy }, WriterThread { queue, stopping, thread }))
     }
 
-    /// Hands records over. Waits while the queue is full: nothing is lost.
-    pub(crate) fn append(&self, entries: Vec<Entry>) {
-        if !entries.is_empty() && self.sender.send(Command::Append(entries, None)).is_err() {
-            tracing::error!("the audit thread is gone");
+    /// Hands kernel records over. Waits while the queue is full: nothing is lost, the agents are held back.
+    pub(crate) fn append_bulk(&self, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            // Without a deadline it does not come back.
+            let _ = self.queue.push_when_room(Batch { entries, reply: None }, None);
         }
+    }
+
+    /// Hands the launcher's own records over, which are few. Never waits.
+    pub(crate) fn append(&self, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            self.queue.push(Batch { entries, reply: None });
+        }
+    }
+
+    /// The launcher stops: nobody waits for room any more.
+    pub(crate) fn lift_limit(&self) {
+        self.queue.lift_limit();
     }
 
     /// Appends a record and waits until it is durable.
     pub(crate) fn append_durable(&self, entry: Entry) -> Result<u64, Failure> {
+        let full = |what| Err(Failure::new(ErrorCode::DiskFull, what));
         let (reply, answer) = channel();
-        let failed = || Failure::internal("the audit log cannot be written");
-        self.sender.send(Command::Append(vec![entry], Some(reply))).map_err(|_| failed())?;
+        if self
+            .queue
+            .push_when_room(Batch { entries: vec![entry], reply: Some(reply) }, Some(PATIENCE))
+            .is_err()
+        {
+            return full("the audit log cannot be written just now");
+        }
         match answer.recv_timeout(PATIENCE) {
             Ok(result) => result,
-            Err(_) => Err(Failure::new(
-                ErrorCode::DiskFull,
-                "the audit log cannot be written just now; the record will follow when it can",
-            )),
+            Err(_) => full("the audit log cannot be written just now; the record will follow when it can"),
         }
     }
 
@@ -126,7 +151,9 @@ impl AuditLog {
 impl WriterThread {
     /// Writes what is left and ends.
     pub(crate) fn stop(self) {
-        if self.sender.send(Command::Stop).is_ok() && self.thread.join().is_err() {
+        self.stopping.store(true, Ordering::Release);
+        self.queue.push(Batch { entries: Vec::new(), reply: None });
+        if self.thread.join().is_err() {
             tracing::error!("the audit thread panicked");
         }
     }
@@ -134,6 +161,7 @@ impl WriterThread {
 
 struct State {
     settings: Settings,
+    stopping: Arc<AtomicBool>,
     writer: Option<Writer>,
     hub: Arc<Hub>,
     healthy: Arc<AtomicBool>,
@@ -142,7 +170,7 @@ struct State {
     /// Accepted and not durable yet, with their numbers.
     unsynced: VecDeque<(u64, Entry)>,
     /// Who waits for which record.
-    asked: Vec<(u64, Sender<Result<u64, Failure>>)>,
+    asked: Vec<(u64, Reply)>,
     last_sync: Instant,
     last_prune: Instant,
     /// Nothing came since the last checkpoint.
@@ -150,7 +178,7 @@ struct State {
 }
 
 impl State {
-    fn run(mut self, receiver: &Receiver<Command>) {
+    fn run(mut self, queue: &Queue<Batch>) {
         let mut replies = VecDeque::new();
         loop {
             let pause = if !self.waiting.is_empty() || self.writer.is_none() {
@@ -160,33 +188,26 @@ impl State {
             } else {
                 SYNC_EVERY.saturating_sub(self.last_sync.elapsed())
             };
-            // While the writer refuses, nothing more is taken: the queue fills and holds back the senders.
-            let first = if self.waiting.is_empty() {
-                receiver.recv_timeout(pause)
+            // While the writer refuses, nothing more is taken: the queue fills and holds back who can wait.
+            let mut next = if self.waiting.is_empty() {
+                queue.pop(pause)
             } else {
                 std::thread::sleep(pause);
-                Err(RecvTimeoutError::Timeout)
+                None
             };
-            let mut stop = false;
-            let mut next = match first {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Command::Stop),
-            };
+            // Seen before the queue is emptied: what was handed over before the stop is written.
+            let stop = self.stopping.load(Ordering::Acquire);
+            if stop && next.is_none() {
+                next = queue.pop(Duration::ZERO);
+            }
             let mut taken = 0;
-            while let Some(command) = next {
-                match command {
-                    Command::Append(entries, reply) => {
-                        let last = entries.len().saturating_sub(1);
-                        let asked = reply.is_some();
-                        replies.extend(reply);
-                        self.waiting
-                            .extend(entries.into_iter().enumerate().map(|(i, e)| (e, asked && i == last)));
-                    }
-                    Command::Stop => stop = true,
-                }
+            while let Some(Batch { entries, reply }) = next {
+                let last = entries.len().saturating_sub(1);
+                let asked = reply.is_some();
+                replies.extend(reply);
+                self.waiting.extend(entries.into_iter().enumerate().map(|(i, e)| (e, asked && i == last)));
                 taken += 1;
-                next = if taken < TOGETHER && !stop { receiver.try_recv().ok() } else { None };
+                next = if taken < TOGETHER || stop { queue.pop(Duration::ZERO) } else { None };
             }
             if taken == 0 && self.unsynced.is_empty() && !self.signed {
                 self.sign();
@@ -197,6 +218,9 @@ impl State {
             }
             self.prune();
             if stop {
+                if !self.waiting.is_empty() {
+                    tracing::error!(lost = self.waiting.len(), "the audit log cannot take its last records");
+                }
                 return self.sign();
             }
         }
@@ -211,7 +235,7 @@ impl State {
         }
     }
 
-    fn write(&mut self, replies: &mut VecDeque<Sender<Result<u64, Failure>>>) {
+    fn write(&mut self, replies: &mut VecDeque<Reply>) {
         if self.writer().is_none() {
             return;
         }

@@ -57,10 +57,11 @@ impl Drain {
         })
     }
 
-    /// Returns when every record that was there at the call has been handed to the audit log.
-    pub(crate) fn now(&self) {
+    /// Returns when every record that was there at the call has been handed to the audit log; false when that
+    /// takes too long (the audit log's disk is full).
+    pub(crate) fn now(&self) -> bool {
         if !self.running.load(Ordering::Acquire) {
-            return;
+            return true;
         }
         let mine = {
             let mut asked = lock(&self.asked);
@@ -70,9 +71,11 @@ impl Drain {
         self.poke();
         let (done, changed) = &self.done;
         let waited = changed.wait_timeout_while(lock(done), PATIENCE, |done| *done < mine);
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+        let late = waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+        if late {
             tracing::error!("the drain thread does not keep up");
         }
+        !late
     }
 
     /// Wakes the thread: an agent runs.
@@ -185,11 +188,14 @@ fn round(launcher: &Arc<Launcher>, ring: &mut EventRing) -> usize {
         };
         batch.push(event::entry(&event, &owner, offset));
         if batch.len() >= BATCH {
-            launcher.audit.append(std::mem::take(&mut batch));
+            launcher.audit.append_bulk(std::mem::take(&mut batch));
         }
     });
-    launcher.audit.append(batch);
+    launcher.audit.append_bulk(batch);
     if unknown > 0 {
+        // They cannot be told whose they were; that there were some can.
+        let detail = serde_json::json!({ "dropped": unknown, "why": "the agent is gone" });
+        launcher.audit.append(vec![Entry::new("events.dropped", "error", &detail)]);
         tracing::warn!(count = unknown, "records of agents that are gone");
     }
     match drained {

@@ -12,7 +12,8 @@ use crate::leftovers;
 /// A running launcher. Dropped, it is stopped and everything of it purged.
 pub(crate) struct Daemon {
     child: Option<Child>,
-    dir: tempfile::TempDir,
+    state: PathBuf,
+    _dir: Option<tempfile::TempDir>,
     extra: Vec<String>,
 }
 
@@ -26,8 +27,19 @@ impl Daemon {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("aion-it-").tempdir().unwrap();
+        let mut daemon = Self::at(dir.path(), extra)?;
+        daemon._dir = Some(dir);
+        Some(daemon)
+    }
+
+    /// Starts one on a folder of the caller's.
+    pub(crate) fn at(state: &Path, extra: &[&str]) -> Option<Self> {
+        if let Some(why) = unable() {
+            eprintln!("skipped: {why}");
+            return None;
+        }
         let extra = extra.iter().map(|s| (*s).to_owned()).collect();
-        let mut daemon = Self { child: None, dir, extra };
+        let mut daemon = Self { child: None, state: state.to_owned(), _dir: None, extra };
         daemon.again();
         Some(daemon)
     }
@@ -68,11 +80,11 @@ impl Daemon {
     }
 
     pub(crate) fn state(&self) -> &Path {
-        self.dir.path()
+        &self.state
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.dir.path().join("run/launcher.sock")
+        self.state.join("run/launcher.sock")
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -117,3 +117,64 @@ fn a_second_launcher_is_refused() {
     assert!(!daemon.purge(), "purge must not work beside a launcher");
     assert!(leftovers::find(&daemon.cgroup()).len() > 1, "it went all the same");
 }
+
+/// A small file system of its own, unmounted at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("aion-full-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        nix::mount::mount(Some("aion"), &path, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=48m"))
+            .unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn on_a_full_disk_nothing_starts_and_everything_stops() {
+    use crate::client::until;
+    use std::io::Write;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let disk = SmallDisk::new();
+    let Some(mut daemon) = Daemon::at(&disk.0, &["--pool", "1"]) else { return };
+    let mut client = daemon.client();
+    let running = sh("while :; do /bin/true; done");
+    client.launch(&running).unwrap();
+    let filler = disk.0.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let mut piece = 1 << 20;
+    while piece > 0 {
+        if file.write_all(&vec![1; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+    let error = client.launch(&launch(&["/bin/true"])).unwrap_err();
+    assert_eq!(error.code, "DISK_FULL", "{error:?}");
+    let begun = std::time::Instant::now();
+    assert_eq!(client.kill(&running.id).unwrap().exit.unwrap().reason, "killed");
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    let again = launch(&["/bin/true"]);
+    until("there is room again", || client.launch(&again).is_ok());
+    client.wait(&again.id);
+    until("what had waited is written", || {
+        crate::records::records(&daemon).iter().any(|r| r.kind == "agent.exited" && r.agent == again.id)
+    });
+    assert!(
+        crate::records::records(&daemon).iter().any(|r| r.kind == "agent.killed" && r.agent == running.id)
+    );
+    daemon.stop();
+    let report = aion_audit::verify(&disk.0.join("audit"), None).unwrap();
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+}
