@@ -3,7 +3,7 @@
 //! [`Hierarchy`] knows what is mounted, [`Parent`] is the group below which all agents' groups are, and
 //! [`AgentGroup`] is one agent's. Identity, freezing and killing belong to v2 wherever it is mounted; a
 //! controller is used in v2 when v2 has it and in v1 otherwise. Settings go through cgroups-rs, the hot
-//! path through files of its own (`docs/adr/0010-cgroups.md`). Neighbours: only the launcher uses it.
+//! path through files of its own (`docs/adr/0008-cgroups.md`). Neighbours: only the launcher uses it.
 
 mod controller;
 mod error;
