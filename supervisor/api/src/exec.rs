@@ -113,7 +113,10 @@ impl Core {
             (Ends::Pipes { stdin, stdout, stderr }, theirs)
         };
         if !self.exec_exits.are_told().await {
-            return Err(Problem::new(ErrorCode::LauncherUnavailable, "aion-launcher does not tell what ends"));
+            return Err(Problem::new(
+                ErrorCode::LauncherUnavailable,
+                "aion-launcher does not tell what ends",
+            ));
         }
         let exit = self.exec_exits.expect(&exec_id);
         let request = message(start, &record, exec_id);

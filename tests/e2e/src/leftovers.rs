@@ -58,7 +58,7 @@ pub fn leftovers(state: &Path) -> Vec<String> {
 pub(crate) fn group_name(state: &Path) -> Option<String> {
     let name = fs::read_to_string(state.join("launcher/instance")).ok()?;
     let name = name.trim();
-    (!name.is_empty()).then(|| format!("aion-{name}"))
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The control group's folder in every hierarchy that has it.

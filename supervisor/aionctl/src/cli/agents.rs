@@ -47,7 +47,7 @@ pub(crate) struct Stop {
     #[command(flatten)]
     pub(crate) which: Several,
     /// How long the agent has to end by itself
-    #[arg(short, long = "time", value_name = "SECONDS", default_value = "10")]
+    #[arg(short = 't', long = "time", value_name = "SECONDS", default_value = "10")]
     pub(crate) seconds: u32,
 }
 

@@ -39,7 +39,7 @@ signal n). `exec` ends with the program's code, 126 and 127 as `run`, else as ab
 
 /// Run and watch agents that cannot be trusted.
 #[derive(Debug, Parser)]
-#[command(name = "aionctl", version, styles = STYLES, max_term_width = 100, after_help = EXIT_STATUS, propagate_version = false)]
+#[command(name = "aionctl", version, styles = STYLES, max_term_width = 100, after_help = EXIT_STATUS, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

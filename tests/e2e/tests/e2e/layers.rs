@@ -109,7 +109,7 @@ fn find(base: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
     None
 }
 
-pub(crate) fn a_missing_layer_is_refused(shared: &Shared) -> Verdict {
+pub(crate) fn what_is_missing_is_said(shared: &Shared) -> Verdict {
     let daemons = pair(shared);
     let probe = detached(daemons, "probe", &[], &["true"]);
     let value = probe.inspect();
@@ -118,10 +118,10 @@ pub(crate) fn a_missing_layer_is_refused(shared: &Shared) -> Verdict {
     match lacking {
         None => Verdict::Skipped("this kernel has every layer".to_owned()),
         Some(layer) => {
-            // What is not as asked is said in the list, too, or was not asked for.
+            // What is not as it could be is said in the list, too.
             let name = layer["name"].as_str().unwrap();
             let degraded = value["degraded"].as_array().unwrap().iter().any(|entry| entry == name);
-            assert_eq!(degraded, layer["state"] == "degraded", "{layer}");
+            assert!(degraded, "{layer}");
             Verdict::Passed
         }
     }
