@@ -23,7 +23,7 @@ pub(crate) struct Agent {
     /// Held while an operation changes the agent: operations on one agent happen one after the other.
     pub(crate) turn: Mutex<()>,
     inner: Mutex<Inner>,
-    /// Wakes when a run is over and cleaned up.
+    /// Wakes when a run has ended, and again when it is cleaned up.
     over: Condvar,
 }
 
@@ -102,6 +102,20 @@ impl Agent {
     pub(crate) fn end_run(&self) {
         self.lock().run = None;
         self.over.notify_all();
+    }
+
+    /// The record says that it has ended.
+    pub(crate) fn tell_ended(&self) {
+        self.over.notify_all();
+    }
+
+    /// Waits until it has ended: no process is left, and the exit is known. False at the timeout.
+    pub(crate) fn wait_ended(&self, timeout: Duration) -> bool {
+        let inner = self.lock();
+        let waited =
+            self.over.wait_timeout_while(inner, timeout, |inner| inner.record.phase() == Phase::Running);
+        let (inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        inner.record.phase() != Phase::Running
     }
 
     /// Waits until no run is there. False at the timeout.

@@ -50,6 +50,7 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
         oom: group.limit_counters().oom_kills > 0,
     };
     let exit = note(launcher, agent, run, &seen, counters);
+    agent.tell_ended();
     tell(launcher, agent, run, exit);
     launcher.slots.release(&run.held);
     if let Some(volumes) = &launcher.volumes {

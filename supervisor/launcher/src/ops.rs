@@ -148,7 +148,7 @@ impl Launcher {
             );
             limits::end(self, &agent, &run, exit_reason);
         }
-        if !agent.wait_over(END_PATIENCE) {
+        if !agent.wait_ended(END_PATIENCE) {
             return Err(Failure::internal("the agent was killed, and some of its processes do not end"));
         }
         Ok(agent.view())

@@ -107,7 +107,8 @@ fn a_restart_keeps_the_workspace_and_the_journal() {
 #[test]
 fn what_an_agent_makes_in_a_folder_belongs_to_its_owner() {
     let Some(daemon) = Daemon::start(&[]) else { return };
-    let dir = tempfile::tempdir().unwrap();
+    // Not in /tmp, which may be a tmpfs: before Linux 6.3 its owners cannot be mapped.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     nix::unistd::chown(
         dir.path(),
         Some(nix::unistd::Uid::from_raw(4321)),
