@@ -92,29 +92,37 @@ impl std::fmt::Display for Problem {
     }
 }
 
+/// Details travel in headers, of which HTTP/2 clients accept 16 KiB in all; other alphabets take three times the room.
+const MAX_MESSAGE: usize = 2000;
+const MAX_VALUE: usize = 300;
+const MAX_VIOLATIONS: usize = 6;
+
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let code = grpc_code(problem.code);
-        let mut details =
-            ErrorDetails::with_error_info(problem.code.as_str(), ERROR_DOMAIN, problem.metadata);
+        let metadata: HashMap<_, _> =
+            problem.metadata.into_iter().map(|(key, value)| (key, cut(value, MAX_VALUE))).collect();
+        let mut details = ErrorDetails::with_error_info(problem.code.as_str(), ERROR_DOMAIN, metadata);
         if !problem.violations.is_empty() {
+            let shown = problem.violations.into_iter().take(MAX_VIOLATIONS);
             details.set_bad_request(
-                problem
-                    .violations
-                    .into_iter()
-                    .map(|(field, why)| FieldViolation::new(field, why))
+                shown
+                    .map(|(field, why)| FieldViolation::new(cut(field, MAX_VALUE), cut(why, MAX_VALUE)))
                     .collect::<Vec<_>>(),
             );
         }
-        // Headers carry the details: a message must not grow over what peers accept there.
-        let mut message = problem.message;
-        if message.len() > 3000 {
-            let cut = (0..=3000).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
-            message.truncate(cut);
-            message.push('…');
-        }
-        Self::with_error_details(code, message, details)
+        Self::with_error_details(code, cut(problem.message, MAX_MESSAGE), details)
     }
+}
+
+/// Shortens a text, at a character.
+fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        let at = (0..=max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 const fn grpc_code(code: ErrorCode) -> Code {
@@ -230,8 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_are_cut_at_a_character() {
-        let status = Status::from(Problem::new(ErrorCode::Internal, "é".repeat(4000)));
-        assert!(status.message().len() < 3010);
+    fn long_texts_are_cut_at_a_character() {
+        let mut problem = Problem::new(ErrorCode::Internal, "é".repeat(4000)).with("field", "é".repeat(4000));
+        problem.violations = vec![("é".repeat(4000), "é".repeat(4000)); 99];
+        let status = Status::from(problem);
+        assert!(status.message().len() < 2010 && status.message().ends_with('…'));
+        assert!(status.details().len() < 9500, "{}", status.details().len());
     }
 }

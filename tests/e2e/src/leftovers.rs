@@ -87,7 +87,8 @@ fn mounts(state: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Daemons of this folder, and whatever runs in its control groups.
+/// Daemons of this folder, and whatever runs in its control groups. What is dead and only waits for whoever
+/// inherited it to take note is nobody's leftover: on some hosts the first process never does.
 fn processes(state: &Path, group: Option<&str>) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let state = state.as_os_str().as_encoded_bytes();
@@ -97,6 +98,10 @@ fn processes(state: &Path, group: Option<&str>) -> Vec<String> {
             let pid: u32 = folder.file_name()?.to_str()?.parse().ok()?;
             let comm = fs::read_to_string(folder.join("comm")).ok()?;
             let comm = comm.trim();
+            let stat = fs::read_to_string(folder.join("stat")).ok()?;
+            if stat.rsplit(") ").next()?.starts_with(['Z', 'X']) {
+                return None;
+            }
             let cmdline = fs::read(folder.join("cmdline")).unwrap_or_default();
             let daemon = ["aiond", "aion-launcher"].contains(&comm)
                 && cmdline.split(|&byte| byte == 0).any(|word| word == state);

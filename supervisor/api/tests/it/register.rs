@@ -45,6 +45,13 @@ async fn problems_name_their_place() {
     let details = bad.get_error_details();
     assert_eq!(details.bad_request().unwrap().field_violations[0].field, "spec.resources.mem");
 
+    // Many problems with long foreign names still fit what a client accepts.
+    let many: String = (0..40).map(|n| format!("  {}{n}: 1\n", "ü".repeat(200))).collect();
+    for yaml in [many.as_str(), &format!("  entry: ['{}']\n  env: {{{}}}", "ß".repeat(9000), "'ä ö': x")] {
+        let bad = world.agents().register(manifest("one", yaml)).await.unwrap_err();
+        assert!(["MANIFEST_INVALID", "TOO_LARGE"].contains(&code(&bad).as_str()), "{bad:?}");
+    }
+
     let empty = world.agents().register(api::RegisterRequest::default()).await.unwrap_err();
     assert_eq!(code(&empty), "INVALID_FIELD");
     let huge = api::RegisterRequest { manifest: vec![b'a'; 300 << 10], ..Default::default() };

@@ -1,4 +1,4 @@
-//! `state.pb`: what a new launcher must know of an agent to take it over.
+//! `state-N.pb`: what a new launcher must know of an agent to take it over.
 
 use aion_launcher_proto::v1;
 use prost::Message;
