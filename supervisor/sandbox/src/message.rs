@@ -27,6 +27,9 @@ pub enum Message {
 pub struct ForkOrder {
     /// `CLONE_NEW*` flags.
     pub namespaces: u64,
+    /// The user on the host that becomes the owner of a new user namespace: what its processes use of the kernel's limits
+    /// for each user is charged to this user as well.
+    pub owner: u32,
     /// Whether there is a v2 cgroup.
     pub cgroup: bool,
 }

@@ -21,6 +21,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
         Message::Fork(f) => {
             e.u8(4);
             e.u64(f.namespaces);
+            e.u32(f.owner);
             e.flag(f.cgroup);
         }
         Message::Prepare(p) => {
@@ -148,7 +149,7 @@ impl Message {
                 let tty = d.option(read_window)?;
                 Self::Exec(Box::new(ExecPlan { tty, plan: read_plan(&mut d)? }))
             }
-            4 => Self::Fork(ForkOrder { namespaces: d.u64()?, cgroup: d.flag()? }),
+            4 => Self::Fork(ForkOrder { namespaces: d.u64()?, owner: d.u32()?, cgroup: d.flag()? }),
             _ => return Err(Malformed("an unknown message")),
         };
         d.end()?;

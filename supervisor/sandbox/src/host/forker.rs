@@ -40,6 +40,8 @@ pub(crate) struct Forker {
 /// What a new process is given.
 pub(crate) struct Order<'a> {
     pub(crate) namespaces: u64,
+    /// Who owns a new user namespace.
+    pub(crate) owner: u32,
     pub(crate) control: BorrowedFd<'a>,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) v1_doors: &'a [(OwnedFd, OwnedFd)],
@@ -85,7 +87,8 @@ impl Forker {
         for (enter, leave) in order.v1_doors {
             fds.extend([enter.as_fd(), leave.as_fd()]);
         }
-        let message = ForkOrder { namespaces: order.namespaces, cgroup: order.cgroup.is_some() };
+        let message =
+            ForkOrder { namespaces: order.namespaces, owner: order.owner, cgroup: order.cgroup.is_some() };
         let bytes = Message::Fork(message).encode();
         frame::send(self.control.as_fd(), &bytes, &fds, None, deadline)?;
         let answer = frame::recv(self.control.as_fd(), MAX_ANSWER, Some(self.process.pidfd()), deadline)?;

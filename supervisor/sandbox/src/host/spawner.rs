@@ -88,7 +88,8 @@ impl Spawner {
         if spec.network == NetworkMode::Host {
             wanted &= !flags::NEWNET;
         }
-        let (child, control, system) = self.make(wanted, spec.cgroup.as_ref(), &spec.v1_doors)?;
+        let (child, control, system) =
+            self.make(wanted, spec.uid_base, spec.cgroup.as_ref(), &spec.v1_doors)?;
         let init = InitProcess::new(child.pid, child.pidfd);
         let cgroup_namespace = spec.namespaces.has(flags::NEWCGROUP);
         let mask_proc = spec.mask_proc;
@@ -100,13 +101,14 @@ impl Spawner {
     /// # Errors
     /// Layer `cgroup`, or the clone failed.
     pub fn spawn_exec(&self, cgroup: Option<OwnedFd>, timeout: Duration) -> Result<ExecSlot, Error> {
-        let (child, control, _) = self.make(0, cgroup.as_ref(), &[])?;
+        let (child, control, _) = self.make(0, 0, cgroup.as_ref(), &[])?;
         Ok(ExecSlot::new(InitProcess::new(child.pid, child.pidfd), control, timeout))
     }
 
     fn make(
         &self,
         namespaces: u64,
+        owner: u32,
         cgroup: Option<&OwnedFd>,
         v1_doors: &[(OwnedFd, OwnedFd)],
     ) -> Result<Made, Error> {
@@ -117,7 +119,8 @@ impl Spawner {
         rustix::net::sockopt::set_socket_passcred(&ours, true)
             .map_err(Error::host("ask for credentials on the control socket"))?;
         let host = Fingerprint::now();
-        let order = Order { namespaces, control: theirs.as_fd(), cgroup: cgroup.map(AsFd::as_fd), v1_doors };
+        let cgroup = cgroup.map(AsFd::as_fd);
+        let order = Order { namespaces, owner, control: theirs.as_fd(), cgroup, v1_doors };
         let mut forker = self.free_forker();
         if forker.made_from != host {
             *forker = Forker::start(&self.shared.image, self.shared.null.as_fd())?;

@@ -19,5 +19,6 @@ mod inside;
 mod layers;
 mod output;
 mod programs;
+mod shared_limits;
 mod terminal;
 mod wire;

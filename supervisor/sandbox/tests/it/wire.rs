@@ -82,7 +82,11 @@ fn message() -> impl Strategy<Value = Message> {
         plan().prop_map(|p| Message::Launch(Box::new(p))),
         (plan(), window()).prop_map(|(plan, tty)| Message::Exec(Box::new(ExecPlan { plan, tty }))),
         prepare.prop_map(Message::Prepare),
-        any::<(u64, bool)>().prop_map(|(namespaces, cgroup)| Message::Fork(ForkOrder { namespaces, cgroup })),
+        any::<(u64, u32, bool)>().prop_map(|(namespaces, owner, cgroup)| Message::Fork(ForkOrder {
+            namespaces,
+            owner,
+            cgroup
+        })),
     ]
 }
 
