@@ -62,8 +62,9 @@ fn killed_and_started_again_it_knows_its_agents() {
     for agent in [&heart, &brief, &frozen] {
         client.remove(&agent.id).unwrap();
     }
-    let output = records(&daemon);
-    assert!(output.iter().any(|r| r.kind == "agent.adopted" && r.agent == heart.id));
+    until("the adoption is in the log", || {
+        records(&daemon).iter().any(|r| r.kind == "agent.adopted" && r.agent == heart.id)
+    });
     assert!(!leftovers::find(&group).is_empty(), "the pool is there");
 }
 

@@ -173,7 +173,8 @@ fn a_hundred_processes_stop_at_once() {
     client.kill(&asked.id).unwrap();
     eprintln!("stopped in {:?}", start.elapsed());
     let group = client.get(&asked.id).unwrap().cgroup;
-    assert!(leftovers::find(&group).is_empty());
+    // The answer is the agent's end; the empty group goes after it.
+    until("nothing is left", || leftovers::find(&group).is_empty());
 }
 
 #[test]
