@@ -133,8 +133,8 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::RequestIdReused
         | ErrorCode::ProfileNotFound
         | ErrorCode::WorkspaceInvalid => Code::InvalidArgument,
-        ErrorCode::AgentNotFound => Code::NotFound,
-        ErrorCode::NameTaken => Code::AlreadyExists,
+        ErrorCode::AgentNotFound | ErrorCode::TaskNotFound => Code::NotFound,
+        ErrorCode::NameTaken | ErrorCode::TaskExists => Code::AlreadyExists,
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning
         | ErrorCode::AgentPaused
@@ -144,12 +144,16 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::CommandNotExecutable
         | ErrorCode::ProfileInvalid
         | ErrorCode::SecretNotFound
+        | ErrorCode::TaskEnded
+        | ErrorCode::NotServed
+        | ErrorCode::AttemptStale
+        | ErrorCode::DeadlineUnmeetable
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
         ErrorCode::DiskFull | ErrorCode::ResourceExhausted => Code::ResourceExhausted,
         ErrorCode::CursorExpired => Code::OutOfRange,
-        ErrorCode::AuditBroken => Code::DataLoss,
+        ErrorCode::AuditBroken | ErrorCode::CheckpointCorrupt | ErrorCode::JournalBroken => Code::DataLoss,
         ErrorCode::WaitTimeout => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }

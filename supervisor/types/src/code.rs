@@ -84,6 +84,22 @@ codes! {
     AuditBroken = "AUDIT_BROKEN", exit 1;
     /// The wait ended before the agent did.
     WaitTimeout = "WAIT_TIMEOUT", exit 1;
+    /// No task of this id.
+    TaskNotFound = "TASK_NOT_FOUND", exit 4;
+    /// The task id belongs to another task.
+    TaskExists = "TASK_EXISTS", exit 1;
+    /// The task has ended already.
+    TaskEnded = "TASK_ENDED", exit 3;
+    /// No agent serves tasks as this one asks.
+    NotServed = "NOT_SERVED", exit 1;
+    /// A message about an attempt that another one has replaced, or that is over.
+    AttemptStale = "ATTEMPT_STALE", exit 1;
+    /// The task cannot be done by its deadline.
+    DeadlineUnmeetable = "DEADLINE_UNMEETABLE", exit 1;
+    /// A checkpoint does not have the length or the checksum that it should have.
+    CheckpointCorrupt = "CHECKPOINT_CORRUPT", exit 1;
+    /// The journal of the tasks does not read as it was written.
+    JournalBroken = "JOURNAL_BROKEN", exit 1;
     /// The two sides do not speak the same protocol version.
     ProtocolMismatch = "PROTOCOL_MISMATCH", exit 1;
     /// A defect in AION.
