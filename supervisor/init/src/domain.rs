@@ -13,6 +13,7 @@ use aion_types::LayerName;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use crate::exec_rule::{self, Refused};
 use crate::failure::{Failure, Result, at};
 use crate::program;
 
@@ -29,11 +30,16 @@ const WRITE: u64 = READ
     | access::MAKE_SYM
     | access::REFER
     | access::TRUNCATE;
+/// Of a program that may be executed where not all may.
+const RUN: u64 = access::EXECUTE | access::READ_FILE;
 /// What a rule on a file, not a folder, may hold.
 const OF_FILES: u64 =
     access::EXECUTE | access::WRITE_FILE | access::READ_FILE | access::TRUNCATE | access::IOCTL_DEV;
 /// Opening a device for writing, and what terminals need.
 const DEVICES: u64 = READ | access::WRITE_FILE | access::TRUNCATE | access::IOCTL_DEV;
+
+/// Links that are named in the report.
+const TOLD: usize = 4;
 
 /// A ruleset, ready to be entered, and what to say about it.
 #[derive(Debug)]
@@ -67,15 +73,15 @@ pub(crate) fn build(
     let failed = |what: &'static str| at(LayerName::Landlock, what);
     let ruleset = landlock::create(&handled, abi).map_err(failed("cannot make a ruleset"))?;
     for (path, rights) in rules(wanted, plan, program, system) {
-        add(&ruleset, &path, rights & handled.fs).map_err(|e| Failure::Layer {
-            layer: LayerName::Landlock,
-            errno: e.raw_os_error(),
-            message: format!("cannot add the rule for {}", path.display()),
-        })?;
+        add(&ruleset, &path, rights & handled.fs).map_err(|e| not_added(&path, e))?;
     }
+    let astray = add_executables(&ruleset, wanted, plan)?;
     let mut detail = format!("ABI {abi}: files");
     if wanted.restrict_exec {
         detail.push_str(", execution of the entry only");
+    }
+    for link in astray.iter().take(TOLD) {
+        detail.push_str(&format!(" (not of {}: a link that is not the system's)", link.display()));
     }
     detail.push_str(match (handled.net != 0, wanted.deny_tcp) {
         (true, _) => ", no TCP",
@@ -117,11 +123,35 @@ fn rules(wanted: &Landlock, plan: &Plan, program: &CString, system: &[SystemEntr
         rules.push((path(&bind.path), rights | execute));
     }
     if wanted.restrict_exec {
-        let run = access::EXECUTE | access::READ_FILE;
-        rules.extend(program::chain(program, plan).into_iter().map(|p| (p, run)));
-        rules.extend(wanted.exec_allow.iter().map(|p| (path(p), run)));
+        rules.extend(program::chain(program, plan).into_iter().map(|p| (p, RUN)));
     }
     rules
+}
+
+/// Adds the rules for what may be executed beside the entry. Answers the links that were not followed.
+fn add_executables(ruleset: &OwnedFd, wanted: &Landlock, plan: &Plan) -> Result<Vec<PathBuf>> {
+    let mut astray = Vec::new();
+    if !wanted.restrict_exec {
+        return Ok(astray);
+    }
+    for bytes in &wanted.exec_allow {
+        let path = Path::new(OsStr::from_bytes(bytes));
+        match exec_rule::open(path, plan) {
+            Ok(file) => allow(ruleset, RUN, &file).map_err(|e| not_added(path, e))?,
+            Err(Refused::Absent) => {}
+            Err(Refused::Astray(link)) => astray.push(link),
+            Err(Refused::Failed(e)) => return Err(not_added(path, e)),
+        }
+    }
+    Ok(astray)
+}
+
+fn not_added(path: &Path, errno: Errno) -> Failure {
+    Failure::Layer {
+        layer: LayerName::Landlock,
+        errno: errno.raw_os_error(),
+        message: format!("cannot add the rule for {}", path.display()),
+    }
 }
 
 /// Adds a rule. What does not exist needs none: nothing is allowed there.
@@ -130,6 +160,10 @@ fn add(ruleset: &OwnedFd, path: &Path, rights: u64) -> std::result::Result<(), E
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => return Ok(()),
         other => other?,
     };
+    allow(ruleset, rights, &file)
+}
+
+fn allow(ruleset: &OwnedFd, rights: u64, file: &OwnedFd) -> std::result::Result<(), Errno> {
     match landlock::allow(ruleset.as_fd(), rights, file.as_fd()) {
         // Rights of folders on a file.
         Err(Errno::INVAL) if rights & !OF_FILES != 0 => {

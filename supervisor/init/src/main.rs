@@ -9,6 +9,7 @@ mod confine;
 mod denials;
 mod domain;
 mod elf;
+mod exec_rule;
 mod failure;
 mod filter;
 mod forker;

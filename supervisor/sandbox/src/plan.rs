@@ -237,6 +237,20 @@ pub struct Seccomp {
     pub notify: Option<Vec<NotifyRule>>,
 }
 
+impl Seccomp {
+    /// Puts a refusal of memory files (memfd) in front: for kernels where their execution cannot be forbidden.
+    pub fn refuse_memory_files(&mut self) {
+        let mut program = aion_sys::memory_files::denial(self.notify.is_some());
+        program.append(&mut self.program);
+        self.program = program;
+        if let Some(rules) = self.notify.as_mut() {
+            let nr = aion_sys::memory_files::create_number();
+            rules.retain(|r| r.nr != nr);
+            rules.push(NotifyRule { nr, errno: rustix::io::Errno::PERM.raw_os_error() });
+        }
+    }
+}
+
 /// What init answers to a call that the filter notifies of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotifyRule {

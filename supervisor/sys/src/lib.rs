@@ -11,6 +11,7 @@ pub mod idmap;
 pub mod keyring;
 pub mod landlock;
 pub mod loopdev;
+pub mod memory_files;
 pub mod mount;
 pub mod ns;
 pub mod park;

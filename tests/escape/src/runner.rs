@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::{Attempt, Control};
 use crate::attempts;
 use crate::sys::{self, Stop, Tried, at};
-use crate::target::{Made, Targets};
+use crate::target::{Made, Targets, slowness};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -31,7 +31,7 @@ impl Outcome {
 
 /// Runs the attempt where this process is.
 pub(crate) fn attempt(attempt: &Attempt, targets: &Targets) -> Outcome {
-    match isolated(LIMIT, || (attempt.run)(targets)) {
+    match isolated(LIMIT * targets.slowness(), || (attempt.run)(targets)) {
         Ok(how) => Outcome::new(&attempt.id, "escaped", how),
         Err(stop) => Outcome::new(&attempt.id, "blocked", stop.to_string()),
     }
@@ -44,7 +44,7 @@ pub(crate) fn attempt(attempt: &Attempt, targets: &Targets) -> Outcome {
 /// host's root below the folder, and whoever removes that removes the host.
 pub(crate) fn control(attempt: &Attempt) -> Outcome {
     let tried = mount_point().and_then(|folder| {
-        let tried = isolated(LIMIT * 2, || in_control(attempt, &folder));
+        let tried = isolated(LIMIT * 2 * slowness(), || in_control(attempt, &folder));
         let _ = std::fs::remove_dir(&folder);
         tried
     });
@@ -74,7 +74,7 @@ fn in_control(attempt: &Attempt, folder: &str) -> Tried {
     made.targets.workspace = folder.to_owned();
     made.targets.control = true;
     let mut targets = made.targets.clone();
-    let tried = isolated(LIMIT, || {
+    let tried = isolated(LIMIT * slowness(), || {
         // pivot_root(2) moves every process of its mount namespace: this one must not be among them.
         sys::unshare(libc::CLONE_NEWNS)?;
         if let Some(prepare) = &attempt.prepare {

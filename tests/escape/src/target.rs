@@ -50,6 +50,8 @@ pub(crate) struct Targets {
     pub(crate) inherited: Vec<i32>,
     /// It runs in a control: what the driver answers in an agent, the attempt finds out itself.
     pub(crate) control: bool,
+    /// By how much everything takes longer on this machine: more than one where the processor is emulated.
+    pub(crate) slow: u32,
 }
 
 impl Targets {
@@ -71,6 +73,11 @@ impl Targets {
 
     pub(crate) fn socket(&self) -> String {
         format!("{}/socket", self.folder)
+    }
+
+    /// What a length of time is to be multiplied by.
+    pub(crate) fn slowness(&self) -> u32 {
+        self.slow.max(1)
     }
 
     pub(crate) fn in_workspace(&self, name: &str) -> String {
@@ -97,6 +104,11 @@ const ALL: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP
     | 0x80;
+
+/// As the environment says; an agent, whose environment is its own, learns it from its targets.
+pub(crate) fn slowness() -> u32 {
+    if std::env::var_os("AION_IN_VM").is_some() { 4 } else { 1 }
+}
 
 impl Made {
     pub(crate) fn new(parent: &Path) -> Result<Self, Stop> {
@@ -136,6 +148,7 @@ impl Made {
             user_namespace: format!("/proc/{apart}/ns/user"),
             inherited: Vec::new(),
             control: false,
+            slow: slowness(),
         };
         let listeners = [Some(tcp4), tcp6, Some(any)].into_iter().flatten().collect();
         Ok(Self {

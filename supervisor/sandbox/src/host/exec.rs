@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::host::init_process::InitProcess;
 use crate::host::launch::program_text;
+use crate::host::memory_files;
 use crate::message::{ExecPlan, Message, Outcome};
 use crate::plan_check::check;
 use crate::plan_codec::{decode_outcome, encode};
@@ -81,7 +82,10 @@ impl ExecSlot {
             e => Error::host("speak with the helper")(e),
         };
         let order = [target, fds.stdin.as_fd(), fds.stdout.as_fd(), fds.stderr.as_fd()];
-        let message = encode(&Message::Exec(Box::new(plan.clone())));
+        let mut plan = plan.clone();
+        memory_files::forbid_for_command(&mut plan.plan);
+        let program = program_text(&plan.plan);
+        let message = encode(&Message::Exec(Box::new(plan)));
         aion_sys::frame::send(self.control.as_fd(), &message, &order, None, deadline).map_err(failed)?;
         let pidfd = self.helper.as_ref().map(InitProcess::pidfd);
         let answer =
@@ -98,7 +102,7 @@ impl ExecSlot {
                 Ok(Executing { helper, pid, pidfd, layers, control })
             }
             Outcome::LayerFailed { layer, errno, message } => Err(Error::Layer { layer, errno, message }),
-            Outcome::ExecFailed { errno } => Err(Error::Exec { errno, program: program_text(&plan.plan) }),
+            Outcome::ExecFailed { errno } => Err(Error::Exec { errno, program }),
             Outcome::Forked { .. } => Err(Error::Protocol { reason: "not an answer to a command" }),
         }
     }

@@ -7,8 +7,8 @@ use aion_types::{LayerName, LayerReport, LayerState};
 
 use crate::Error;
 use crate::host::init_process::InitProcess;
-use crate::host::mounts;
 use crate::host::slot::{NetworkMode, Slot};
+use crate::host::{memory_files, mounts};
 use crate::message::{Message, Outcome};
 use crate::plan::{BindTarget, Plan, RootfsKind};
 use crate::plan_check::check;
@@ -87,6 +87,7 @@ impl Slot {
         if let Some(domain) = plan.landlock.as_mut() {
             domain.deny_tcp &= self.spec.network == NetworkMode::None;
         }
+        let programs_in_memory = memory_files::forbid(&mut plan, self.pidfd())?;
         let mut order: Vec<BorrowedFd<'_>> = vec![fds.journal.as_fd(), fds.workspace.as_fd()];
         order.extend(fds.rootfs.as_ref().map(AsFd::as_fd));
         order.extend(fds.binds.iter().map(AsFd::as_fd));
@@ -107,6 +108,7 @@ impl Slot {
                 }
                 let mut all = self.own_layers();
                 all.extend(layers);
+                memory_files::report(&mut all, programs_in_memory);
                 all.sort_by_key(|l| l.name);
                 let init = self.init.take().ok_or(Error::Protocol { reason: "no init" })?;
                 let timings = timings(marks, began, answered);

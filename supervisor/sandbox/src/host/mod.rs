@@ -6,6 +6,7 @@ mod idmap;
 pub(crate) mod image;
 pub(crate) mod init_process;
 pub(crate) mod launch;
+mod memory_files;
 pub mod mounts;
 pub(crate) mod slot;
 pub(crate) mod spawner;

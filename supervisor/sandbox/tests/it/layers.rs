@@ -100,6 +100,29 @@ fn landlock_restricts_execution_to_the_entry() {
 }
 
 #[test]
+fn a_rule_for_execution_is_not_led_astray_by_a_link() {
+    if skip() {
+        return;
+    }
+    let allow = |path: &str| Landlock {
+        restrict_exec: true,
+        exec_allow: vec![path.as_bytes().to_vec()],
+        ..Landlock::default()
+    };
+    let home = Home::new();
+    std::os::unix::fs::symlink("/usr/bin/echo", home.workspace().join("tool")).unwrap();
+    let mut plan = sh("/usr/bin/echo other");
+    plan.landlock = Some(allow("/workspace/tool"));
+    let launched = home.launch(&plan).unwrap();
+    let landlock = launched.layers.iter().find(|l| l.name == LayerName::Landlock).unwrap().detail.clone();
+    assert_eq!(home.finish(launched).text(), "", "the link's target was executed");
+    assert!(landlock.contains("not of /workspace/tool"), "{landlock}");
+    // A link of the system leads where it should.
+    plan.landlock = Some(allow("/bin/echo"));
+    assert_eq!(Home::new().run(&plan).good(), "other\n");
+}
+
+#[test]
 fn without_the_capability_layer_root_inside_has_capabilities() {
     if skip() {
         return;

@@ -17,6 +17,7 @@ mod host;
 mod init_binary;
 mod inside;
 mod layers;
+mod memory_files;
 mod output;
 mod programs;
 mod shared_limits;

@@ -11,6 +11,9 @@ use crate::target::Targets;
 
 const MARK: &str = "aion-escape-executed";
 const CODE: u8 = 77;
+const MFD_EXEC: u32 = 0x10;
+/// What stops programs in memory.
+const MEMORY: &str = "namespaces (vm.memfd_noexec of the pid namespace), or seccomp";
 
 /// What a copy of this program does when an attempt executes it.
 pub(super) fn helper(args: &[String]) -> Option<ExitCode> {
@@ -53,18 +56,23 @@ pub(super) fn all() -> Vec<Attempt> {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(at("chmod"))?;
             ran(&mut Command::new(&path), "a script")
         }),
-        make("memfd", "a program in memory, that no path rule sees", "seccomp", |_| {
-            let file = sys::fd(sc!("memfd_create(2)", libc::SYS_memfd_create, c"x".as_ptr(), 0)?);
-            let program = fs::read("/proc/self/exe").map_err(at("read /proc/self/exe"))?;
-            std::io::Write::write_all(&mut fs::File::from(file.try_clone().map_err(at("dup"))?), &program)
-                .map_err(at("write"))?;
-            execveat(file.as_raw_fd())
-        }),
+        make("memfd", "a program in memory, that no path rule sees", MEMORY, |_| from_memory(0)),
+        make("memfd-executable", "the same, asked to be executable", MEMORY, |_| from_memory(MFD_EXEC))
+            // Before Linux 6.3 every one is.
+            .absent(&[libc::EINVAL]),
         make("descriptor", "execveat(2) of an open file", "landlock", |_| {
             let file = sys::open("/usr/bin/true", libc::O_RDONLY)?;
             execveat(file.as_raw_fd())
         }),
     ]
+}
+
+fn from_memory(flags: u32) -> Tried {
+    let file = sys::fd(sc!("memfd_create(2)", libc::SYS_memfd_create, c"x".as_ptr(), flags)?);
+    let program = fs::read("/proc/self/exe").map_err(at("read /proc/self/exe"))?;
+    std::io::Write::write_all(&mut fs::File::from(file.try_clone().map_err(at("dup"))?), &program)
+        .map_err(at("write"))?;
+    execveat(file.as_raw_fd())
 }
 
 fn copy_self(path: &str) -> Result<(), Stop> {

@@ -13,6 +13,7 @@ use crate::target::Targets;
 const MEMORY: usize = 192 << 20;
 const PROCESSES: usize = 150;
 const DISK: usize = 96 << 20;
+const FILES: usize = 50_000;
 const SCRATCH: usize = 160 << 20;
 
 pub(super) fn all() -> Vec<Attempt> {
@@ -59,8 +60,8 @@ pub(super) fn all() -> Vec<Attempt> {
                 |stop| Err(Stop::at(format!("fork(2) after {count} processes"), stop.errno)),
             )
         }),
-        make("fork-bomb", "processes that fork without end, for two seconds", "cgroup", |_| {
-            let end = Instant::now() + Duration::from_secs(2);
+        make("fork-bomb", "processes that fork without end, for two seconds", "cgroup", |t| {
+            let end = Instant::now() + Duration::from_secs(2) * t.slowness();
             let pid = sys::fork(|| {
                 while Instant::now() < end {
                     // Parent and child both go on. Each ends when the time is over.
@@ -72,7 +73,7 @@ pub(super) fn all() -> Vec<Attempt> {
                 }
             })?;
             let mut most = 0;
-            while Instant::now() < end {
+            while Instant::now() < end && most <= PROCESSES {
                 most = most.max(count_processes());
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -90,23 +91,23 @@ pub(super) fn all() -> Vec<Attempt> {
             let _ = fs::remove_file(&path);
             filled
         }),
-        make("inodes", "200,000 files in the workspace", "disk", |t| {
+        make("inodes", "50,000 files in the workspace", "disk", |t| {
             let folder = t.in_workspace("many");
             fs::create_dir_all(&folder).map_err(at("mkdir"))?;
             let mut stopped = None;
-            for n in 0..200_000 {
+            for n in 0..FILES {
                 if let Err(e) = fs::File::create(format!("{folder}/{n}")) {
                     stopped = Some(at(format!("creating file {n}"))(e));
                     break;
                 }
             }
-            for n in 0..200_000 {
+            for n in 0..FILES {
                 if fs::remove_file(format!("{folder}/{n}")).is_err() {
                     break;
                 }
             }
             let _ = fs::remove_dir(&folder);
-            stopped.map_or_else(|| reached("200,000 files"), Err)
+            stopped.map_or_else(|| reached(format!("{FILES} files")), Err)
         }),
         make("scratch", "160 MiB in /tmp and /dev/shm", "rootfs (sized), cgroup", |_| {
             for folder in ["/tmp", "/dev/shm"] {
