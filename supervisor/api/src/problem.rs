@@ -131,9 +131,10 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::InvalidField
         | ErrorCode::TooLarge
         | ErrorCode::RequestIdReused
+        | ErrorCode::DependencyCycle
         | ErrorCode::ProfileNotFound
         | ErrorCode::WorkspaceInvalid => Code::InvalidArgument,
-        ErrorCode::AgentNotFound | ErrorCode::TaskNotFound => Code::NotFound,
+        ErrorCode::AgentNotFound | ErrorCode::TaskNotFound | ErrorCode::DependencyNotFound => Code::NotFound,
         ErrorCode::NameTaken | ErrorCode::TaskExists => Code::AlreadyExists,
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning
@@ -145,13 +146,14 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ProfileInvalid
         | ErrorCode::SecretNotFound
         | ErrorCode::TaskEnded
+        | ErrorCode::DependencyFailed
         | ErrorCode::NotServed
         | ErrorCode::AttemptStale
         | ErrorCode::DeadlineUnmeetable
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
-        ErrorCode::DiskFull | ErrorCode::ResourceExhausted => Code::ResourceExhausted,
+        ErrorCode::DiskFull | ErrorCode::ResourceExhausted | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
         ErrorCode::CursorExpired => Code::OutOfRange,
         ErrorCode::AuditBroken | ErrorCode::CheckpointCorrupt | ErrorCode::JournalBroken => Code::DataLoss,
         ErrorCode::WaitTimeout => Code::DeadlineExceeded,

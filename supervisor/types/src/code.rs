@@ -96,6 +96,14 @@ codes! {
     AttemptStale = "ATTEMPT_STALE", exit 1;
     /// The task cannot be done by its deadline.
     DeadlineUnmeetable = "DEADLINE_UNMEETABLE", exit 1;
+    /// A task that this one is to wait for does not exist.
+    DependencyNotFound = "DEPENDENCY_NOT_FOUND", exit 4;
+    /// A task that this one is to wait for has ended badly.
+    DependencyFailed = "DEPENDENCY_FAILED", exit 1;
+    /// The task would wait for itself.
+    DependencyCycle = "DEPENDENCY_CYCLE", exit 2;
+    /// A quota leaves no room for it, now or ever.
+    QuotaExceeded = "QUOTA_EXCEEDED", exit 1;
     /// A checkpoint does not have the length or the checksum that it should have.
     CheckpointCorrupt = "CHECKPOINT_CORRUPT", exit 1;
     /// The journal of the tasks does not read as it was written.
