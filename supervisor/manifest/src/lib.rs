@@ -27,7 +27,8 @@ pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
 pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla, Usd};
 pub use spec::{
-    AgentSpec, Bind, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Workspace,
+    AgentSpec, Bind, Checkpoint, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Tasks,
+    Workspace,
 };
 
 use aion_types::ErrorCode;

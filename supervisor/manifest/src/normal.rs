@@ -54,6 +54,14 @@ fn raw_manifest(spec: &Spec) -> raw::Manifest {
             mode: Some(spec.mode),
             priority: Some(u32::from(spec.priority)),
             timeout_ms: spec.timeout_ms,
+            tasks: Some(spec.tasks.is_some()),
+            concurrency: spec.tasks.map(|t| u64::from(t.concurrency)),
+            checkpoint: spec.tasks.map(|t| raw::Checkpoint {
+                interval_ms: t.checkpoint.interval_ms,
+                grace_ms: Some(t.checkpoint.grace_ms),
+                max_bytes: Some(t.checkpoint.max_bytes),
+                freeze: Some(t.checkpoint.freeze),
+            }),
             memory: Some(raw::Memory {
                 short_ttl_s: Some(spec.memory.short_s),
                 long_ttl_s: Some(spec.memory.long_s),

@@ -39,6 +39,8 @@ pub struct Spec {
     pub priority: u8,
     /// As given; see [`Spec::wall_ms`].
     pub timeout_ms: Option<u64>,
+    /// How it serves tasks; none: it does not.
+    pub tasks: Option<Tasks>,
     /// How long memories are kept.
     pub memory: MemoryTtl,
     /// What it asked to be allowed, with coarse words expanded.
@@ -97,6 +99,12 @@ impl Spec {
         }
     }
 
+    /// Whether it gets a socket to AION: a service that serves tasks. A job needs none, its tasks come by files.
+    #[must_use]
+    pub fn has_door(&self) -> bool {
+        self.mode == Mode::Service && self.tasks.is_some()
+    }
+
     /// The share of the CPU on the scale of cgroup v2: the class's, moved by the priority (5 leaves it as it is).
     #[must_use]
     pub fn cpu_weight(&self) -> u32 {
@@ -119,6 +127,28 @@ impl Spec {
             _ => &[],
         }
     }
+}
+
+/// How an agent serves tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tasks {
+    /// How many at once, 1 to 1024: in one process of a service, in as many processes of a job.
+    pub concurrency: u32,
+    /// How a task makes room and goes on later.
+    pub checkpoint: Checkpoint,
+}
+
+/// How a task makes room and goes on later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// How often a running task is asked for one; none: only when it must make room.
+    pub interval_ms: Option<u64>,
+    /// How long it has for it when it must make room.
+    pub grace_ms: u64,
+    /// The largest.
+    pub max_bytes: ByteSize,
+    /// Whether its processes may be frozen in place instead. Never with several tasks in one process.
+    pub freeze: bool,
 }
 
 /// How long memories are kept, in seconds.

@@ -7,6 +7,7 @@ mod files;
 mod identity;
 mod process;
 mod resources;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,8 @@ pub struct Context {
 }
 
 /// What AION keeps in its state folder. Not the folder as a whole: under `.aion` in a project, sample workspaces may lie in it.
-const STATE_FOLDERS: [&str; 7] = ["run", "db", "secrets", "launcher", "agents", "audit", "volumes"];
+const STATE_FOLDERS: [&str; 9] =
+    ["run", "db", "secrets", "launcher", "agents", "audit", "volumes", "doors", "journal"];
 
 impl Context {
     /// With the folders of this state folder (absolute) as the private ones.
@@ -156,6 +158,7 @@ pub(crate) fn check(
     let mode = spec.mode.unwrap_or(raw::Mode::Job);
     let priority = c.number("spec.priority", spec.priority.map(u64::from), 5, 0, 9);
     let timeout_ms = spec.timeout_ms.map(|ms| c.number("spec.timeout_ms", Some(ms), 1, 1, 31_536_000_000));
+    let tasks = c.tasks(mode, spec.tasks, spec.concurrency, spec.checkpoint);
     let memory = c.memory(spec.memory);
     let syscalls = c.syscalls(spec.syscalls.unwrap_or_default());
     let resources = c.resources(spec.resources.unwrap_or_default());
@@ -191,6 +194,7 @@ pub(crate) fn check(
         mode,
         priority: u8::try_from(priority).unwrap_or(5),
         timeout_ms,
+        tasks,
         memory,
         allow,
         deny,

@@ -73,6 +73,16 @@ pub(crate) struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000_000_u64))]
     pub(crate) timeout_ms: Option<u64>,
+    /// Whether it can be given tasks. Default: true for a job, false for a service, which must speak AION's runtime protocol for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tasks: Option<bool>,
+    /// How many tasks at once: in one process of a service, in as many processes of a job. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub(crate) concurrency: Option<u64>,
+    /// How a task makes room and goes on later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checkpoint: Option<Checkpoint>,
     /// How long memories are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
@@ -140,6 +150,26 @@ pub enum Mode {
     Service,
     /// Does its work and ends.
     Job,
+}
+
+/// How a task makes room and goes on later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Checkpoint {
+    /// How often a running task is asked for a checkpoint, in milliseconds. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 86_400_000))]
+    pub(crate) interval_ms: Option<u64>,
+    /// How long a task that must make room has for its checkpoint, in milliseconds. Default: 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 600_000))]
+    pub(crate) grace_ms: Option<u64>,
+    /// The largest checkpoint of a task. Default: 64Mi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_bytes: Option<ByteSize>,
+    /// Whether its processes may be frozen in place instead. Default: where one task at a time is in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) freeze: Option<bool>,
 }
 
 /// How long memories are kept, in seconds.

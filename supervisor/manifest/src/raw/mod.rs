@@ -5,8 +5,8 @@ mod policy;
 mod shapes;
 
 pub(crate) use manifest::{
-    ApiVersion, Audit, AuditWord, Capabilities, Io, Manifest, ManifestKind, Memory, Metadata, NetworkMode,
-    Resources, Restart, Spec, Workspace,
+    ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
+    NetworkMode, Resources, Restart, Spec, Workspace,
 };
 pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla};
 pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};

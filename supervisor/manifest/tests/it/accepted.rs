@@ -269,3 +269,28 @@ fn the_command_line_is_over_the_file() {
     assert_eq!((spec.workspace.directory.clone(), spec.workspace.read_only), (Some("/srv/w".into()), true));
     assert!(spec.tty);
 }
+
+#[test]
+fn who_serves_tasks_and_how() {
+    let job = good("");
+    let tasks = job.tasks.unwrap();
+    assert_eq!((tasks.concurrency, job.has_door()), (1, false));
+    let checkpoint = tasks.checkpoint;
+    assert_eq!(
+        (checkpoint.interval_ms, checkpoint.grace_ms, checkpoint.max_bytes.0, checkpoint.freeze),
+        (None, 5000, 64 << 20, true)
+    );
+    assert_eq!(good("tasks: false").tasks, None);
+    let plain = good("mode: service");
+    assert_eq!((plain.tasks, plain.has_door()), (None, false));
+    let text = "mode: service\ntasks: true\nconcurrency: 8\ncheckpoint: {interval_ms: 1000, max_bytes: 1Gi}";
+    let service = good(text);
+    assert!(service.has_door());
+    let tasks = service.tasks.unwrap();
+    assert_eq!((tasks.concurrency, tasks.checkpoint.interval_ms), (8, Some(1000)));
+    assert!(!tasks.checkpoint.freeze, "several tasks share its process");
+    assert!(good("concurrency: 8").tasks.unwrap().checkpoint.freeze, "each task of a job has its own");
+    for spec in [job, plain, service] {
+        assert_eq!(crate::parse(&spec.to_yaml()).unwrap(), spec);
+    }
+}
