@@ -53,9 +53,24 @@ fn stage(from: &Path, to: &Path) -> Result<()> {
 #[derive(Deserialize)]
 struct Message {
     reason: String,
+    package_id: Option<String>,
     manifest_path: Option<PathBuf>,
     executable: Option<PathBuf>,
     profile: Option<Profile>,
+}
+
+impl Message {
+    /// `path+file:///clone/folder#0.1.0` when the folder has the package's name, else `…/folder#name@0.1.0`.
+    fn is_of(&self, packages: &[&str]) -> bool {
+        let Some((path, name)) = self.package_id.as_deref().and_then(|id| id.rsplit_once('#')) else {
+            return false;
+        };
+        let name = match name.split_once('@') {
+            Some((name, _)) => name,
+            None => path.rsplit('/').next().unwrap_or_default(),
+        };
+        packages.contains(&name)
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,16 +87,19 @@ pub(crate) struct TestProgram {
     pub(crate) runs: bool,
 }
 
-/// Compiles the test programs of these packages and says where they are.
-pub(crate) fn test_programs(project: &Project, packages: &[&str]) -> Result<Vec<TestProgram>> {
+/// Compiles the test programs of these packages and says where they are. `selection` is what cargo is asked for, which may
+/// be more: libraries are compiled once for each set of packages that they are asked for with.
+pub(crate) fn test_programs(
+    project: &Project,
+    selection: &[&str],
+    packages: &[&str],
+) -> Result<Vec<TestProgram>> {
     if packages.is_empty() {
         return Ok(Vec::new());
     }
     let mut command = project.cargo();
-    command.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
-    for package in packages {
-        command.args(["-p", package]);
-    }
+    command.args(["test", "--no-run", "--locked", "--message-format", "json-render-diagnostics"]);
+    command.args(selection);
     note(&format!("$ {}", show(&command)));
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
@@ -90,7 +108,7 @@ pub(crate) fn test_programs(project: &Project, packages: &[&str]) -> Result<Vec<
     let programs: Vec<TestProgram> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.reason == "compiler-artifact" && message.is_of(packages))
         .filter_map(|message| {
             let folder = message.manifest_path?.parent()?.to_owned();
             let runs = message.profile.is_some_and(|profile| profile.test);
@@ -101,4 +119,21 @@ pub(crate) fn test_programs(project: &Project, packages: &[&str]) -> Result<Vec<
         bail!("{} hold no test program", packages.join(", "));
     }
     Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_known_by_their_ids() {
+        let message = |id: &str| -> Message {
+            serde_json::from_str(&format!(r#"{{"reason":"compiler-artifact","package_id":"{id}"}}"#)).unwrap()
+        };
+        let of = |id: &str, name: &str| message(id).is_of(&[name]);
+        assert!(of("path+file:///clone/supervisor/init#aion-init@0.1.0", "aion-init"));
+        assert!(of("path+file:///clone/supervisor/aiond#0.1.0", "aiond"));
+        assert!(!of("path+file:///clone/supervisor/init#aion-init@0.1.0", "init"));
+        assert!(!of("registry+https://example.org/index#aya@0.14.0", "aion-init"));
+    }
 }

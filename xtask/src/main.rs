@@ -69,9 +69,19 @@ enum Task {
     Gen(generate::GenArgs),
 }
 
-fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = Project::locate().and_then(|project| match &cli.command {
+impl Task {
+    /// Whether it leaves the target folder alone.
+    fn builds_nothing(&self) -> bool {
+        matches!(self, Self::Down(_) | Self::Setup { .. } | Self::CheckLayers)
+    }
+}
+
+fn run(command: &Task) -> anyhow::Result<()> {
+    let project = Project::locate()?;
+    if !command.builds_nothing() {
+        project.claim_target()?;
+    }
+    match command {
         Task::Up(args) => up::up(&project, args),
         Task::Down(args) => up::down(&project, args),
         Task::Build => binaries::build(&project).map(|()| println!("{}", project.bin().display())),
@@ -84,8 +94,11 @@ fn main() -> ExitCode {
         Task::Test(args) => test::test(&project, args),
         Task::CheckLayers => layers::check(&project),
         Task::Vm(args) => vm::vm(&project, args),
-    });
-    match result {
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             process::fail(&format!("{error:#}"));

@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::{note, run};
+
 /// The target that aion-init is built for: named, so that its static libc is not asked of build scripts and
 /// procedural macros.
 pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -42,6 +44,25 @@ impl Project {
             .map_or_else(|| cache.join("target"), PathBuf::from);
         let target = if target.is_absolute() { target } else { root.join(target) };
         Ok(Self { root, cache, target })
+    }
+
+    /// Takes the target folder for this clone. Cargo goes by times of files below a workspace, wherever that lies: after another
+    /// clone has built here, it would call that clone's programs ours. Only the workspace's own crates are thrown away.
+    pub(crate) fn claim_target(&self) -> Result<()> {
+        let marker = self.target.join("clone");
+        let own = self.root.as_os_str().as_encoded_bytes();
+        let last = std::fs::read(&marker).unwrap_or_default();
+        if last == own {
+            return Ok(());
+        }
+        if !last.is_empty() {
+            note(&format!("the last build was that of {}", String::from_utf8_lossy(&last)));
+            run(self.cargo().args(["clean", "--quiet", "--workspace"]))?;
+            run(self.cargo().args(["clean", "--quiet", "--workspace", "--target", STATIC_TARGET]))?;
+        }
+        std::fs::create_dir_all(&self.target)
+            .with_context(|| format!("cannot make {}", self.target.display()))?;
+        std::fs::write(&marker, own).with_context(|| format!("cannot write {}", marker.display()))
     }
 
     /// Where a build is put together: `bin/` with the four binaries, and the probes' object beside them.

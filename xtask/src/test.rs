@@ -153,15 +153,19 @@ fn formatting(project: &Project) -> Result<()> {
     Ok(())
 }
 
+/// The packages of the unit stage, in cargo's words.
+pub(crate) fn unit_selection() -> Vec<&'static str> {
+    let excluded = KERNEL_SUITES.iter().flat_map(|package| ["--exclude", package]);
+    std::iter::once("--workspace").chain(excluded).collect()
+}
+
 fn unit(project: &Project, args: &TestArgs) -> Result<()> {
     let nextest = in_path("cargo-nextest");
     let mut command = project.cargo();
     command
         .args(if nextest { &["nextest", "run"][..] } else { &["test"][..] })
-        .args(["--workspace", "--locked"]);
-    for package in KERNEL_SUITES {
-        command.args(["--exclude", package]);
-    }
+        .arg("--locked")
+        .args(unit_selection());
     if nextest {
         command.args([
             "--no-fail-fast",

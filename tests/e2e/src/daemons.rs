@@ -97,6 +97,21 @@ impl Daemons {
         self.state.join("run/aion.sock")
     }
 
+    /// How many clients are connected to the API now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        const CONNECTED: &str = "03";
+        let socket = self.socket();
+        let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        // The daemon's end of a connection has the listener's path.
+        text.lines()
+            .filter(|line| {
+                let mut words = line.split_whitespace().skip(5);
+                words.next() == Some(CONNECTED) && words.nth(1).is_some_and(|path| Path::new(path) == socket)
+            })
+            .count()
+    }
+
     /// The command line, talking to this pair.
     #[must_use]
     pub fn ctl(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ctl {

@@ -10,15 +10,17 @@ mod payload;
 mod qemu;
 mod rootfs;
 
+use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::process::head;
+use crate::process::{head, note};
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, report::Table};
+use crate::{binaries, report::Table, test};
 
 /// Which kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,6 +77,15 @@ impl Suite {
         }
     }
 
+    /// What cargo is asked for to have their test programs: the same as in the stages of `cargo xtask test`, so that nothing is
+    /// compiled once more for the machines.
+    fn selection(self) -> Vec<&'static str> {
+        match self {
+            Self::Kernel => test::unit_selection(),
+            _ => self.packages().iter().flat_map(|package| ["-p", package]).collect(),
+        }
+    }
+
     /// Whether it starts the daemons.
     fn wants_daemons(self) -> bool {
         matches!(self, Self::E2e | Self::Escape)
@@ -120,16 +131,29 @@ pub(crate) fn vm(project: &Project, args: &VmArgs) -> Result<()> {
     run(project, args)
 }
 
+/// Waits until no other run uses the folder: they would overwrite each other's images, and two machines at once are slower
+/// than one after the other. The lock ends with the file that is given back.
+fn alone(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    if file.try_lock().is_err() {
+        note("waiting for another run of the VMs to end");
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
 /// The same, with everything installed and built.
 pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
     let suites = args.suites();
     let daemons = suites.iter().any(|suite| suite.wants_daemons());
     let mut tests = Vec::new();
     for &suite in &suites {
-        tests.push((suite, binaries::test_programs(project, suite.packages())?));
+        tests.push((suite, binaries::test_programs(project, &suite.selection(), suite.packages())?));
     }
 
     let folder = project.cache_folder("vm")?;
+    let _alone = alone(&folder)?;
     let root = rootfs::image(project, &folder)?;
     let payload = payload::image(
         project,

@@ -62,7 +62,7 @@ pub(crate) fn owned(dir: BorrowedFd<'_>, owner: Owner, read_only: bool) -> Resul
     let stat = rustix::fs::fstat(&tree).map_err(layer("cannot see the folder's owner"))?;
     let namespace = idmap::namespace(stat.st_uid, stat.st_gid, owner)?;
     map_owners(tree.as_fd(), namespace.as_fd())
-        .map_err(layer("the folder's file system cannot map owners (idmapped mounts)"))?;
+        .map_err(layer("the folder's file system cannot map owners (idmapped mounts; tmpfs can from Linux 6.3 on)"))?;
     let mut set = attr::NOSUID | attr::NODEV;
     if read_only {
         set |= attr::RDONLY;

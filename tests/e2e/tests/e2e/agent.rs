@@ -101,9 +101,10 @@ pub(crate) fn status_field(pid: u32, field: &str) -> String {
     value.unwrap_or_default().trim().to_owned()
 }
 
-/// The host folder that a test shows to an agent, and the agent's user may use.
+/// The host folder that a test shows to an agent, and the agent's user may use. Not in /tmp: where that is a tmpfs, kernels
+/// before 6.3 cannot map its owners.
 pub(crate) fn workspace() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("aion-e2e-workspace-").tempdir().unwrap()
+    tempfile::Builder::new().prefix("aion-e2e-workspace-").tempdir_in("/var/tmp").unwrap()
 }
 
 pub(crate) fn path(dir: &tempfile::TempDir) -> &str {

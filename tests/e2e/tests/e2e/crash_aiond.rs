@@ -32,6 +32,8 @@ pub(crate) fn agents_and_output_survive_many_kills() {
         running.iter().map(|agent| daemons.ctl(["logs", "-f", &agent.name]).within(long).spawn()).collect();
     let mut events = daemons.ctl(["events", "-f", "--cursor", "0", "-o", "jsonl"]).within(long).spawn();
     let waiter = daemons.ctl(["wait", &running[0].name]).within(long).spawn();
+    // Whoever has not connected yet is right to give up when nobody listens.
+    eventually("all have connected", Duration::from_secs(20), || daemons.connections() >= agents + 2);
     for round in 0..rounds {
         daemons.kill_and_restart(Which::Aiond).unwrap();
         for (agent, &pid) in running.iter().zip(&pids) {
@@ -153,7 +155,8 @@ pub(crate) fn starts_happen_once() {
             .ctl(["run", "-d", "--name", &name, "--workspace", path(&dir), "--", "sh", "-c", &script])
             .spawn();
         // Somewhere between the connection and the answer.
-        std::thread::sleep(Duration::from_millis(3 * u64::from(round + 1)));
+        let _ = until(Duration::from_secs(1), || (daemons.connections() > 0).then_some(()));
+        std::thread::sleep(Duration::from_millis(3 * u64::from(round)));
         daemons.kill_and_restart(Which::Aiond).unwrap();
         live.done().expect(0);
         let file = dir.path().join(&name);

@@ -126,3 +126,32 @@ pub(crate) fn what_is_missing_is_said(shared: &Shared) -> Verdict {
         }
     }
 }
+
+/// Where a kernel is asked for a layer that it must have, it must be used: the machines of `cargo xtask vm` boot with all of them.
+pub(crate) fn a_kernel_that_has_them_all_gives_them_all(shared: &Shared) -> Verdict {
+    if std::env::var_os("AION_IN_VM").is_none() {
+        return Verdict::Skipped("this host promises nothing".to_owned());
+    }
+    let agent = detached(pair(shared), "whole", &[], &["sleep", "60"]);
+    let value = agent.inspect();
+    for layer in value["layers"].as_array().unwrap() {
+        assert_eq!(layer["state"], "active", "{layer}");
+    }
+    Verdict::Passed
+}
+
+pub(crate) fn the_kernel_refuses_what_seccomp_lets_pass(shared: &Shared) -> Verdict {
+    // Such a file makes the kernel look for a module that knows its format: with root's rights, in the host's folders,
+    // because of an execve that any program may do.
+    let script = "printf '\\001\\002\\003\\004 no program' > x; chmod 755 x; ./x; echo $?; sleep 60";
+    let agent = detached(pair(shared), "module", &[], &["sh", "-c", script]);
+    let value = agent.inspect();
+    if state(value["layers"].as_array().unwrap(), "lsm") != "active" {
+        return Verdict::Skipped("no BPF LSM here".to_owned());
+    }
+    assert_eq!(agent.await_log("\n").trim(), "126");
+    let denied = agent.records("lsm.denied");
+    let hit = denied.iter().find(|record| record["detail"].to_string().contains("kernel_module_request"));
+    assert!(hit.is_some_and(|record| record["verdict"] == "denied"), "{denied:?}");
+    Verdict::Passed
+}

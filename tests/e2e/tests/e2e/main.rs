@@ -92,7 +92,8 @@ fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
         exec::{codes_and_streams, stdin_and_environment, it_is_as_confined_as_the_agent, it_needs_a_running_agent}
         names::{a_name_is_taken_once, names_that_are_nearly_right, pieces_of_ids}
         bad_input::{manifests, command_lines, missing_programs, profiles_and_secrets, a_taken_name_leaves_nothing}
-        layers::{inspect_lists_each_layer_as_set_up, layers_are_true, what_is_missing_is_said}
+        layers::{inspect_lists_each_layer_as_set_up, layers_are_true, what_is_missing_is_said,
+            a_kernel_that_has_them_all_gives_them_all, the_kernel_refuses_what_seccomp_lets_pass}
         limits::{memory, processes, file_size, disk, wall_clock, processor, open_files}
         restart::{on_failure_until_its_limit, always_until_stopped, never}
         programs::{python, node, a_static_binary, a_script}
