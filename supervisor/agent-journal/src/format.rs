@@ -2,6 +2,8 @@
 //!
 //! Everything is little endian. Decoding never trusts a length.
 
+use crate::task::{Checkpoint, TaskNote, TaskResult};
+
 /// The first eight bytes of a journal.
 pub const MAGIC: [u8; 8] = *b"AIONJNL1";
 /// Where the first record is.
@@ -25,6 +27,12 @@ pub enum Kind {
     Denied = 4,
     /// An incarnation begins: [`Start`].
     Start = 5,
+    /// A job's checkpoint is complete: [`Checkpoint`].
+    Checkpoint = 6,
+    /// A job's result: [`TaskResult`].
+    Result = 7,
+    /// What went wrong with a checkpoint or result: [`TaskNote`].
+    TaskNote = 8,
 }
 
 impl Kind {
@@ -37,11 +45,14 @@ impl Kind {
             3 => Some(Self::Exit),
             4 => Some(Self::Denied),
             5 => Some(Self::Start),
+            6 => Some(Self::Checkpoint),
+            7 => Some(Self::Result),
+            8 => Some(Self::TaskNote),
             _ => None,
         }
     }
 
-    /// Whether it is output, which can be long; all other kinds are a few bytes.
+    /// Whether it is output, of which there can be much.
     #[must_use]
     pub const fn is_output(self) -> bool {
         matches!(self, Self::Stdout | Self::Stderr)
@@ -65,6 +76,8 @@ pub struct RecordHeader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decoded {
     Header(RecordHeader),
+    /// A record of a kind that a later version has, and its length with the header: readers pass over it.
+    Foreign(u64),
     /// All zero: a hole, or space that was given but not yet written.
     Zero,
     Bad,
@@ -94,11 +107,12 @@ impl RecordHeader {
         }
         let [l0, l1, l2, l3, kind, flags, z0, z1, time @ ..] = *bytes;
         let len = u32::from_le_bytes([l0, l1, l2, l3]);
+        if len as usize > MAX_PAYLOAD || (z0, z1) != (0, 0) || kind == 0 {
+            return Decoded::Bad;
+        }
         match Kind::from_u8(kind) {
-            Some(kind) if len as usize <= MAX_PAYLOAD && (z0, z1) == (0, 0) => {
-                Decoded::Header(Self { len, kind, flags, time_ns: u64::from_le_bytes(time) })
-            }
-            _ => Decoded::Bad,
+            Some(kind) => Decoded::Header(Self { len, kind, flags, time_ns: u64::from_le_bytes(time) }),
+            None => Decoded::Foreign(RECORD_HEADER_LEN as u64 + u64::from(len)),
         }
     }
 }
@@ -135,6 +149,24 @@ impl Record {
     #[must_use]
     pub fn denied(&self) -> Option<DeniedCall> {
         if self.kind == Kind::Denied { DeniedCall::decode(&self.payload) } else { None }
+    }
+
+    /// The checkpoint, when this is one.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        if self.kind == Kind::Checkpoint { Checkpoint::decode(&self.payload) } else { None }
+    }
+
+    /// The result, when this is one.
+    #[must_use]
+    pub fn result(&self) -> Option<TaskResult> {
+        if self.kind == Kind::Result { TaskResult::decode(&self.payload) } else { None }
+    }
+
+    /// The note, when this is one.
+    #[must_use]
+    pub fn task_note(&self) -> Option<TaskNote> {
+        if self.kind == Kind::TaskNote { TaskNote::decode(&self.payload) } else { None }
     }
 
     /// The start, when this is one.

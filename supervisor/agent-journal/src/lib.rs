@@ -1,4 +1,5 @@
-//! An agent's journal: one file that holds its output, its denied system calls and its exit.
+//! An agent's journal: one file that holds its output, its denied system calls, its exit, and what
+//! a job leaves behind.
 //!
 //! `aion-init` is the only writer; the launcher and aiond read, each at its own cursor. The format is in
 //! `docs/architecture.md`. Invariant: an offset, once written, never means another record; a reader that
@@ -7,6 +8,7 @@
 mod format;
 mod reader;
 mod space;
+mod task;
 mod writer;
 
 pub use format::{
@@ -14,6 +16,7 @@ pub use format::{
 };
 pub use reader::{Item, Reader};
 pub use space::{PlainFile, Space};
+pub use task::{Checkpoint, MAX_NOTE, MAX_RESULT, NoteAbout, TaskNote, TaskResult};
 pub use writer::Writer;
 
 /// What can go wrong with a journal.

@@ -69,20 +69,23 @@ impl Reader {
         if self.buffer.is_empty() {
             self.buffer.resize(RECORD_HEADER_LEN + MAX_PAYLOAD, 0);
         }
-        self.start = 0;
-        self.end = 0;
-        let got = read_up_to(&self.file, &mut self.buffer, self.cursor)?;
-        // The head is read after the bytes: if it is still behind them, they were whole.
-        if let Some(lost) = self.behind()? {
-            return Ok(Some(lost));
-        }
-        self.end = got;
-        if let Some(record) = self.take_buffered() {
-            return Ok(Some(Item::Record(record)));
-        }
-        match self.peek() {
-            Some(Decoded::Bad) => Err(Error::Corrupt { cursor: self.cursor }),
-            _ => Ok(None),
+        loop {
+            (self.start, self.end) = (0, 0);
+            let got = read_up_to(&self.file, &mut self.buffer, self.cursor)?;
+            // The head is read after the bytes: if it is still behind them, they were whole.
+            if let Some(lost) = self.behind()? {
+                return Ok(Some(lost));
+            }
+            self.end = got;
+            if let Some(record) = self.take_buffered() {
+                return Ok(Some(Item::Record(record)));
+            }
+            match self.peek() {
+                Some(Decoded::Bad) => return Err(Error::Corrupt { cursor: self.cursor }),
+                // Records of other versions were passed over; what follows them may not have been read whole.
+                _ if self.start > 0 => {}
+                _ => return Ok(None),
+            }
         }
     }
 
@@ -102,6 +105,11 @@ impl Reader {
             let Some(first) = bytes[..got].first_chunk() else { return Ok(None) };
             let header = match RecordHeader::decode(first) {
                 Decoded::Header(h) => h,
+                Decoded::Foreign(record) if self.cursor + record <= len => {
+                    self.cursor += record;
+                    continue;
+                }
+                Decoded::Foreign(_) => return Ok(None),
                 Decoded::Zero => return Ok(None),
                 Decoded::Bad => return Err(Error::Corrupt { cursor: self.cursor }),
             };
@@ -144,7 +152,20 @@ impl Reader {
     }
 
     fn take_buffered(&mut self) -> Option<Record> {
-        let Some(Decoded::Header(h)) = self.peek() else { return None };
+        let h = loop {
+            match self.peek()? {
+                Decoded::Header(h) => break h,
+                Decoded::Foreign(record) => {
+                    let to = self.start + usize::try_from(record).ok()?;
+                    if to > self.end {
+                        return None;
+                    }
+                    self.start = to;
+                    self.cursor += record;
+                }
+                Decoded::Zero | Decoded::Bad => return None,
+            }
+        };
         let from = self.start + RECORD_HEADER_LEN;
         let to = from + h.len as usize;
         if to > self.end {

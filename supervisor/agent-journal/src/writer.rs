@@ -179,6 +179,7 @@ impl<S: Space> Writer<S> {
         while head < target.min(self.tail) {
             match read_header(&self.file, head)? {
                 Decoded::Header(h) => head += h.record_len(),
+                Decoded::Foreign(len) => head += len,
                 _ => return Err(Error::Corrupt { cursor: head }),
             }
         }
@@ -223,6 +224,7 @@ fn find_tail(file: &File, head: u64, len: u64) -> Result<u64, Error> {
     while at < len {
         match read_header(file, at)? {
             Decoded::Header(h) if at + h.record_len() <= len => at += h.record_len(),
+            Decoded::Foreign(record) if at + record <= len => at += record,
             _ => break,
         }
     }

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aion_agent_journal::{
-    DeniedCall, Error, Exit, HEADER_LEN, Item, Kind, MAX_PAYLOAD, PlainFile, Reader, Record, Space, Start,
-    Writer,
+    DeniedCall, Error, Exit, HEADER_LEN, Item, Kind, MAX_PAYLOAD, PlainFile, Reader, Record, RecordHeader,
+    Space, Start, Writer,
 };
 use proptest::prelude::*;
 
@@ -234,4 +234,37 @@ fn other_files_are_refused() {
     let mut reader = reader(&file);
     reader.next().unwrap();
     assert!(matches!(reader.next(), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn kinds_of_a_later_version_are_passed_over() {
+    let file = file();
+    let mut writer = writer(&file, 0);
+    writer.append(Kind::Stdout, 0, 1, b"one").unwrap();
+    let foreign = |payload: &[u8]| {
+        let header = RecordHeader { len: payload.len() as u32, kind: Kind::Stderr, flags: 0, time_ns: 1 };
+        let mut bytes = header.encode().to_vec();
+        bytes[4] = 200;
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    let mut at = writer.tail();
+    for payload in [&[7; 60_000][..], &[8; 100], &[]].into_iter().cycle().take(9) {
+        let bytes = foreign(payload);
+        file.write_all_at(&bytes, at).unwrap();
+        at += bytes.len() as u64;
+    }
+    drop(writer);
+    let mut writer = Writer::open(file.try_clone().unwrap(), PlainFile, 0, 1, 2).unwrap();
+    writer.append(Kind::Checkpoint, 0, 3, &[0; 56]).unwrap();
+    writer.append(Kind::Stdout, 0, 3, b"two").unwrap();
+    let (read, _) = records(&mut reader(&file));
+    let kinds: Vec<_> = read.iter().map(|r| r.kind).collect();
+    assert_eq!(kinds, [Kind::Start, Kind::Stdout, Kind::Start, Kind::Checkpoint, Kind::Stdout]);
+    let mut events = reader(&file);
+    let mut seen = Vec::new();
+    while let Some(Item::Record(record)) = events.next_event().unwrap() {
+        seen.push(record.kind);
+    }
+    assert_eq!(seen, [Kind::Start, Kind::Start, Kind::Checkpoint]);
 }

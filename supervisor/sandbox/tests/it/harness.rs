@@ -153,7 +153,7 @@ pub(crate) fn read_journal(path: &Path) -> Seen {
             Kind::Stdout => seen.out.extend(record.payload),
             Kind::Stderr => seen.err.extend(record.payload),
             Kind::Exit => seen.exit = record.exit(),
-            Kind::Denied | Kind::Start => {}
+            Kind::Denied | Kind::Start | Kind::Checkpoint | Kind::Result | Kind::TaskNote => {}
         }
     }
     seen
