@@ -29,10 +29,11 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-event-records",
             "aion-launcher-client",
             "aion-store",
+            "aion-task-journal",
             "aion-client",
         ],
     ),
-    (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal"]),
+    (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal", "aion-scheduler"]),
     (1, &["aion-types", "aion-probe-types", "aion-launcher-proto", "aion-api-proto", "aion-sys"]),
 ];
 

@@ -1,0 +1,27 @@
+//! The scheduler's core: a deterministic state machine of tasks, agents and tenants.
+//!
+//! Commands and the time go in; events, rows and effects come out (docs/scheduler.md). It has no clock, does no
+//! I/O and holds no lock: the engine (`aion-tasks`) writes what comes out and only then acts on it. The same
+//! commands give the same bytes, and [`Scheduler::restore`] gives the same state from the rows alone.
+
+mod codec;
+mod command;
+mod config;
+mod effect;
+mod event;
+mod id;
+mod refusal;
+mod row;
+mod scheduler;
+mod view;
+
+pub use codec::DecodeError;
+pub use command::{AgentMode, AgentSpec, Command, Dependency, Ended, Reply, RetryPolicy, Submit, Target};
+pub use config::{Config, ConfigError, Limits, Preemption, QueueWeights, Quotas, TenantConfig};
+pub use effect::Effect;
+pub use event::{Event, EventKind, Rung};
+pub use id::{Attempt, Class, Name, State, TaskId, TaskIdError, TaskNumber};
+pub use refusal::Refusal;
+pub use row::{Row, keys};
+pub use scheduler::{Applied, Scheduler};
+pub use view::{AttemptView, QueueView, TaskView, TenantView};
