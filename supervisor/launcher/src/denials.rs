@@ -29,7 +29,7 @@ pub(crate) fn read(launcher: &Launcher, agent: &Agent, run: &Run) {
                 Kind::Denied => entries.extend(record.denied().map(|d| of(&d, &profile).at(record.time_ns))),
                 Kind::Start => *exit = None,
                 Kind::Exit => *exit = record.exit().map(|e| (e, record.time_ns)),
-                Kind::Stdout | Kind::Stderr => {}
+                Kind::Stdout | Kind::Stderr | Kind::Checkpoint | Kind::Result | Kind::TaskNote => {}
             },
             Ok(Some(Item::Lost { .. })) => {}
             Ok(None) => break,
