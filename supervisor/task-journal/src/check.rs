@@ -1,0 +1,2 @@
+pub struct RowRefs;
+pub struct Checked;
