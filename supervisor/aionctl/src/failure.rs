@@ -183,6 +183,7 @@ fn default_hint(error: &aion_client::Error) -> Option<&'static str> {
         ErrorCode::SecretNotFound => {
             "put it into the state folder as secrets/NAME, readable by aiond's user alone"
         }
+        ErrorCode::TaskNotFound => "`aionctl task ps --all` shows the tasks that are kept",
         ErrorCode::CursorExpired => "begin without --cursor",
         ErrorCode::ProtocolMismatch => "aionctl and aiond should be of one version: `aionctl version`",
         ErrorCode::Internal => "this is a defect of AION; aiond's log says more",

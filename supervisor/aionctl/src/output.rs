@@ -109,9 +109,11 @@ pub(crate) fn cell(text: impl AsRef<str>) -> Cell {
 pub(crate) fn state_cell(state: &str) -> Cell {
     let cell = cell(state);
     match state {
-        "running" | "active" | "ok" | "allowed" => cell.fg(Color::Green),
-        "paused" | "stopping" | "starting" | "degraded" | "killed" => cell.fg(Color::Yellow),
-        "failed" | "missing" | "unavailable" | "denied" | "error" => cell.fg(Color::Red),
+        "running" | "active" | "ok" | "allowed" | "succeeded" => cell.fg(Color::Green),
+        "paused" | "stopping" | "starting" | "degraded" | "killed" | "waiting" | "preempting" | "frozen" => {
+            cell.fg(Color::Yellow)
+        }
+        "failed" | "missing" | "unavailable" | "denied" | "error" | "expired" => cell.fg(Color::Red),
         _ => cell,
     }
 }

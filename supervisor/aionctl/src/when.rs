@@ -61,6 +61,29 @@ impl FromStr for Moment {
     }
 }
 
+/// A point in time that is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline(pub(crate) Moment);
+
+impl FromStr for Deadline {
+    type Err = String;
+
+    /// `10m` (from now), `1700000000` (seconds since 1970), `2026-01-31`, `2026-01-31T12:00:00Z`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "write a time as 10m (from now), 2026-01-31T12:00:00Z, 2026-01-31 or seconds since 1970"
+                .to_owned()
+        };
+        if text.parse::<u64>().is_err()
+            && let Ok(length) = humantime::parse_duration(text.strip_prefix('+').unwrap_or(text))
+        {
+            let length = i128::try_from(length.as_nanos()).map_err(|_| wrong())?;
+            return Ok(Self(Moment(Moment::now().0.saturating_add(length))));
+        }
+        text.parse::<Moment>().map(Self).map_err(|_| wrong())
+    }
+}
+
 /// A length of time in the words that people use.
 pub(crate) fn words(length: Duration) -> String {
     const MINUTE: u64 = 60;

@@ -116,10 +116,26 @@ reads! {
     doctor: host.doctor(DoctorRequest) -> DoctorResponse;
     /// The daemons' versions.
     version: host.version(VersionRequest) -> VersionResponse;
+    /// One task.
+    task: tasks.get(GetTaskRequest) -> Task;
+    /// One page of tasks.
+    tasks_page: tasks.list(ListTasksRequest) -> ListTasksResponse;
+    /// One page of a task's history.
+    task_history_page: tasks.history(TaskHistoryRequest) -> TaskHistoryResponse;
+    /// How the queues are.
+    queues: tasks.queues(QueuesRequest) -> QueuesResponse;
+    /// Has scheduler.yaml read again.
+    reload_queues: tasks.reload(ReloadRequest) -> ReloadResponse;
+    /// Counters and gauges.
+    metrics: tasks.metrics(MetricsRequest) -> MetricsResponse;
+    /// Compares the journal of the tasks with its checksums.
+    check_journal: task_journal.check(JournalCheckRequest) -> JournalReport;
+    /// Removes from the journal what is no longer kept.
+    compact_journal: task_journal.compact(JournalCompactRequest) -> JournalReport;
 }
 
 macro_rules! mutations {
-    ($($(#[$doc:meta])* $name:ident: $method:ident($request:ident) -> $answer:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $service:ident.$method:ident($request:ident) -> $answer:ident;)*) => {
         impl Client {$(
             $(#[$doc])*
             ///
@@ -133,7 +149,7 @@ macro_rules! mutations {
                     request.request_id = request_id()?;
                 }
                 self.call(MUTATION_ATTEMPTS, || {
-                    let (mut service, request) = (self.agents(), request.clone());
+                    let (mut service, request) = (self.$service(), request.clone());
                     async move { service.$method(request).await }
                 })
                 .await
@@ -144,19 +160,23 @@ macro_rules! mutations {
 
 mutations! {
     /// Stores an agent under its name, not started.
-    register: register(RegisterRequest) -> Agent;
+    register: agents.register(RegisterRequest) -> Agent;
     /// Starts it.
-    start: start(StartRequest) -> Agent;
+    start: agents.start(StartRequest) -> Agent;
     /// Ends it, gently first.
-    stop: stop(StopRequest) -> Agent;
+    stop: agents.stop(StopRequest) -> Agent;
     /// Sends it a signal.
-    kill: kill(KillRequest) -> Agent;
+    kill: agents.kill(KillRequest) -> Agent;
     /// Freezes it.
-    pause: pause(PauseRequest) -> Agent;
+    pause: agents.pause(PauseRequest) -> Agent;
     /// Thaws it.
-    resume: resume(ResumeRequest) -> Agent;
+    resume: agents.resume(ResumeRequest) -> Agent;
     /// Forgets it.
-    remove: remove(RemoveRequest) -> RemoveResponse;
+    remove: agents.remove(RemoveRequest) -> RemoveResponse;
+    /// Submits a task. With an id of its own, or under one request id, it is submitted once.
+    submit_task: tasks.submit(SubmitRequest) -> Task;
+    /// Ends a task.
+    cancel_task: tasks.cancel(CancelTaskRequest) -> Task;
 }
 
 impl Client {

@@ -10,6 +10,8 @@ use aion_api_proto::v1::agent_service_client::AgentServiceClient;
 use aion_api_proto::v1::audit_service_client::AuditServiceClient;
 use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_api_proto::v1::host_service_client::HostServiceClient;
+use aion_api_proto::v1::journal_service_client::JournalServiceClient;
+use aion_api_proto::v1::task_service_client::TaskServiceClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -100,6 +102,14 @@ impl Client {
 
     pub(crate) fn host(&self) -> HostServiceClient<Channel> {
         HostServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn task_journal(&self) -> JournalServiceClient<Channel> {
+        JournalServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {

@@ -10,6 +10,7 @@ mod client;
 mod error;
 mod events;
 mod logs;
+mod tasks;
 mod time;
 
 pub use aion_api_proto::v1 as api;
@@ -17,6 +18,7 @@ pub use client::{Client, Options, default_socket};
 pub use error::Error;
 pub use events::EventFollower;
 pub use logs::LogFollower;
+pub use tasks::TaskFollower;
 pub use time::{duration, timestamp, timestamp_ns};
 
 /// What a call of this crate gives.

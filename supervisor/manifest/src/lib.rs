@@ -14,7 +14,9 @@ mod normal;
 mod overrides;
 mod raw;
 mod restrict;
+mod scheduler;
 mod spec;
+mod task;
 mod yaml;
 
 pub use capability::{
@@ -26,10 +28,13 @@ pub use classes::{Class, Classes, DEFAULT_CLASS};
 pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
 pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla, Usd};
+pub use raw::{QueueName, Span};
+pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{
     AgentSpec, Bind, Checkpoint, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Tasks,
     Workspace,
 };
+pub use task::{TaskFile, TaskRetry};
 
 use aion_types::ErrorCode;
 
@@ -133,5 +138,7 @@ pub fn json_schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("agent.schema.json", json_schema()),
         ("cgroup_profiles.schema.json", schemars::schema_for!(raw::CgroupProfiles).to_value()),
         ("capabilities.schema.json", schemars::schema_for!(raw::CapabilityPolicy).to_value()),
+        ("scheduler.schema.json", schemars::schema_for!(raw::Scheduler).to_value()),
+        ("task.schema.json", schemars::schema_for!(raw::Task).to_value()),
     ]
 }

@@ -5,6 +5,7 @@ mod agents;
 mod host;
 mod observe;
 mod run;
+mod tasks;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,10 @@ pub(crate) use host::{
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};
+pub(crate) use tasks::{
+    CancelArgs, CheckpointArgs, JournalCommand, QueueArgs, QueueCommand, SubmitArgs, TaskCommand, TaskPsArgs,
+    TaskWatchArgs,
+};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -29,11 +34,12 @@ Exit status:
   0  done
   1  an error, named on stderr
   2  the command line or a manifest is not valid
-  3  the agent does not run
-  4  no such agent
+  3  the agent does not run, or the task has ended
+  4  no such agent or task
   5  denied
   6  aiond cannot be reached
-With several agents the highest of theirs. `run` has its own: 125 an error of AION's, 126 the
+With several agents or tasks the highest of theirs. `task submit --wait` ends with 1 when the task
+did not succeed. `run` has its own: 125 an error of AION's, 126 the
 command cannot be executed, 127 it was not found, else what the agent ended with (128 + n for
 signal n). `exec` ends with the program's code, 126 and 127 as `run`, else as above.";
 
@@ -118,6 +124,14 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Check manifests without the daemon
     Validate(ValidateArgs),
+    /// Submit tasks and look at them
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// Show the queues: depth, rates, waits, shares
+    Queue(QueueArgs),
+    /// Look after the journal of the tasks
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Say what this host's kernel gives each layer of isolation
     Doctor,
     /// Read and verify the audit log

@@ -9,15 +9,19 @@ mod exec;
 mod forward;
 mod host_files;
 mod inspect;
+mod journal;
 mod lifecycle;
 mod logs;
 mod man;
 mod ps;
+mod queue;
 mod run;
 mod signals;
 mod stats;
 mod sync_output;
 mod target;
+mod task;
+mod task_submit;
 mod top;
 mod tty;
 mod validate;
@@ -60,6 +64,9 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Rm(args) => lifecycle::rm(&connect(global).await?, args, printer).await,
         Command::Wait(args) => wait::wait(&connect(global).await?, args, printer).await,
         Command::Apply(args) => apply::apply(&connect(global).await?, &args, printer).await,
+        Command::Task(args) => task::task(&connect(global).await?, args, printer).await,
+        Command::Queue(args) => queue::queue(&connect(global).await?, &args, printer).await,
+        Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
         Command::Audit(args) => audit::audit(&connect(global).await?, args, printer).await,
     }
 }

@@ -2,7 +2,10 @@
 
 mod manifest;
 mod policy;
+mod scheduler;
 mod shapes;
+mod span;
+mod task;
 
 pub(crate) use manifest::{
     ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
@@ -10,5 +13,9 @@ pub(crate) use manifest::{
 };
 pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla};
 pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};
+pub(crate) use scheduler::{Quotas as SchedulerQuotas, Scheduler};
 pub use shapes::{Gpu, Usd};
 pub(crate) use shapes::{ListOr, TextOrList, WordOr};
+pub use span::Span;
+pub use task::QueueName;
+pub(crate) use task::{Retry, Task};
