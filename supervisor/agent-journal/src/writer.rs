@@ -81,6 +81,14 @@ impl<S: Space> Writer<S> {
         self.head
     }
 
+    /// Waits until all records are on the disk.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(Error::io("sync it"))
+    }
+
     /// The payload of the next record, to be filled in place and then [committed](Self::commit).
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[RECORD_HEADER_LEN..]

@@ -54,8 +54,22 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_restart_syscall,
 ];
 
-pub(crate) fn program() -> Vec<u8> {
-    let mut out = Vec::with_capacity((ALLOWED.len() + 6) * 8);
+/// Beside a task's folder. Which files it is about is Landlock's to say.
+const FOR_TASKS: &[libc::c_long] = &[
+    libc::SYS_openat2,
+    libc::SYS_openat,
+    libc::SYS_getdents64,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_unlinkat,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+];
+
+pub(crate) fn program(task: bool) -> Vec<u8> {
+    let allowed: Vec<_> = ALLOWED.iter().chain(FOR_TASKS.iter().filter(|_| task)).copied().collect();
+    let mut out = Vec::with_capacity((allowed.len() + 6) * 8);
     let mut put = |code: u16, on_true: u8, on_false: u8, value: u32| {
         out.extend_from_slice(&code.to_ne_bytes());
         out.extend_from_slice(&[on_true, on_false]);
@@ -65,8 +79,8 @@ pub(crate) fn program() -> Vec<u8> {
     put(JUMP_EQUAL, 1, 0, ARCH);
     put(RETURN, 0, 0, KILL_PROCESS);
     put(LOAD_WORD, 0, 0, OFFSET_NR);
-    let mut left = u8::try_from(ALLOWED.len()).unwrap_or(u8::MAX);
-    for &nr in ALLOWED {
+    let mut left = u8::try_from(allowed.len()).unwrap_or(u8::MAX);
+    for nr in allowed {
         // Over the rest of the list and the refusal, to the last instruction.
         put(JUMP_EQUAL, left, 0, u32::try_from(nr).unwrap_or(u32::MAX));
         left -= 1;

@@ -86,7 +86,7 @@ fn system_of_this_root() -> Vec<SystemEntry> {
 
 /// Waits for the command, answers its denied calls, and ends as it ends.
 pub(crate) fn until_the_end(mut command: Command, signals: &OwnedFd, control: &UnixStream) -> ExitCode {
-    if confine::ourselves(CapabilitySet::empty()).is_err() {
+    if confine::ourselves(CapabilitySet::empty(), None).is_err() {
         // Nobody would wait for it.
         let _ = signal::send(command.pidfd.as_fd(), libc::SIGKILL);
         return ExitCode::from(125);

@@ -82,6 +82,26 @@ impl Journal {
         self.pending.is_none() && self.writer.append(Kind::Denied, 0, now(), &call.encode()).is_ok()
     }
 
+    /// Appends a record about a task; false when it could not be written now.
+    pub(crate) fn task(&mut self, kind: Kind, payload: &[u8]) -> bool {
+        self.pending.is_none() && self.writer.append(kind, 0, now(), payload).is_ok()
+    }
+
+    /// What is written survives a power cut.
+    pub(crate) fn sync(&self) -> bool {
+        self.writer.sync().is_ok()
+    }
+
+    /// Where the oldest kept record begins.
+    pub(crate) fn head(&self) -> u64 {
+        self.writer.head()
+    }
+
+    /// Where the next record will begin.
+    pub(crate) fn tail(&self) -> u64 {
+        self.writer.tail()
+    }
+
     /// Appends the exit. There is room for it on a full disk.
     pub(crate) fn finish(self, exit: Exit) {
         // Nobody is left to tell; the launcher knows the exit code from us as well.

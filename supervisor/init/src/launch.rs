@@ -17,6 +17,7 @@ use crate::output::{self, Source};
 use crate::program;
 use crate::report::{self, monotonic_ns};
 use crate::root::Root;
+use crate::task::{self, Task};
 use crate::terminal;
 
 /// An agent that executes.
@@ -27,6 +28,7 @@ pub(crate) struct Agent {
     pub(crate) sources: Vec<Source>,
     pub(crate) slave: Option<OwnedFd>,
     pub(crate) denials: Denials,
+    pub(crate) task: Option<Task>,
 }
 
 /// The descriptors of a plan, by what they are for.
@@ -35,6 +37,8 @@ struct Handed {
     workspace: OwnedFd,
     rootfs: Option<OwnedFd>,
     binds: Vec<OwnedFd>,
+    door: Option<OwnedFd>,
+    job: Option<task::Handed>,
     stdin: Option<OwnedFd>,
 }
 
@@ -51,11 +55,13 @@ fn sort_out(plan: &Plan, fds: Vec<OwnedFd>) -> Result<Handed> {
     if binds.len() != plan.binds.len() {
         return Err(too_few());
     }
+    let door = if plan.door { Some(fds.next().ok_or_else(too_few)?) } else { None };
+    let job = plan.job.map(|job| task::Handed::take(job, &mut fds).ok_or_else(too_few)).transpose()?;
     let stdin = fds.next();
     if fds.next().is_some() {
         return Err(Failure::because(LayerName::Rootfs, "the plan came with too many descriptors"));
     }
-    Ok(Handed { journal, workspace, rootfs, binds, stdin })
+    Ok(Handed { journal, workspace, rootfs, binds, door, job, stdin })
 }
 
 /// Performs the plan and tells the launcher.
@@ -72,6 +78,10 @@ pub(crate) fn perform(
     namespaces(&plan, prepared)?;
     root.enter(&plan, handed.rootfs, &handed.workspace, &handed.binds)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    if let Some(door) = &handed.door {
+        task::show_door(door.as_fd())?;
+    }
+    let task = handed.job.map(|fds| Task::prepare(&plan, fds)).transpose()?;
     let journal = Journal::open(handed.journal, plan.journal_limit, plan.incarnation)
         .map_err(|e| Failure::because(LayerName::Disk, &format!("cannot begin the agent's journal: {e}")))?;
     let stdio = match plan.tty {
@@ -92,6 +102,7 @@ pub(crate) fn perform(
         sources: stdio.sources,
         slave: stdio.slave,
         denials: Denials::new(started.listener, plan.seccomp.and_then(|s| s.notify)),
+        task,
     })
 }
 

@@ -24,6 +24,7 @@ mod program;
 mod report;
 mod root;
 mod supervise;
+mod task;
 mod terminal;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -17,6 +17,7 @@ use rustix::thread::CapabilitySet;
 use crate::confine;
 use crate::journal::Read;
 use crate::launch::Agent;
+use crate::task::Task;
 
 /// How long a full disk is left alone.
 const DISK_RETRY: Duration = Duration::from_millis(100);
@@ -33,7 +34,13 @@ enum Children {
 }
 
 pub(crate) fn until_the_end(mut agent: Agent, signals: &OwnedFd) -> u8 {
-    if confine::ourselves(CapabilitySet::KILL).is_err() {
+    // A task's files are the agent's, with whatever rights it gave them.
+    let keep = if agent.task.is_some() {
+        CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE
+    } else {
+        CapabilitySet::KILL
+    };
+    if confine::ourselves(keep, agent.task.as_ref().map(Task::folder)).is_err() {
         // An init with more rights than it should have is not left with an agent.
         let _ = signal::kill_all(libc::SIGKILL);
         return 125;
@@ -43,9 +50,12 @@ pub(crate) fn until_the_end(mut agent: Agent, signals: &OwnedFd) -> u8 {
     let mut give_up = false;
     loop {
         let children = reap(agent.pid, &mut exit);
-        if exit.is_some() {
+        if let Some(exit) = exit {
             agent.slave = None;
-            if children == Children::None && drain(&mut agent, give_up) {
+            if children == Children::None
+                && drain(&mut agent, give_up)
+                && last_words(&mut agent, exit, give_up)
+            {
                 break;
             }
             let _ = signal::kill_all(libc::SIGKILL);
@@ -54,6 +64,10 @@ pub(crate) fn until_the_end(mut agent: Agent, signals: &OwnedFd) -> u8 {
             agent.journal.retry();
         }
         tell(&mut agent, false);
+        if exit.is_none() {
+            let Agent { task, journal, .. } = &mut agent;
+            task.iter_mut().for_each(|t| t.work(journal));
+        }
         wait_for_something(&mut agent, signals, exit.is_some());
         while let Ok(Some(number)) = signal::next(signals.as_fd()) {
             if FORWARDED.contains(&number) {
@@ -120,6 +134,12 @@ fn drain(agent: &mut Agent, give_up: bool) -> bool {
     }
 }
 
+/// What a job leaves behind at its end; true when it is written, or given up.
+fn last_words(agent: &mut Agent, exit: Exit, give_up: bool) -> bool {
+    let Agent { task, journal, .. } = agent;
+    task.as_mut().is_none_or(|t| t.finish(journal, exit)) || give_up
+}
+
 /// Moves output of the sources that are ready, until the disk is full; forgets those that have ended.
 fn move_output(agent: &mut Agent, ready: &[bool]) {
     let Agent { sources, journal, .. } = agent;
@@ -142,6 +162,7 @@ fn wait_for_something(agent: &mut Agent, signals: &OwnedFd, ending: bool) {
         blocked.then_some(DISK_RETRY),
         ending.then_some(KILL_RETRY),
         if blocked { None } else { agent.denials.next_due() },
+        if ending { None } else { agent.task.as_ref().and_then(Task::next_due) },
     ]
     .into_iter()
     .flatten()
@@ -154,6 +175,9 @@ fn wait_for_something(agent: &mut Agent, signals: &OwnedFd, ending: bool) {
     if !blocked {
         fds.extend(agent.sources.iter().map(|s| PollFd::new(&s.fd, PollFlags::IN)));
     }
+    let last_source = fds.len();
+    let watch = if ending { None } else { agent.task.as_ref().and_then(Task::watch) };
+    fds.extend(watch.map(|w| PollFd::from_borrowed_fd(w, PollFlags::IN)));
     if poll(&mut fds, timeout.as_ref()).is_err() {
         return;
     }
@@ -165,6 +189,9 @@ fn wait_for_something(agent: &mut Agent, signals: &OwnedFd, ending: bool) {
             agent.denials.close();
         }
     }
-    let ready: Vec<bool> = events[first_source..].iter().map(|e| !e.is_empty()).collect();
+    let ready: Vec<bool> = events[first_source..last_source].iter().map(|e| !e.is_empty()).collect();
     move_output(agent, &ready);
+    if events.get(last_source).is_some_and(|e| !e.is_empty()) {
+        agent.task.iter_mut().for_each(Task::look);
+    }
 }

@@ -30,12 +30,13 @@ pub use error::Error;
 pub use host::exec::{ExecFds, ExecSlot, Executing};
 pub use host::image::InitImage;
 pub use host::init_process::{Ended, InitProcess};
-pub use host::launch::{LaunchFds, Launched, Timings};
+pub use host::launch::{JobFds, LaunchFds, Launched, Timings};
 pub use host::mounts;
 pub use host::slot::{Namespaces, NetworkMode, Slot, SlotSpec};
 pub use host::spawner::{Options, Spawner};
 pub use message::{ExecPlan, ForkOrder, Message, Outcome, Prepare, SystemEntry};
 pub use plan::{
-    BindTarget, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
+    BindTarget, CHECKPOINT_FOLDER, DOOR, Job, Landlock, MAX_CHECKPOINT, NotifyRule, Plan, RESULT_FILE,
+    Resource, Rlimit, RootfsKind, Seccomp, Secret, TASK_FOLDER, WindowSize,
 };
 pub use plan_codec::MAX_MESSAGE;

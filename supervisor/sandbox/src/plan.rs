@@ -52,6 +52,10 @@ pub struct Plan {
     pub journal_limit: u64,
     /// For the journal's start record.
     pub incarnation: u32,
+    /// Whether [`DOOR`] is shown, from `LaunchFds::door`.
+    pub door: bool,
+    /// One attempt of a task, with `LaunchFds::job`.
+    pub job: Option<Job>,
 }
 
 impl Plan {
@@ -81,8 +85,30 @@ impl Plan {
             oom_score_adj: 500,
             journal_limit: 64 << 20,
             incarnation: 0,
+            door: false,
+            job: None,
         }
     }
+}
+
+/// Where an agent finds aiond's socket.
+pub const DOOR: &str = "/run/aion";
+/// The folder of a job's task: a file system in memory that belongs to the agent.
+pub const TASK_FOLDER: &str = "/run/task";
+/// Where a job leaves its checkpoint, and finds the last one.
+pub const CHECKPOINT_FOLDER: &str = "/run/task/checkpoint";
+/// Where a job leaves its result.
+pub const RESULT_FILE: &str = "/run/task/result";
+/// The largest checkpoint.
+pub const MAX_CHECKPOINT: u64 = 1 << 30;
+
+/// One attempt of a task, in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Job {
+    /// The largest checkpoint, packed.
+    pub checkpoint_max: u64,
+    /// Whether a checkpoint is unpacked before the process starts: `JobFds::restore`.
+    pub restore: bool,
 }
 
 /// Where the agent's root comes from.

@@ -2,7 +2,7 @@
 //! init do something other than what the plan says, and it is checked on both sides of the socket.
 
 use crate::Error;
-use crate::plan::{Plan, RootfsKind};
+use crate::plan::{MAX_CHECKPOINT, Plan, RootfsKind};
 
 const MAX_ARGS: usize = 4096;
 /// Arguments and environment together; the kernel's limit is 2 MiB with the default stack.
@@ -64,6 +64,9 @@ pub(crate) fn check(plan: &Plan) -> Result<(), Error> {
     }
     if plan.oom_score_adj < 0 || plan.oom_score_adj > 1000 {
         return wrong("oom_score_adj", "0 to 1000");
+    }
+    if plan.job.is_some_and(|j| j.checkpoint_max == 0 || j.checkpoint_max > MAX_CHECKPOINT) {
+        return wrong("job", "the limit of a checkpoint is 1 byte to 1 GiB");
     }
     if plan.scratch_bytes == 0 {
         return wrong("scratch_bytes", "0 would mean no limit at all");

@@ -7,10 +7,10 @@ use crate::Error;
 use crate::codec::{Decoder, Encoder, Malformed};
 use crate::message::{ExecPlan, ForkOrder, Message, Outcome, Prepare, SystemEntry};
 use crate::plan::{
-    BindTarget, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
+    BindTarget, Job, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
 };
 
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 /// The longest message to init: arguments, environment, secrets and a filter.
 pub const MAX_MESSAGE: usize = 8 << 20;
 
@@ -76,6 +76,8 @@ fn plan(e: &mut Encoder, p: &Plan) {
         oom_score_adj,
         journal_limit,
         incarnation,
+        door,
+        job,
     } = p;
     e.list(argv, |e, a| e.bytes(a));
     e.list(env, |e, a| e.bytes(a));
@@ -126,6 +128,11 @@ fn plan(e: &mut Encoder, p: &Plan) {
     e.i32(i32::from(*oom_score_adj));
     e.u64(*journal_limit);
     e.u32(*incarnation);
+    e.flag(*door);
+    e.option(job.as_ref(), |e, j| {
+        e.u64(j.checkpoint_max);
+        e.flag(j.restore);
+    });
 }
 
 impl Message {
@@ -204,6 +211,8 @@ fn read_plan(d: &mut Decoder<'_>) -> Result<Plan, Malformed> {
         oom_score_adj: i16::try_from(d.i32()?).map_err(|_| Malformed("an absurd oom_score_adj"))?,
         journal_limit: d.u64()?,
         incarnation: d.u32()?,
+        door: d.flag()?,
+        job: d.option(|d| Ok(Job { checkpoint_max: d.u64()?, restore: d.flag()? }))?,
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod clone;
+pub mod disk;
 pub mod frame;
 pub mod idmap;
 pub mod keyring;

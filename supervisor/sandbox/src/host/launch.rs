@@ -30,13 +30,28 @@ pub struct LaunchFds {
     pub binds: Vec<OwnedFd>,
     /// Standard input instead of nothing; not with a terminal.
     pub stdin: Option<OwnedFd>,
+    /// From [`mounts::door`], for a plan with a door.
+    pub door: Option<OwnedFd>,
+    /// For a plan with a job.
+    pub job: Option<JobFds>,
+}
+
+/// The descriptors of a job. The files are empty and open for reading and writing.
+#[derive(Debug)]
+pub struct JobFds {
+    /// Where checkpoints go, in turn.
+    pub checkpoints: [OwnedFd; 2],
+    /// Where a result goes that is too long for the journal.
+    pub result: OwnedFd,
+    /// The checkpoint to start from, as init packed it.
+    pub restore: Option<OwnedFd>,
 }
 
 impl LaunchFds {
     /// Only what every launch needs.
     #[must_use]
     pub fn new(journal: OwnedFd, workspace: OwnedFd) -> Self {
-        Self { journal, workspace, rootfs: None, binds: Vec::new(), stdin: None }
+        Self { journal, workspace, rootfs: None, binds: Vec::new(), stdin: None, door: None, job: None }
     }
 }
 
@@ -91,6 +106,10 @@ impl Slot {
         let mut order: Vec<BorrowedFd<'_>> = vec![fds.journal.as_fd(), fds.workspace.as_fd()];
         order.extend(fds.rootfs.as_ref().map(AsFd::as_fd));
         order.extend(fds.binds.iter().map(AsFd::as_fd));
+        order.extend(fds.door.as_ref().map(AsFd::as_fd));
+        if let Some(job) = &fds.job {
+            order.extend(job.checkpoints.iter().chain([&job.result]).chain(&job.restore).map(AsFd::as_fd));
+        }
         order.extend(fds.stdin.as_ref().map(AsFd::as_fd));
         let tty = plan.tty.is_some();
         let program = program_text(&plan);
@@ -182,6 +201,12 @@ fn check_fds(plan: &Plan, fds: &LaunchFds) -> Result<(), Error> {
     }
     if plan.binds.len() != fds.binds.len() {
         return wrong("binds", "each needs one mount");
+    }
+    if plan.door != fds.door.is_some() {
+        return wrong("door", "a door and its mount go together");
+    }
+    if plan.job.map(|j| j.restore) != fds.job.as_ref().map(|j| j.restore.is_some()) {
+        return wrong("job", "a job and its files go together");
     }
     if plan.tty.is_some() && fds.stdin.is_some() {
         return wrong("tty", "a terminal is its own standard input");

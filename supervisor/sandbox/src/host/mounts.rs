@@ -54,6 +54,19 @@ pub fn read_only(dir: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     Ok(tree)
 }
 
+/// A mount of aiond's folder for one agent, for `LaunchFds::door`: the agent may connect to the socket in it, and nothing else. What
+/// is mounted below is not shown.
+///
+/// # Errors
+/// Layer `rootfs`.
+pub fn door(dir: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let failed = |what: &'static str| Error::layer(LayerName::Rootfs, what);
+    let tree = clone_tree(dir, false).map_err(failed("cannot bind the folder of the socket"))?;
+    restrict(tree.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)
+        .map_err(failed("cannot restrict the folder of the socket"))?;
+    Ok(tree)
+}
+
 /// A mount in which the agent is the folder's owner. What is mounted below is not shown: its owners
 /// could not be mapped, and it was not asked for.
 pub(crate) fn owned(dir: BorrowedFd<'_>, owner: Owner, read_only: bool) -> Result<OwnedFd, Error> {
@@ -61,8 +74,9 @@ pub(crate) fn owned(dir: BorrowedFd<'_>, owner: Owner, read_only: bool) -> Resul
     let tree = clone_tree(dir, false).map_err(layer("cannot bind the folder"))?;
     let stat = rustix::fs::fstat(&tree).map_err(layer("cannot see the folder's owner"))?;
     let namespace = idmap::namespace(stat.st_uid, stat.st_gid, owner)?;
-    map_owners(tree.as_fd(), namespace.as_fd())
-        .map_err(layer("the folder's file system cannot map owners (idmapped mounts; tmpfs can from Linux 6.3 on)"))?;
+    map_owners(tree.as_fd(), namespace.as_fd()).map_err(layer(
+        "the folder's file system cannot map owners (idmapped mounts; tmpfs can from Linux 6.3 on)",
+    ))?;
     let mut set = attr::NOSUID | attr::NODEV;
     if read_only {
         set |= attr::RDONLY;

@@ -1,8 +1,8 @@
 //! Messages survive the socket, and no bytes make a decoder panic or allocate what is not there.
 
 use aion_sandbox::{
-    BindTarget, ExecPlan, ForkOrder, Landlock, Message, NotifyRule, Outcome, Plan, Prepare, Resource, Rlimit,
-    RootfsKind, Seccomp, Secret, SystemEntry, WindowSize,
+    BindTarget, ExecPlan, ForkOrder, Job, Landlock, Message, NotifyRule, Outcome, Plan, Prepare, Resource,
+    Rlimit, RootfsKind, Seccomp, Secret, SystemEntry, WindowSize,
 };
 use aion_types::{LayerName, LayerReport, LayerState};
 use proptest::collection::vec;
@@ -45,9 +45,12 @@ fn plan() -> impl Strategy<Value = Plan> {
     let secret = (".*", bytes()).prop_map(|(name, value)| Secret { name, value });
     let texts = (vec(bytes(), 0..5), vec(bytes(), 0..5), bytes(), ".*");
     let numbers = any::<(u32, u32, u64, u32, i16, u64, u32)>();
-    let flags = any::<[bool; 5]>();
+    let flags = any::<[bool; 6]>();
+    let job = prop::option::of(
+        any::<(u64, bool)>().prop_map(|(checkpoint_max, restore)| Job { checkpoint_max, restore }),
+    );
     let lists = (vec(bind, 0..3), vec(secret, 0..3), prop::option::of(vec(rlimit, 0..5)));
-    let layers = (window(), prop::option::of(landlock()), prop::option::of(seccomp()));
+    let layers = (window(), prop::option::of(landlock()), prop::option::of(seccomp()), job);
     (texts, numbers, flags, lists, layers).prop_map(|(texts, n, flags, lists, layers)| Plan {
         argv: texts.0,
         env: texts.1,
@@ -71,6 +74,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         oom_score_adj: n.4,
         journal_limit: n.5,
         incarnation: n.6,
+        door: flags[5],
+        job: layers.3,
     })
 }
 
