@@ -101,13 +101,20 @@ impl Daemons {
     #[must_use]
     pub fn connections(&self) -> usize {
         const CONNECTED: &str = "03";
-        let socket = self.socket();
+        let Some(pid) = self.pid(Which::Aiond) else { return 0 };
+        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+        let own: Vec<String> = files
+            .filter_map(|file| fs::read_link(file.ok()?.path()).ok()?.into_os_string().into_string().ok())
+            .collect();
+        // The daemon's end of a connection has the listener's path, as the daemon gave it: without the state folder.
         let text = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-        // The daemon's end of a connection has the listener's path.
         text.lines()
             .filter(|line| {
                 let mut words = line.split_whitespace().skip(5);
-                words.next() == Some(CONNECTED) && words.nth(1).is_some_and(|path| Path::new(path) == socket)
+                let (state, inode, path) = (words.next(), words.next(), words.next());
+                state == Some(CONNECTED)
+                    && path.is_some_and(|path| path.ends_with("aion.sock"))
+                    && inode.is_some_and(|inode| own.contains(&format!("socket:[{inode}]")))
             })
             .count()
     }

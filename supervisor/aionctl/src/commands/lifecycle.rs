@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aion_client::{Client, api, duration};
 
-use super::target::{done, each, named_or_all, on_agent};
+use super::target::{done, each, each_listed, named_or_all, on_agent};
 use crate::cli::{Kill, Names, Rm, Stop};
 use crate::failure::Outcome;
 use crate::output::{Printer, lines};
@@ -13,17 +13,19 @@ use crate::output::{Printer, lines};
 const RUNNING: [&str; 3] = ["starting", "running", "paused"];
 
 pub(super) async fn stop(client: &Client, args: Stop, printer: Printer) -> Outcome {
-    let agents = named_or_all(client, args.which.agents, args.which.all, &RUNNING).await?;
+    let all = args.which.all;
+    let agents = named_or_all(client, args.which.agents, all, &RUNNING).await?;
     let grace = Some(duration(Duration::from_secs(u64::from(args.seconds))));
     let call = |agent| client.stop(api::StopRequest { agent, grace, ..Default::default() });
-    each(&agents, async |text| done(printer, &text, on_agent(client, &text, call).await?)).await
+    each_listed(&agents, all, async |text| done(printer, &text, on_agent(client, &text, call).await?)).await
 }
 
 pub(super) async fn kill(client: &Client, args: Kill, printer: Printer) -> Outcome {
-    let agents = named_or_all(client, args.which.agents, args.which.all, &RUNNING).await?;
+    let all = args.which.all;
+    let agents = named_or_all(client, args.which.agents, all, &RUNNING).await?;
     let signal = args.signal;
     let call = |agent| client.kill(api::KillRequest { agent, signal, ..Default::default() });
-    each(&agents, async |text| done(printer, &text, on_agent(client, &text, call).await?)).await
+    each_listed(&agents, all, async |text| done(printer, &text, on_agent(client, &text, call).await?)).await
 }
 
 pub(super) async fn pause(client: &Client, args: Names, printer: Printer) -> Outcome {
@@ -43,10 +45,11 @@ pub(super) async fn start(client: &Client, args: Names, printer: Printer) -> Out
 
 pub(super) async fn rm(client: &Client, args: Rm, printer: Printer) -> Outcome {
     let states: &[&str] = if args.force { &[] } else { &["created", "exited", "failed"] };
-    let agents = named_or_all(client, args.which.agents, args.which.all, states).await?;
+    let all = args.which.all;
+    let agents = named_or_all(client, args.which.agents, all, states).await?;
     let force = args.force;
     let call = |agent| client.remove(api::RemoveRequest { agent, force, ..Default::default() });
-    each(&agents, async |text| {
+    each_listed(&agents, all, async |text| {
         on_agent(client, &text, call).await?;
         if printer.is_human() || printer.format == crate::cli::Format::Name {
             lines([text])

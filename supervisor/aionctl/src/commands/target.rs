@@ -73,6 +73,24 @@ where
     Ok(worst)
 }
 
+/// As [`each`], for agents that a listing gave: one that came to its end meanwhile needs nothing to be done to it.
+pub(crate) async fn each_listed<F>(
+    agents: &[String],
+    listed: bool,
+    call: impl Fn(String) -> F,
+) -> Outcome
+where
+    F: Future<Output = Outcome<()>>,
+{
+    let gone = [ErrorCode::AgentNotFound, ErrorCode::AgentNotRunning];
+    let call = &call;
+    each(agents, async |agent| match call(agent).await {
+        Err(failure) if listed && gone.iter().any(|&code| failure.is(code)) => Ok(()),
+        outcome => outcome,
+    })
+    .await
+}
+
 /// As [`each`], without waiting for anything.
 pub(crate) fn each_sync(items: &[String], mut call: impl FnMut(&str) -> Outcome<()>) -> Outcome {
     let mut worst = 0;

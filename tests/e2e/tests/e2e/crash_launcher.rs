@@ -99,12 +99,17 @@ pub(crate) fn agents_are_readopted() {
 
 pub(crate) fn what_ended_meanwhile_is_known() {
     let daemons = Daemons::start().unwrap();
-    let ends = |stem: &str, script: &str| detached(&daemons, stem, &[], &["sh", "-c", script]);
-    let by_itself = ends("itself", "sleep 1; echo bye; exit 21");
-    let by_signal = ends("signal", "sleep 1; kill -SEGV $$");
+    let dir = workspace();
+    let ends = |stem: &str, script: &str| {
+        let script = format!("while [ ! -e go ]; do sleep 0.1; done; {script}");
+        detached(&daemons, stem, &["--workspace", path(&dir)], &["sh", "-c", &script])
+    };
+    let by_itself = ends("itself", "echo bye; exit 21");
+    let by_signal = ends("signal", "kill -SEGV $$");
     let stays = ends("stays", "sleep 100");
     let (pid, first, second) = (stays.pid(), by_itself.pid(), by_signal.pid());
     daemons.kill(Which::Launcher);
+    std::fs::write(dir.path().join("go"), "").unwrap();
     eventually("they end", Duration::from_secs(20), || !is_alive(first) && !is_alive(second));
     daemons.start_one(Which::Launcher).unwrap();
     daemons.await_ready().unwrap();
