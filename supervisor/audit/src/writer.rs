@@ -131,6 +131,12 @@ impl Writer {
         Ok(writer)
     }
 
+    /// The number of the newest segment.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.segment
+    }
+
     /// Appends a record to what is gathered and answers its number. Nothing is durable before [`Self::sync`].
     ///
     /// # Errors

@@ -46,7 +46,10 @@ pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
 /// What the table says of an agent. `None` when it was never really there.
 fn recall(launcher: &Launcher, stored: Stored) -> Option<(Arc<Agent>, Option<Run>)> {
     let Stored { id, spec, record } = stored;
-    let spec = spec.map(Arc::new);
+    let spec = spec.map(|mut spec| {
+        launcher.ceilings.lower(&mut spec);
+        Arc::new(spec)
+    });
     let Some(mut record) = record else {
         tracing::error!(agent = %id, "the agent's record cannot be read: it counts as lost");
         let mut record = Record {

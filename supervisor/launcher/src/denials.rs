@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use aion_agent_journal::{Item, Kind, Reader};
+use aion_types::AgentId;
 use serde_json::json;
 
 use crate::agent::{Agent, Journal, Run};
@@ -45,10 +46,26 @@ pub(crate) fn read(launcher: &Launcher, agent: &Agent, run: &Run) {
 
 /// The record of denied calls.
 pub(crate) fn of(denied: &aion_agent_journal::DeniedCall, profile: &str) -> Entry {
-    let detail = json!({
+    entry(denied, profile, None)
+}
+
+/// The same for a command that was run in the agent: its helper tells us, the journal has only one writer. Its number is
+/// the host's.
+pub(crate) fn of_command(denied: &aion_agent_journal::DeniedCall, profile: &str, exec: &AgentId) -> Entry {
+    entry(denied, profile, Some(exec))
+}
+
+fn entry(denied: &aion_agent_journal::DeniedCall, profile: &str, exec: Option<&AgentId>) -> Entry {
+    let mut detail = json!({
         "nr": denied.nr, "syscall": syscall_name(denied.nr), "count": denied.count, "errno": denied.errno,
-        "pid_inside": denied.pid,
     });
+    match exec {
+        None => detail["pid_inside"] = json!(denied.pid),
+        Some(exec) => {
+            detail["exec"] = json!(exec.as_str());
+            detail["pid"] = json!(denied.pid);
+        }
+    }
     Entry::new("sys.denied", "denied", &detail).rule(format!("seccomp:{profile}"))
 }
 

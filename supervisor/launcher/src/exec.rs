@@ -7,6 +7,7 @@ use std::time::Duration;
 use aion_launcher_proto::v1::{self, notice::Kind};
 use aion_sandbox::{ExecFds, ExecPlan, Executing, WindowSize};
 use aion_types::{AgentId, ErrorCode, Exit, ExitReason};
+use rustix::fs::FileType;
 use serde_json::json;
 
 use crate::agent::Agent;
@@ -18,6 +19,11 @@ use crate::{Failure, clock, denials, limits, plan};
 
 /// How long the set-up of a command may take.
 const SETUP: Duration = Duration::from_secs(10);
+
+/// Major numbers of the slave ends of pseudoterminals.
+const PSEUDOTERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+/// `/dev/null`.
+const NULL: (u32, u32) = (1, 3);
 
 /// A command that runs.
 #[derive(Debug)]
@@ -46,7 +52,7 @@ impl Launcher {
         };
         self.audit.check()?;
         let seccomp = self.profiles.get(&spec.seccomp_profile)?;
-        let fds = stdio(fds)?;
+        let fds = stdio(fds, exec.tty)?;
         let tty = exec.tty.then(|| window(&fds)).transpose()?;
         let plan = ExecPlan { plan: plan::of(&as_launch(&spec, &exec), &seccomp, &[], run.probed), tty };
         let group = &run.held.group;
@@ -91,7 +97,12 @@ fn as_launch(spec: &Launch, exec: &Exec) -> Launch {
     launch
 }
 
-fn stdio(fds: Vec<OwnedFd>) -> Result<ExecFds, Failure> {
+/// The command's streams: pipes, or terminals. Anything else could be a way out: a folder of the host is one, a socket carries
+/// further descriptors.
+fn stdio(fds: Vec<OwnedFd>, tty: bool) -> Result<ExecFds, Failure> {
+    for (at, fd) in fds.iter().enumerate() {
+        check_stream(fd, tty).map_err(|why| Failure::field("fds", format!("descriptor {at} {why}")))?;
+    }
     let failed = |e: std::io::Error| Failure::internal(format!("cannot copy a descriptor: {e}"));
     let mut fds = fds.into_iter();
     let stdin = fds.next().ok_or_else(|| Failure::field("fds", "no descriptor came"))?;
@@ -101,6 +112,21 @@ fn stdio(fds: Vec<OwnedFd>) -> Result<ExecFds, Failure> {
             let (stdout, stderr) = (stdin.try_clone().map_err(failed)?, stdin.try_clone().map_err(failed)?);
             Ok(ExecFds { stdin, stdout, stderr })
         }
+    }
+}
+
+fn check_stream(fd: &OwnedFd, tty: bool) -> Result<(), String> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| format!("cannot be looked at: {e}"))?;
+    // One that only names a file has the file's type, and could be opened again as something else.
+    let flags = rustix::fs::fcntl_getfl(fd).map_err(|e| format!("cannot be looked at: {e}"))?;
+    let opened = !flags.contains(rustix::fs::OFlags::PATH);
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo if opened && !tty => Ok(()),
+        FileType::CharacterDevice if opened && PSEUDOTERMINALS.contains(&device.0) => Ok(()),
+        FileType::CharacterDevice if opened && !tty && device == NULL => Ok(()),
+        _ if tty => Err("is not a terminal".to_owned()),
+        _ => Err("is neither a pipe nor a terminal nor /dev/null".to_owned()),
     }
 }
 
@@ -131,7 +157,7 @@ impl Command {
         let profile = self.agent.lock().spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
         let mut entries = Vec::new();
         while let Ok(Some(denied)) = lock(&self.executing).next_denied() {
-            entries.push(denials::of(&denied, &profile));
+            entries.push(denials::of_command(&denied, &profile, &self.exec_id));
         }
         limits::tell(launcher, &self.agent, entries);
     }

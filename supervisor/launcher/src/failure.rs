@@ -110,12 +110,11 @@ impl From<aion_probes::Error> for Failure {
 
 impl From<aion_seccomp::Error> for Failure {
     fn from(error: aion_seccomp::Error) -> Self {
-        let missing =
-            matches!(error, aion_seccomp::Error::NotFound { .. } | aion_seccomp::Error::BadName { .. });
-        if missing {
-            return Self::new(ErrorCode::ProfileNotFound, chain(&error));
+        match error.code() {
+            // libseccomp failed: it is not the profile's fault.
+            ErrorCode::Internal => Self::layer(LayerName::Seccomp, 0, chain(&error)),
+            code => Self::new(code, chain(&error)),
         }
-        Self::layer(LayerName::Seccomp, 0, chain(&error))
     }
 }
 

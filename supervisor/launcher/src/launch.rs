@@ -32,9 +32,10 @@ pub(crate) struct Answer {
 
 impl Launcher {
     /// Launches an agent, or answers what the first launch of this incarnation did.
-    pub(crate) fn launch(self: &Arc<Self>, raw: &v1::Launch, launch: Launch) -> Result<Answer, Failure> {
+    pub(crate) fn launch(self: &Arc<Self>, raw: &v1::Launch, mut launch: Launch) -> Result<Answer, Failure> {
         let began = Instant::now();
         self.refuse_own_state(&launch)?;
+        self.ceilings.lower(&mut launch);
         let launch = Arc::new(launch);
         let agent = self.agent_or(&launch.id, || Agent::new(launch.id.clone(), None, Record::default()));
         let _turn = crate::lock::lock(&agent.turn);
@@ -84,6 +85,10 @@ impl Launcher {
             Phase::Exited => {}
         }
         self.audit.check()?;
+        if let Err(failure) = self.ceilings.check(launch, crate::lock::read(&self.owners).len()) {
+            self.tell_failure(launch, &failure);
+            return Err(failure);
+        }
         let seccomp = self.profiles.get(&launch.seccomp_profile)?;
         self.table.write_spec(&launch.id, raw)?;
         let journal = self.open_journal(launch)?;
@@ -143,6 +148,10 @@ impl Launcher {
                     .rule("allow_degraded"),
             );
         }
+        if launch.network == NetworkMode::Host {
+            let detail = json!({ "network": "host" });
+            entries.push(Entry::new("agent.network", "allowed", &detail).rule("host-network"));
+        }
         let (tenant, id) = (launch.tenant.as_str(), launch.id.as_str());
         self.audit.append(entries.into_iter().map(|e| e.of(tenant, id)).collect());
         tracing::info!(agent = id, tenant, name = %launch.name, pid = view.pid, us = took_ns / 1000, "launched");
@@ -155,7 +164,8 @@ impl Launcher {
             "layer": failure.layer.map(LayerName::as_str), "errno": failure.errno, "message": failure.message,
         });
         let (tenant, id) = (launch.tenant.as_str(), launch.id.as_str());
-        self.audit.append(vec![Entry::new("agent.launched", "error", &detail).of(tenant, id)]);
+        let verdict = if failure.code == ErrorCode::PolicyDenied { "denied" } else { "error" };
+        self.audit.append(vec![Entry::new("agent.launched", verdict, &detail).of(tenant, id)]);
         tracing::warn!(agent = id, tenant, %failure, "launch failed");
     }
 
@@ -458,6 +468,9 @@ fn cgroup_layer(launcher: &Launcher, launch: &Launch, missing: &[Missing]) -> La
     limit("pids", l.pids.map(u64::from));
     limit("io_read_bps", l.io_read_bps);
     limit("io_write_bps", l.io_write_bps);
+    if !launch.lowered.is_empty() {
+        parts.push(format!("{} lowered to the launcher's ceiling", launch.lowered.join(", ")));
+    }
     parts.extend(missing.iter().map(|m| format!("without {}: {}", m.limit, m.why)));
     let state = if missing.is_empty() { LayerState::Active } else { LayerState::Degraded };
     LayerReport { name: LayerName::Cgroup, state, detail: parts.join("; ") }

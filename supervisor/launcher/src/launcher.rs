@@ -10,7 +10,8 @@ use aion_volumes::Volumes;
 
 use crate::Failure;
 use crate::agent::Agent;
-use crate::audit::AuditLog;
+use crate::audit::{Allowance, AuditLog, Shared};
+use crate::ceilings::Ceilings;
 use crate::drain::Drain;
 use crate::exits::Exits;
 use crate::hub::Hub;
@@ -38,6 +39,9 @@ pub(crate) struct Launcher {
     pub(crate) profiles: Profiles,
     pub(crate) probes: ProbesState,
     pub(crate) audit: AuditLog,
+    pub(crate) ceilings: Ceilings,
+    /// Records a second that one connection may append, and what all may.
+    pub(crate) append_rate: (u32, Shared),
     pub(crate) hub: Arc<Hub>,
     pub(crate) exits: Exits,
     pub(crate) drain: Drain,
@@ -104,6 +108,12 @@ impl Launcher {
     pub(crate) fn agent(&self, id: &AgentId) -> Result<Arc<Agent>, Failure> {
         let found = read(&self.agents).get(id).cloned();
         found.ok_or_else(|| Failure::new(ErrorCode::AgentNotFound, format!("no agent {id}")))
+    }
+
+    /// What a new connection may append to the audit log.
+    pub(crate) fn allowance(&self) -> Allowance {
+        let (rate, shared) = &self.append_rate;
+        Allowance::new(*rate, shared.clone())
     }
 
     /// All agents, oldest first.

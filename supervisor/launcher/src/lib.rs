@@ -7,6 +7,7 @@
 mod adopt;
 mod agent;
 mod audit;
+mod ceilings;
 mod clock;
 mod denials;
 mod drain;

@@ -67,14 +67,44 @@ pub struct RunOptions {
     #[arg(long, env = "AION_RING_MIB", value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub ring_mib: u32,
     /// Remove the oldest segments of the audit log when it has more MiB than this; 0 keeps everything
-    #[arg(long, env = "AION_AUDIT_MAX_MIB", value_name = "MIB", default_value_t = 0)]
+    #[arg(long, env = "AION_AUDIT_MAX_MIB", value_name = "MIB", default_value_t = 8192)]
     pub audit_max_mib: u64,
+    /// Records a second that one connection may add to the audit log; ten times as many at once
+    #[arg(long, env = "AION_AUDIT_APPEND_RATE", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub audit_append_rate: u32,
+    /// Agents that may run at once
+    #[arg(long, env = "AION_MAX_AGENTS", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=8000))]
+    pub max_agents: u32,
+    /// Memory of one agent at most, whatever it asks for; 0 is no ceiling [default: nine tenths of the host's]
+    #[arg(long, env = "AION_MAX_MEM_MIB", value_name = "MIB")]
+    pub max_mem_mib: Option<u64>,
+    /// Processes of one agent at most; 0 is no ceiling
+    #[arg(long, env = "AION_MAX_PIDS", value_name = "N", default_value_t = 32_768)]
+    pub max_pids: u32,
+    /// Thousandths of a processor for one agent at most [default: all processors]
+    #[arg(long, env = "AION_MAX_CPU_MILLIS", value_name = "N")]
+    pub max_cpu_millis: Option<u32>,
+    /// Size of one managed workspace at most, and of one without a limit
+    #[arg(long, env = "AION_MAX_DISK_MIB", value_name = "MIB", default_value_t = 1_048_576, value_parser = clap::value_parser!(u64).range(16..=1_073_741_824))]
+    pub max_disk_mib: u64,
+    /// Whether an agent may have the host's network when its manifest asks for it
+    #[arg(long, env = "AION_HOST_NETWORK", value_name = "WHETHER", default_value = "allow")]
+    pub host_network: HostNetwork,
     /// Kill every agent at the end, and remove everything
     #[arg(long, env = "AION_STOP_AGENTS_ON_EXIT")]
     pub stop_agents_on_exit: bool,
     /// How the log on standard error looks; AION_LOG sets its level
     #[arg(long, env = "AION_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Whether an agent may have the host's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostNetwork {
+    /// Yes; each time is recorded
+    Allow,
+    /// No agent gets it
+    Refuse,
 }
 
 /// How the log looks.

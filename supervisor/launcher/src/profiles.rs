@@ -66,3 +66,22 @@ impl Profiles {
         (times.iter().max().copied(), times.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aion_types::ErrorCode;
+
+    #[test]
+    fn a_broken_profile_and_a_missing_one_have_their_codes() {
+        let dir = tempfile::tempdir().unwrap();
+        let profiles = Profiles::new(dir.path());
+        std::fs::write(dir.path().join("broken.json"), "{ \"groups\": 3").unwrap();
+        std::fs::write(dir.path().join("odd.json"), "{}").unwrap();
+        let code = |name| profiles.get(name).unwrap_err().code;
+        assert_eq!(code("broken"), ErrorCode::ProfileInvalid);
+        assert_eq!(code("odd"), ErrorCode::ProfileInvalid);
+        assert_eq!(code("none"), ErrorCode::ProfileNotFound);
+        assert_eq!(code("../x"), ErrorCode::ProfileNotFound);
+    }
+}

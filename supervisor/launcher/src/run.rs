@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::audit::{AuditLog, Settings, WriterThread};
+use crate::ceilings::Ceilings;
 use crate::drain::Drain;
 use crate::exits::{Exits, Work};
 use crate::failure::chain;
@@ -73,6 +74,8 @@ pub fn start(options: &RunOptions) -> Result<Running> {
     };
     let (audit, writer) = AuditLog::start(settings, Arc::clone(&hub)).context("cannot open the audit log")?;
     let hierarchy = Hierarchy::detect().context("cannot find control groups")?;
+    let ceilings = Ceilings::new(options, &hierarchy);
+    tracing::debug!(?ceilings, "no agent gets more");
     let parent = Parent::open(hierarchy, &cgroup).context("cannot make the parent control group")?;
     let init = options.init_path();
     let image = InitImage::load(&init).with_context(|| format!("cannot use {}", init.display()))?;
@@ -93,6 +96,8 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         profiles: Profiles::new(&options.profiles),
         probes,
         audit,
+        ceilings,
+        append_rate: (options.audit_append_rate, crate::audit::Shared::default()),
         hub,
         exits,
         drain: Drain::new()?,

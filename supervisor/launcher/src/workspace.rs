@@ -27,9 +27,6 @@ pub(crate) struct Prepared {
     pub(crate) volume_bytes: u64,
 }
 
-/// A volume for an agent that asked for no limit.
-const UNLIMITED: u64 = 1 << 40;
-
 pub(crate) fn prepare(launcher: &Launcher, launch: &Launch, slot: &Slot) -> Result<Prepared, Failure> {
     match &launch.workspace.kind {
         WorkspaceKind::Managed => managed(launcher, launch, slot),
@@ -61,7 +58,7 @@ fn directory_limit(launch: &Launch) -> Result<LayerReport, Failure> {
 
 fn managed(launcher: &Launcher, launch: &Launch, slot: &Slot) -> Result<Prepared, Failure> {
     let name = launch.id.as_str();
-    let bytes = launch.limits.disk_bytes.unwrap_or(UNLIMITED);
+    let bytes = launch.limits.disk_bytes.unwrap_or(launcher.ceilings.disk_bytes);
     let made = match &launcher.volumes {
         None => Err("the folder for volumes cannot be used".to_owned()),
         Some(volumes) => volumes.take(name, bytes).map_err(|e| chain(&e)).and_then(|volume| {
@@ -81,7 +78,7 @@ fn managed(launcher: &Launcher, launch: &Launch, slot: &Slot) -> Result<Prepared
             }
             let detail = match launch.limits.disk_bytes {
                 Some(_) => format!("a volume of {bytes} bytes"),
-                None => "a volume of its own, no limit asked".to_owned(),
+                None => format!("a volume of its own, no limit asked; {bytes} bytes"),
             };
             let state = if launch.limits.disk_bytes.is_some() { LayerState::Active } else { LayerState::Off };
             let layers = vec![report(state, &detail)];

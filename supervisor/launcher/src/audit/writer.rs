@@ -92,6 +92,7 @@ impl AuditLog {
             asked: Vec::new(),
             last_sync: Instant::now(),
             last_prune: Instant::now(),
+            pruned_at: 0,
             signed: true,
         };
         let from = Arc::clone(&queue);
@@ -173,6 +174,8 @@ struct State {
     asked: Vec<(u64, Reply)>,
     last_sync: Instant,
     last_prune: Instant,
+    /// The newest segment then.
+    pruned_at: u64,
     /// Nothing came since the last checkpoint.
     signed: bool,
 }
@@ -315,16 +318,28 @@ impl State {
         self.writer.as_mut()
     }
 
+    /// Keeps the log within its size: when a segment is full, and once a minute.
     fn prune(&mut self) {
-        if self.settings.max_bytes == 0 || self.last_prune.elapsed() < PRUNE_EVERY {
+        let (max, before) = (self.settings.max_bytes, self.pruned_at);
+        let due = self.last_prune.elapsed() >= PRUNE_EVERY;
+        if max == 0 {
             return;
         }
+        let Some(writer) = self.writer.as_mut().filter(|w| due || w.segment() != before) else { return };
+        let pruned = writer.prune_to(max);
+        self.pruned_at = writer.segment();
         self.last_prune = Instant::now();
-        let max = self.settings.max_bytes;
-        if let Some(writer) = self.writer()
-            && let Err(e) = writer.prune_to(max)
-        {
-            tracing::error!(error = chain(&e), "old audit segments cannot be removed");
+        match pruned {
+            Ok(gone) if gone.segments > 0 => {
+                tracing::info!(
+                    segments = gone.segments,
+                    first_seq = gone.first_seq,
+                    "old audit records were removed"
+                );
+                self.signed = false;
+            }
+            Ok(_) => {}
+            Err(e) => tracing::error!(error = chain(&e), "old audit segments cannot be removed"),
         }
     }
 }

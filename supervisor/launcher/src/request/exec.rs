@@ -34,7 +34,7 @@ impl Exec {
         if fds != wanted {
             return Err(Failure::field("fds", format!("{fds} descriptors came, {wanted} are needed")));
         }
-        let cwd = if exec.cwd.is_empty() { None } else { Some(field::path("cwd", &exec.cwd)?) };
+        let cwd = if exec.cwd.is_empty() { None } else { Some(field::folder_inside("cwd", &exec.cwd)?) };
         Ok(Self {
             id: field::agent_id(&exec.id)?,
             exec_id: AgentId::parse(&exec.exec_id).map_err(|e| Failure::field("exec_id", e.to_string()))?,

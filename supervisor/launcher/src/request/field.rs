@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aion_types::{AgentId, AgentName, TenantId};
 
@@ -44,6 +44,19 @@ pub(crate) fn path(field: &str, bytes: &[u8]) -> Checked<PathBuf> {
     Ok(PathBuf::from(OsStr::from_bytes(bytes)))
 }
 
+/// A folder inside where a command starts. Not in `/proc`: descriptors that the one who enters it still has are folders there.
+pub(crate) fn folder_inside(field: &str, bytes: &[u8]) -> Checked<PathBuf> {
+    let path = path(field, bytes)?;
+    if leads_to_descriptors(&path) {
+        return Err(Failure::field(field, "a command cannot start in /proc or /dev"));
+    }
+    Ok(path)
+}
+
+fn leads_to_descriptors(path: &Path) -> bool {
+    path.starts_with("/proc") || path.starts_with("/dev")
+}
+
 /// Arguments or variables: no NUL, not too many, not too long together.
 pub(crate) fn strings(field: &str, list: &[Vec<u8>], max: usize, max_bytes: usize) -> Checked<()> {
     if list.len() > max {
@@ -62,6 +75,9 @@ pub(crate) fn strings(field: &str, list: &[Vec<u8>], max: usize, max_bytes: usiz
 pub(crate) fn command(argv: &[Vec<u8>]) -> Checked<()> {
     strings("argv", argv, 4096, 512 << 10)?;
     match argv.first() {
+        Some(program) if leads_to_descriptors(Path::new(OsStr::from_bytes(program))) => {
+            Err(Failure::field("argv", "a program cannot be taken from /proc or /dev"))
+        }
         Some(program) if !program.is_empty() && program.len() <= MAX_PATH => Ok(()),
         Some(_) => Err(Failure::field("argv", "the program's name is empty or longer than 4095 bytes")),
         None => Err(Failure::field("argv", "there is no command")),

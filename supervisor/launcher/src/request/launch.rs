@@ -16,7 +16,8 @@ const MAX_BINDS: usize = 64;
 const MAX_EXEC_RULES: usize = 1024;
 const MAX_SECRETS: usize = 256;
 const MIN_LOG: u64 = 64 << 10;
-const MAX_LOG: u64 = 1 << 40;
+/// As in the manifest.
+const MAX_LOG: u64 = 64 << 30;
 /// What every agent's journal may hold when nothing else was asked.
 const DEFAULT_LOG: u64 = 64 << 20;
 
@@ -67,6 +68,8 @@ pub struct Launch {
     pub hostname: String,
     /// Limit of its journal.
     pub log_max_bytes: u64,
+    /// Limits that were asked for and are above this launcher's ceilings.
+    pub lowered: Vec<&'static str>,
 }
 
 /// Where the root comes from.
@@ -135,7 +138,7 @@ impl Launch {
             incarnation: launch.incarnation,
             argv: launch.argv.clone(),
             env: launch.env.clone(),
-            cwd: field::path("cwd", cwd)?,
+            cwd: field::folder_inside("cwd", cwd)?,
             rootfs: rootfs(launch.rootfs.as_ref())?,
             workspace: workspace(launch.workspace.as_ref())?,
             binds: binds(&launch.binds)?,
@@ -151,6 +154,7 @@ impl Launch {
             secrets: secrets(&launch.secrets)?,
             hostname: hostname(launch)?,
             log_max_bytes,
+            lowered: Vec::new(),
         })
     }
 

@@ -18,6 +18,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
+use crate::audit::Allowance;
 use crate::launcher::Launcher;
 use crate::request::{Op, parse};
 use crate::server::watch;
@@ -55,10 +56,11 @@ pub(crate) fn serve(launcher: &Arc<Launcher>, stream: &UnixStream) {
 fn converse(launcher: &Arc<Launcher>, stream: &UnixStream) -> Result<(), Broken> {
     let mut decoder = Decoder::new();
     let mut piece = Vec::with_capacity(PIECE);
+    let mut appends = Appends::new(launcher);
     while let Some(frame) = next(stream, &mut decoder, &mut piece)? {
         let request: v1::Request = frame.message()?;
         let seq = request.seq;
-        let op = parse(&request, frame.fds.len());
+        let op = parse(&request, frame.fds.len()).and_then(|op| appends.admit(op, request.encoded_len()));
         let watching = match &op {
             Ok(Op::Watch { audit_after_seq }) => Some(*audit_after_seq),
             _ => None,
@@ -72,6 +74,34 @@ fn converse(launcher: &Arc<Launcher>, stream: &UnixStream) -> Result<(), Broken>
         }
     }
     Ok(())
+}
+
+/// The connection's part in the audit log; what was refused is told at the latest with its end.
+struct Appends<'a> {
+    launcher: &'a Launcher,
+    allowance: Allowance,
+}
+
+impl<'a> Appends<'a> {
+    fn new(launcher: &'a Launcher) -> Self {
+        Self { launcher, allowance: launcher.allowance() }
+    }
+
+    fn admit(&mut self, op: Op, length: usize) -> Result<Op, Failure> {
+        if matches!(op, Op::AppendAudit(_)) {
+            let now = Instant::now();
+            let taken = self.allowance.take(length, now);
+            self.allowance.tell(&self.launcher.audit, now, false);
+            taken?;
+        }
+        Ok(op)
+    }
+}
+
+impl Drop for Appends<'_> {
+    fn drop(&mut self) {
+        self.allowance.tell(&self.launcher.audit, Instant::now(), true);
+    }
 }
 
 fn answer(stream: &UnixStream, seq: u64, done: ops::Done) -> Result<(), Broken> {

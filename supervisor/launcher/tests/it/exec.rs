@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use aion_launcher_proto::v1::{self, notice::Kind};
 
-use crate::client::{Watch, borrowed};
+use crate::client::{Watch, borrowed, until};
 use crate::daemon::Daemon;
 use crate::fixtures::{id, sh};
 
@@ -113,5 +113,66 @@ fn a_command_may_have_a_terminal() {
     let got = std::fs::File::from(pty.master).read(&mut out).unwrap();
     let out = String::from_utf8_lossy(&out[..got]).into_owned();
     assert!(out.contains("20 70") && out.contains("terminal"), "{out}");
+    client.kill(&asked.id).unwrap();
+}
+
+#[test]
+fn what_was_denied_to_a_command_is_recorded() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut watch = daemon.client().watch(0);
+    let asked = sh("sleep 100");
+    client.launch(&asked).unwrap();
+    let script = "import ctypes\nlibc = ctypes.CDLL(None)\nfor i in range(20): libc.mount(b'n', b'/tmp', b'tmpfs', 0, None)";
+    let run = exec(&asked.id, &["python3", "-c", script]);
+    let (fds, _stdin, _stdout, _stderr) = pipes();
+    client.exec(run.clone(), &borrowed(&fds)).unwrap();
+    assert_eq!(ended(&mut watch, &run).code, 0);
+    let denied = || -> u64 {
+        let all = crate::records::records(&daemon);
+        let of_it = all.iter().filter(|r| r.kind == "sys.denied" && r.agent == asked.id);
+        let of_it =
+            of_it.filter(|r| r.detail_json.contains(&run.exec_id) && r.detail_json.contains("\"mount\""));
+        of_it
+            .map(|r| {
+                serde_json::from_str::<serde_json::Value>(&r.detail_json).unwrap()["count"].as_u64().unwrap()
+            })
+            .sum()
+    };
+    until("all denied calls are recorded", || denied() == 20);
+    client.kill(&asked.id).unwrap();
+}
+
+#[test]
+fn a_command_gets_streams_and_nothing_that_leads_out() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let asked = sh("sleep 100");
+    client.launch(&asked).unwrap();
+    let mut with = |first: OwnedFd| {
+        let (mut fds, ..) = pipes();
+        fds[0] = first;
+        client.exec(exec(&asked.id, &["/bin/true"]), &borrowed(&fds))
+    };
+    let open = |path: &str| OwnedFd::from(std::fs::File::open(path).unwrap());
+    let named =
+        |path: &str| rustix::fs::open(path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    for (what, fd) in [
+        ("a folder", open("/")),
+        ("a folder's name", named("/etc")),
+        ("a file", open("/etc/passwd")),
+        ("a device", open("/dev/zero")),
+        ("a device's name", named("/dev/null")),
+        ("a socket", socket.into()),
+        ("a terminal's other end", open("/dev/ptmx")),
+    ] {
+        let refused = with(fd).expect_err(what);
+        assert_eq!((refused.code.as_str(), refused.field.as_str()), ("INVALID_FIELD", "fds"), "{what}");
+    }
+    with(open("/dev/null")).unwrap();
+    let away = v1::Exec { cwd: b"/proc/self/fd/3".to_vec(), ..exec(&asked.id, &["/bin/true"]) };
+    let (fds, ..) = pipes();
+    assert_eq!(client.exec(away, &borrowed(&fds)).unwrap_err().field, "cwd");
     client.kill(&asked.id).unwrap();
 }

@@ -100,3 +100,61 @@ fn disk_without_limit_and_in_memory() {
     assert_eq!(state.layers.iter().find(|l| l.name == "disk").unwrap().state, "off");
     assert_eq!(client.wait(&asked.id).exit.unwrap().code, 0);
 }
+
+#[test]
+fn nobody_gets_more_than_the_launchers_ceilings() {
+    let ceilings = ["--max-pids", "40", "--max-mem-mib", "96", "--max-agents", "2"];
+    let Some(daemon) = Daemon::start(&ceilings) else { return };
+    let mut client = daemon.client();
+    let forks = "import os, time\nn = 0\ntry:\n  while n < 200:\n    if os.fork() == 0: time.sleep(100)\n    n += 1\n\
+                 except OSError: pass\nprint(n, flush=True)\nos._exit(0)";
+    let mut greedy = python(forks);
+    greedy.limits.as_mut().unwrap().pids = 4000;
+    let mut boundless = python(forks);
+    boundless.limits = None;
+    for asked in [&greedy, &boundless] {
+        let state = client.launch(asked).unwrap();
+        let cgroup = state.layers.iter().find(|l| l.name == "cgroup").unwrap().detail.clone();
+        assert!(
+            cgroup.contains("pids 40") && cgroup.contains(&format!("mem_bytes {}", 96 << 20)),
+            "{cgroup}"
+        );
+        assert_eq!(cgroup.contains("lowered"), asked.limits.is_some(), "{cgroup}");
+        client.wait(&asked.id);
+        let (out, _) = daemon.output(&asked.id);
+        let forked: u32 = String::from_utf8(out).unwrap().trim().parse().unwrap();
+        assert!(forked < 41, "{forked} processes");
+    }
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let asked = sh("sleep 100");
+        client.launch(&asked).unwrap();
+        running.push(asked.id);
+    }
+    let refused = client.launch(&sh("sleep 100")).unwrap_err();
+    assert_eq!(refused.code, "RESOURCE_EXHAUSTED");
+    for id in running {
+        client.kill(&id).unwrap();
+    }
+}
+
+#[test]
+fn the_hosts_network_is_recorded_and_can_be_refused() {
+    let host = || v1::Launch { network: v1::Network::Host.into(), ..sh("true") };
+    {
+        let Some(daemon) = Daemon::start(&[]) else { return };
+        let mut client = daemon.client();
+        let asked = host();
+        client.launch(&asked).unwrap();
+        client.wait(&asked.id);
+        let recorded = || records(&daemon).iter().any(|r| r.kind == "agent.network" && r.agent == asked.id);
+        until("the host's network is recorded", recorded);
+    }
+    let Some(daemon) = Daemon::start(&["--host-network", "refuse"]) else { return };
+    let mut client = daemon.client();
+    assert_eq!(client.launch(&host()).unwrap_err().code, "POLICY_DENIED");
+    client.launch(&sh("true")).unwrap();
+    until("the refusal is recorded", || {
+        records(&daemon).iter().any(|r| r.kind == "agent.launched" && r.verdict == "denied")
+    });
+}

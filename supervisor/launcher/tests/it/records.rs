@@ -144,3 +144,59 @@ fn a_strict_storm_loses_nothing() {
     assert_eq!(spawned, count);
     verified(&daemon);
 }
+
+fn append(detail: &str) -> Op {
+    Op::AppendAudit(v1::AppendAudit {
+        kind: "api.flood".into(),
+        verdict: "allowed".into(),
+        detail_json: detail.into(),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_flood_of_records_is_slowed_and_counted() {
+    let Some(daemon) = Daemon::start(&["--audit-append-rate", "5"]) else { return };
+    let mut flood = daemon.client();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..120 {
+        match flood.call(append("{}")) {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                assert_eq!(error.code, "RESOURCE_EXHAUSTED");
+                assert!(error.message.contains("try again in"), "{}", error.message);
+                refused += 1;
+            }
+        }
+    }
+    assert!((50..80).contains(&taken), "{taken} were taken");
+    // Another connection is not held up by it.
+    daemon.client().call(append("{}")).unwrap();
+    drop(flood);
+    let told = || -> u64 {
+        let all = records(&daemon);
+        let limited = all.iter().filter(|r| r.kind == "audit.limited" && r.verdict == "denied");
+        let count = |json: &str| {
+            serde_json::from_str::<serde_json::Value>(json).unwrap()["refused"].as_u64().unwrap()
+        };
+        limited.map(|r| count(&r.detail_json)).sum()
+    };
+    until("what was refused is told", || told() == refused);
+    verified(&daemon);
+}
+
+#[test]
+fn the_log_is_kept_within_its_size_and_stays_verifiable() {
+    let Some(daemon) = Daemon::start(&["--audit-max-mib", "1"]) else { return };
+    let mut client = daemon.client();
+    let large = format!("{{\"x\":\"{}\"}}", "y".repeat(60_000));
+    for _ in 0..300 {
+        client.call(append(&large)).unwrap();
+    }
+    until("the oldest are gone", || records(&daemon).first().is_some_and(|r| r.seq > 1));
+    let all = records(&daemon);
+    let pruned = all.iter().find(|r| r.kind == "audit.pruned").expect("it is told");
+    assert_eq!(pruned.rule, "retention");
+    let report = aion_audit::verify(&daemon.state().join("audit"), None).unwrap();
+    assert!(report.faults.is_empty() && report.first_seq > 1, "{report:?}");
+}
