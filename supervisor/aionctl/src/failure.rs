@@ -43,10 +43,6 @@ impl Failure {
         Self { code: Some(code.as_str().to_owned()), ..Self::new(code.exit_status(), message) }
     }
 
-    /// Whether this is its code.
-    pub(crate) fn is(&self, code: ErrorCode) -> bool {
-        self.code.as_deref() == Some(code.as_str())
-    }
 
     /// Everything has been said on stderr; only the exit status is left.
     pub(crate) fn silent(exit: u8) -> Self {
