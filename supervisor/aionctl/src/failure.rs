@@ -43,7 +43,6 @@ impl Failure {
         Self { code: Some(code.as_str().to_owned()), ..Self::new(code.exit_status(), message) }
     }
 
-
     /// Everything has been said on stderr; only the exit status is left.
     pub(crate) fn silent(exit: u8) -> Self {
         Self::new(exit, "")

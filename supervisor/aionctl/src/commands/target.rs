@@ -74,11 +74,7 @@ where
 }
 
 /// As [`each`], for agents that a listing gave: one that came to its end meanwhile needs nothing to be done to it.
-pub(crate) async fn each_listed<F>(
-    agents: &[String],
-    listed: bool,
-    call: impl Fn(String) -> F,
-) -> Outcome
+pub(crate) async fn each_listed<F>(agents: &[String], listed: bool, call: impl Fn(String) -> F) -> Outcome
 where
     F: Future<Output = Outcome<()>>,
 {
