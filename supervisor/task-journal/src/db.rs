@@ -94,7 +94,8 @@ fn families(options: &Options) -> Vec<ColumnFamilyDescriptor> {
 }
 
 pub(crate) fn open(path: &Path, options: &Options) -> Result<DB, Error> {
-    let opened = database_options(options).and_then(|db| DB::open_cf_descriptors(&db, path, families(options)));
+    let opened =
+        database_options(options).and_then(|db| DB::open_cf_descriptors(&db, path, families(options)));
     opened.map_err(|source| {
         if source.to_string().contains("/LOCK:") {
             Error::Locked { path: path.to_owned() }
@@ -127,8 +128,7 @@ pub(crate) fn peek_meta(path: &Path, key: &[u8]) -> Option<u64> {
 }
 
 pub(crate) fn handle<'a>(db: &'a DB, family: &'static str) -> Result<&'a ColumnFamily, Error> {
-    db.cf_handle(family)
-        .ok_or_else(|| Error::Corrupt { family, detail: "the family is missing".to_owned() })
+    db.cf_handle(family).ok_or_else(|| Error::Corrupt { family, detail: "the family is missing".to_owned() })
 }
 
 /// For reading much, once: the cache is kept for others.

@@ -47,7 +47,8 @@ impl Journal {
     /// # Errors
     /// When they cannot be read.
     pub fn ended_before(&self, before: Option<&EndedTask>, limit: usize) -> Result<EndedPage, Error> {
-        let from = before.map_or(keys::ended_at(u64::MAX, u64::MAX), |task| keys::ended_at(task.ended_ms, task.task));
+        let from = before
+            .map_or(keys::ended_at(u64::MAX, u64::MAX), |task| keys::ended_at(task.ended_ms, task.task));
         let mut page = EndedPage::default();
         self.iterate(ENDED, rocksdb::ReadOptions::default(), |iter| {
             iter.seek_for_prev(from);

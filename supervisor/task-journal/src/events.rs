@@ -100,14 +100,16 @@ impl Journal {
             return Ok(None);
         }
         match self.event(seq)? {
-            Some(event) if event.previous >= seq => {
-                Err(Error::Corrupt { family: EVENTS, detail: format!("event {seq} names a later one as the one before it") })
-            }
+            Some(event) if event.previous >= seq => Err(Error::Corrupt {
+                family: EVENTS,
+                detail: format!("event {seq} names a later one as the one before it"),
+            }),
             other => Ok(other),
         }
     }
 }
 
 pub(crate) fn event_seq(key: &[u8]) -> Result<u64, Error> {
-    keys::number(key).ok_or_else(|| Error::Corrupt { family: EVENTS, detail: "a key is not a number".to_owned() })
+    keys::number(key)
+        .ok_or_else(|| Error::Corrupt { family: EVENTS, detail: "a key is not a number".to_owned() })
 }

@@ -32,19 +32,17 @@ pub(crate) const META_PRUNED: &[u8] = b"pruned";
 /// How many ended tasks there are.
 pub(crate) const META_ENDED: &[u8] = b"ended";
 
-/// A family's place in [`ALL`].
+/// A family that batches write, with its place in [`ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Family {
-    Meta,
-    Rows,
-    Ended,
-    Bodies,
-    Events,
-    Checkpoints,
-    SmallBlobs,
-    Blobs,
-    Results,
+    Rows = 1,
+    Ended = 2,
+    Bodies = 3,
+    Events = 4,
+    Checkpoints = 5,
+    SmallBlobs = 6,
+    Results = 8,
 }
 
 impl Family {
@@ -110,4 +108,34 @@ pub(crate) fn chunk(task: u64, number: u32, nonce: u64, index: u32) -> [u8; 24] 
 /// The nonce of a chunk's key.
 pub(crate) fn chunk_nonce(key: &[u8]) -> Option<u64> {
     key.get(12..20).and_then(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_where_the_list_has_them() {
+        let expected = [
+            (Family::Rows, ROWS),
+            (Family::Ended, ENDED),
+            (Family::Bodies, BODIES),
+            (Family::Events, EVENTS),
+            (Family::Checkpoints, CHECKPOINTS),
+            (Family::SmallBlobs, SMALL_BLOBS),
+            (Family::Results, RESULTS),
+        ];
+        for (family, name) in expected {
+            assert_eq!(family.name(), name);
+        }
+    }
+
+    #[test]
+    fn keys_come_apart_again() {
+        assert_eq!(ended_at_parts(&ended_at(5, 7)), Some((5, 7)));
+        assert_eq!(ended_at_parts(&ended_row(b"x")), None);
+        let key = chunk(1, 2, 3, 4);
+        assert_eq!((checkpoint_parts(&key), chunk_nonce(&key)), (Some((1, 2)), Some(3)));
+        assert!(checkpoint(1, u32::MAX) < checkpoint(2, 0));
+    }
 }

@@ -52,7 +52,8 @@ impl Journal {
     /// # Errors
     /// When the journal cannot be read or written.
     pub fn prune(&self, retention: &Retention, limit: usize) -> Result<Pruned, Error> {
-        let Due { until: Some(until), rows, mut tasks, last_events, more } = self.due(retention, limit)? else {
+        let Due { until: Some(until), rows, mut tasks, last_events, more } = self.due(retention, limit)?
+        else {
             self.sweep()?;
             return Ok(Pruned::default());
         };
@@ -111,7 +112,8 @@ impl Journal {
         let ended = self.lock_head().ended;
         let mut surplus = ended.saturating_sub(retention.max_tasks);
         let oldest = retention.now_ms.saturating_sub(retention.max_age_ms);
-        let mut due = Due { until: None, rows: Vec::new(), tasks: Vec::new(), last_events: Vec::new(), more: false };
+        let mut due =
+            Due { until: None, rows: Vec::new(), tasks: Vec::new(), last_events: Vec::new(), more: false };
         self.scan(ENDED, &keys::ended_at(0, 0), |key, value| {
             let Some((ended_ms, task)) = keys::ended_at_parts(key) else { return Ok(false) };
             if surplus == 0 && ended_ms >= oldest {

@@ -117,12 +117,16 @@ impl Room {
         if known.free < self.reserve_bytes.saturating_add(self.admit_bytes) {
             return;
         }
-        let taken = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.file).and_then(
-            |file| {
+        let taken = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&self.file)
+            .and_then(|file| {
                 let length = i64::try_from(self.reserve_bytes).unwrap_or(i64::MAX);
                 fallocate(file.as_fd(), FallocateFlags::empty(), 0, length).map_err(std::io::Error::from)
-            },
-        );
+            });
         match taken {
             Ok(()) => known.reserve = true,
             Err(error) => tracing::warn!(%error, "cannot take the journal's reserve"),

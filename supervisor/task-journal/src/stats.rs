@@ -87,7 +87,9 @@ impl Journal {
             for name in keys::ALL {
                 let family = db::handle(db, name)?;
                 let number = |property: &str| {
-                    db.property_int_value_cf(family, property).map(|value| value.unwrap_or(0)).map_err(Error::Database)
+                    db.property_int_value_cf(family, property)
+                        .map(|value| value.unwrap_or(0))
+                        .map_err(Error::Database)
                 };
                 let bytes = number("rocksdb.total-sst-files-size")? + number("rocksdb.total-blob-file-size")?;
                 stats.families.push((name, number("rocksdb.estimate-num-keys")?, bytes));
@@ -96,7 +98,8 @@ impl Journal {
             Ok(())
         })?;
         let files = std::fs::read_dir(&self.path).map_err(Error::io("list the journal's files"))?;
-        stats.disk_bytes = files.flatten().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
+        stats.disk_bytes =
+            files.flatten().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
         Ok(stats)
     }
 

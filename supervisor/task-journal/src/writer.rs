@@ -48,7 +48,8 @@ impl Writer {
     /// When there can be no thread.
     pub fn start(journal: Arc<Journal>, options: WriterOptions) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::sync_channel(options.queue);
-        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || run(&journal, &options, &queue));
+        let thread =
+            thread::Builder::new().name("journal".to_owned()).spawn(move || run(&journal, &options, &queue));
         let thread = thread.map_err(Error::io("start the journal's thread"))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }

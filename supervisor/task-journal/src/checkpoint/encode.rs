@@ -17,7 +17,8 @@ impl Encoder {
     /// What does not get smaller is stored as it is.
     pub(super) fn encode(&mut self, chunk: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = vec![ZSTD; 1 + zstd::zstd_safe::compress_bound(chunk.len())];
-        let length = self.0.compress_to_buffer(chunk, &mut out[1..]).map_err(Error::io("compress a checkpoint"))?;
+        let length =
+            self.0.compress_to_buffer(chunk, &mut out[1..]).map_err(Error::io("compress a checkpoint"))?;
         if length < chunk.len() {
             out.truncate(1 + length);
         } else {
@@ -45,7 +46,8 @@ mod tests {
     #[test]
     fn chunks_come_back() {
         let mut encoder = Encoder::new(1).unwrap();
-        let noise: Vec<u8> = (0..CHUNK as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        let noise: Vec<u8> =
+            (0..CHUNK as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
         for chunk in [&vec![7; CHUNK][..], &noise, &noise[..100], b"x"] {
             let stored = encoder.encode(chunk).unwrap();
             assert!(stored.len() <= chunk.len() + 1);

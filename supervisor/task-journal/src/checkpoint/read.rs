@@ -96,10 +96,14 @@ impl Journal {
             iter.seek(key(0));
             for index in 0..info.chunks {
                 let Some(value) = iter.value().filter(|_| iter.key() == Some(&key(index))) else {
-                    let detail = iter.status().err().map_or_else(|| format!("chunk {index} is missing"), |e| e.to_string());
+                    let detail = iter
+                        .status()
+                        .err()
+                        .map_or_else(|| format!("chunk {index} is missing"), |e| e.to_string());
                     return Err(corrupt(detail).into());
                 };
-                let chunk = encode::decode(value).map_err(|detail| corrupt(format!("chunk {index}: {detail}")))?;
+                let chunk =
+                    encode::decode(value).map_err(|detail| corrupt(format!("chunk {index}: {detail}")))?;
                 hash.update(&chunk);
                 length += chunk.len() as u64;
                 sink(&chunk)?;

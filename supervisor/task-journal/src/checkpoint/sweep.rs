@@ -40,12 +40,14 @@ impl Journal {
     pub(crate) fn remove_orphans(&self) -> Result<(), Error> {
         let folder = self.incoming();
         if folder.exists() {
-            std::fs::remove_dir_all(&folder).map_err(Error::io("empty the folder of incoming checkpoints"))?;
+            std::fs::remove_dir_all(&folder)
+                .map_err(Error::io("empty the folder of incoming checkpoints"))?;
         }
         let files = self.with_db(|db| db.live_files().map_err(Error::Database))?;
         for file in files.iter().filter(|file| file.column_family_name == BLOBS) {
             let Some(key) = &file.start_key else { continue };
-            let (Some((task, number)), Some(nonce)) = (keys::checkpoint_parts(key), keys::chunk_nonce(key)) else {
+            let (Some((task, number)), Some(nonce)) = (keys::checkpoint_parts(key), keys::chunk_nonce(key))
+            else {
                 continue;
             };
             let value = self.get(CHECKPOINTS, &keys::checkpoint(task, number))?;

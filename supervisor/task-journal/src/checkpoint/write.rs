@@ -131,7 +131,11 @@ impl CheckpointWriter {
         };
         if self.thread.is_none() {
             let mut encoder = Encoder::new(self.journal.options.checkpoint_level)?;
-            let small = self.buffer.chunks(CHUNK).map(|chunk| encoder.encode(chunk)).collect::<Result<Vec<_>, _>>()?;
+            let small = self
+                .buffer
+                .chunks(CHUNK)
+                .map(|chunk| encoder.encode(chunk))
+                .collect::<Result<Vec<_>, _>>()?;
             info.stored = small.iter().map(|chunk| chunk.len() as u64).sum();
             info.chunks = u32::try_from(small.len()).unwrap_or(u32::MAX);
             if info.stored <= SMALL {
@@ -197,7 +201,9 @@ impl CheckpointWriter {
     }
 
     fn join(&mut self) -> Result<(u32, u64), Error> {
-        let Some(Thread { chunks, thread, file }) = self.thread.take() else { return Err(Error::WriterEnded) };
+        let Some(Thread { chunks, thread, file }) = self.thread.take() else {
+            return Err(Error::WriterEnded);
+        };
         drop(chunks);
         let result = thread.join().unwrap_or(Err(Error::WriterEnded));
         if result.is_err() {
@@ -229,7 +235,8 @@ impl Journal {
         options.set_allow_blocking_flush(false);
         options.set_snapshot_consistency(false);
         self.with_db(|db| {
-            db.ingest_external_file_cf_opts(db::handle(db, BLOBS)?, &options, vec![file]).map_err(|e| self.failure(e))
+            db.ingest_external_file_cf_opts(db::handle(db, BLOBS)?, &options, vec![file])
+                .map_err(|e| self.failure(e))
         })
     }
 }
