@@ -22,6 +22,7 @@ use crate::launcher::{END_PATIENCE, Launcher, Owner, ProbesState};
 use crate::request::{Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
+use crate::task::TaskFds;
 use crate::{plan, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
@@ -32,14 +33,19 @@ pub(crate) struct Answer {
 
 impl Launcher {
     /// Launches an agent, or answers what the first launch of this incarnation did.
-    pub(crate) fn launch(self: &Arc<Self>, raw: &v1::Launch, mut launch: Launch) -> Result<Answer, Failure> {
+    pub(crate) fn launch(
+        self: &Arc<Self>,
+        raw: &v1::Launch,
+        mut launch: Launch,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Answer, Failure> {
         let began = Instant::now();
         self.refuse_own_state(&launch)?;
         self.ceilings.lower(&mut launch);
         let launch = Arc::new(launch);
         let agent = self.agent_or(&launch.id, || Agent::new(launch.id.clone(), None, Record::default()));
         let _turn = crate::lock::lock(&agent.turn);
-        let outcome = self.launch_in_turn(&agent, raw, &launch, began);
+        let outcome = self.launch_in_turn(&agent, raw, &launch, fds, began);
         self.slots.refill_soon();
         if outcome.is_err() && agent.lock().record.phase() == Phase::Unknown {
             // It never was: nothing of it must stay.
@@ -54,6 +60,7 @@ impl Launcher {
         agent: &Arc<Agent>,
         raw: &v1::Launch,
         launch: &Arc<Launch>,
+        fds: Vec<OwnedFd>,
         began: Instant,
     ) -> Result<Answer, Failure> {
         let before = agent.lock().record.clone();
@@ -92,10 +99,11 @@ impl Launcher {
         let seccomp = self.profiles.get(&launch.seccomp_profile)?;
         self.table.write_spec(&launch.id, raw)?;
         let journal = self.open_journal(launch)?;
+        let task = TaskFds::open(self, launch, fds)?;
         let (ready, missing) =
             self.slots.take(launch.network, &limits(launch), launch.may_degrade(LayerName::Cgroup))?;
         let mut attempt = Attempt::new(self, launch, ready);
-        let launched = attempt.go(agent, &seccomp, journal, &missing, &before);
+        let launched = attempt.go(agent, &seccomp, (journal, task), &missing, &before);
         match launched {
             Ok((run, layers, launched_tty)) => {
                 let took = clock::as_ns(began.elapsed());
@@ -271,7 +279,7 @@ impl<'a> Attempt<'a> {
         &mut self,
         agent: &Arc<Agent>,
         seccomp: &aion_sandbox::Seccomp,
-        journal: OwnedFd,
+        (journal, task): (OwnedFd, TaskFds),
         missing: &[Missing],
         before: &Record,
     ) -> Result<Success, Failure> {
@@ -307,7 +315,8 @@ impl<'a> Attempt<'a> {
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes()?);
 
-        let fds = LaunchFds { rootfs, binds, ..LaunchFds::new(journal, prepared.mount) };
+        let TaskFds { door, stdin, job } = task;
+        let fds = LaunchFds { rootfs, binds, door, stdin, job, ..LaunchFds::new(journal, prepared.mount) };
         let Launched { init, agent_pid, agent_pidfd, layers: inside, tty, .. } = slot.launch(&plan, fds)?;
         if self.probed
             && let Some(probes) = launcher.probes.get()

@@ -28,6 +28,8 @@ pub(crate) const END_PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Launcher {
     pub(crate) folder: Folder,
     pub(crate) group: Group,
+    /// aiond's user; root where this host has none.
+    pub(crate) user: u32,
     pub(crate) boot_id: String,
     pub(crate) epoch: u64,
     pub(crate) table: StoredAgents,

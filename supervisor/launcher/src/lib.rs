@@ -33,6 +33,7 @@ mod run;
 mod server;
 mod slots;
 pub mod state;
+mod task;
 mod terminal;
 mod workspace;
 

@@ -41,7 +41,7 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             let Some(v1::request::Op::Launch(raw)) = raw.op else {
                 return Err(Failure::internal("the request changed under our hands"));
             };
-            let done = launcher.launch(&raw, *launch)?;
+            let done = launcher.launch(&raw, *launch, fds)?;
             Ok((Answer::Agent(done.state), done.tty.into_iter().collect()))
         }
         Op::Signal { id, signal } => only(Answer::Agent(launcher.signal(&id, signal)?)),

@@ -48,6 +48,11 @@ pub(crate) fn of(launch: &Launch, seccomp: &Seccomp, directories: &[bool], probe
     plan.seccomp = Some(seccomp.clone());
     plan.journal_limit = launch.log_max_bytes;
     plan.incarnation = launch.incarnation;
+    plan.door = launch.door;
+    if let Some(job) = &launch.job {
+        plan.env.extend(job.env());
+        plan.job = Some(job.plan());
+    }
     plan
 }
 

@@ -87,6 +87,7 @@ pub fn start(options: &RunOptions) -> Result<Running> {
     let launcher = Arc::new(Launcher {
         table: StoredAgents::new(folder.table()),
         group,
+        user: user.map_or(0, nix::unistd::Uid::as_raw),
         boot_id: clock::boot_id(),
         epoch: instance.epoch,
         agents: RwLock::new(HashMap::new()),

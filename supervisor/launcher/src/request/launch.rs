@@ -9,8 +9,8 @@ use aion_sandbox::{NetworkMode, Secret, WindowSize};
 use aion_types::{AgentId, AgentName, LayerName, TenantId};
 
 use crate::Failure;
-use crate::request::Limits;
 use crate::request::field::{self, Checked};
+use crate::request::{Job, Limits};
 
 const MAX_BINDS: usize = 64;
 const MAX_EXEC_RULES: usize = 1024;
@@ -68,6 +68,10 @@ pub struct Launch {
     pub hostname: String,
     /// Limit of its journal.
     pub log_max_bytes: u64,
+    /// Whether it sees aiond's socket for it.
+    pub door: bool,
+    /// One attempt of a task.
+    pub job: Option<Job>,
     /// Limits that were asked for and are above this launcher's ceilings.
     pub lowered: Vec<&'static str>,
 }
@@ -154,6 +158,8 @@ impl Launch {
             secrets: secrets(&launch.secrets)?,
             hostname: hostname(launch)?,
             log_max_bytes,
+            door: launch.door,
+            job: launch.job.as_ref().map(|job| Job::check(job, launch)).transpose()?,
             lowered: Vec::new(),
         })
     }

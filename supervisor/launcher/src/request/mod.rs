@@ -5,11 +5,13 @@
 
 mod exec;
 mod field;
+mod job;
 mod launch;
 mod limits;
 mod op;
 
 pub use exec::{AuditEntry, Exec};
+pub use job::Job;
 pub use launch::{Bind, Launch, Rootfs, Workspace, WorkspaceKind};
 pub use limits::Limits;
 pub use op::{Op, parse};

@@ -5,7 +5,7 @@ use aion_types::{AgentId, ErrorCode};
 
 use crate::Failure;
 use crate::request::field::{self, Checked};
-use crate::request::{AuditEntry, Exec, Launch};
+use crate::request::{AuditEntry, Exec, Job, Launch};
 
 /// The kernel's last real-time signal.
 const LAST_SIGNAL: i32 = 64;
@@ -41,8 +41,8 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
     let Some(op) = request.op.as_ref() else {
         return Err(Failure::field("op", "it is not set, or this launcher does not know it"));
     };
-    if fds != 0 && !matches!(op, Raw::Exec(_)) {
-        return Err(Failure::field("fds", "only Exec carries descriptors"));
+    if fds != 0 && !matches!(op, Raw::Exec(_) | Raw::Launch(_)) {
+        return Err(Failure::field("fds", "only Exec and Launch carry descriptors"));
     }
     let id = |text: &str| field::agent_id(text);
     Ok(match op {
@@ -51,7 +51,14 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
             let message = format!("this launcher speaks protocol {PROTOCOL}, not {}", hello.protocol);
             return Err(Failure::new(ErrorCode::ProtocolMismatch, message));
         }
-        Raw::Launch(launch) => Op::Launch(Box::new(Launch::check(launch)?)),
+        Raw::Launch(launch) => {
+            let checked = Launch::check(launch)?;
+            let wanted = checked.job.as_ref().map_or(0, Job::fds);
+            if fds != wanted {
+                return Err(Failure::field("fds", format!("{fds} descriptors came, {wanted} are needed")));
+            }
+            Op::Launch(Box::new(checked))
+        }
         Raw::Signal(signal) => Op::Signal { id: id(&signal.id)?, signal: signal_number(signal.signo)? },
         Raw::Freeze(freeze) => Op::Freeze(id(&freeze.id)?),
         Raw::Thaw(thaw) => Op::Thaw(id(&thaw.id)?),

@@ -34,6 +34,31 @@ fn refused(change: impl FnOnce(&mut v1::Launch)) -> Failure {
     failure
 }
 
+fn job(change: impl FnOnce(&mut v1::Job)) -> Option<v1::Job> {
+    let mut job = v1::Job {
+        task_id: "T1".into(),
+        attempt: 1,
+        checkpoint_max_bytes: 1 << 20,
+        ..v1::Job::default()
+    };
+    change(&mut job);
+    Some(job)
+}
+
+#[test]
+fn a_job_says_how_many_descriptors_come() {
+    for (stdin, restore, wanted) in
+        [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 2)]
+    {
+        let launch = v1::Launch { job: job(|j| (j.stdin, j.restore) = (stdin, restore)), ..usual() };
+        for fds in 0..4 {
+            let op = v1::request::Op::Launch(launch.clone());
+            let parsed = parse(&v1::Request { seq: 1, op: Some(op) }, fds);
+            assert_eq!(parsed.is_ok(), fds == wanted, "{fds} for {wanted}");
+        }
+    }
+}
+
 fn directory(path: &str) -> Option<v1::Workspace> {
     let kind = Some(v1::workspace::Kind::Directory(path.as_bytes().to_vec()));
     Some(v1::Workspace { kind, read_only: false })
@@ -56,6 +81,16 @@ fn each_refusal_names_its_field() {
         ("tenant", |l| l.tenant = "A/B".into()),
         ("name", |l| l.name = "-x".into()),
         ("name", |l| l.name = "x".repeat(64)),
+        ("job.task_id", |l| l.job = job(|j| j.task_id = "a b".into())),
+        ("job.task_id", |l| l.job = job(|j| j.task_id = String::new())),
+        ("job.attempt", |l| l.job = job(|j| j.attempt = 0)),
+        ("job.checkpoint_max_bytes", |l| l.job = job(|j| j.checkpoint_max_bytes = 0)),
+        ("job.checkpoint_max_bytes", |l| l.job = job(|j| j.checkpoint_max_bytes = (1 << 30) + 1)),
+        ("job", |l| (l.job, l.tty) = (job(|_| {}), true)),
+        ("env", |l| {
+            l.job = job(|_| {});
+            l.env.push(b"AION_RESULT=/etc/x".to_vec());
+        }),
         ("argv", |l| l.argv = vec![]),
         ("argv", |l| l.argv = vec![b"/proc/self/fd/4".to_vec()]),
         ("cwd", |l| l.cwd = b"/proc/self/fd/4".to_vec()),

@@ -105,6 +105,11 @@ impl Folder {
         self.root.join("agents").join(id.as_str())
     }
 
+    /// Where aiond has a folder for each agent that serves tasks.
+    pub(crate) fn doors(&self) -> PathBuf {
+        self.root.join("doors")
+    }
+
     pub(crate) fn journal(&self, id: &AgentId) -> PathBuf {
         self.agent(id).join("journal")
     }
