@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::attempt::{Attempt, Place};
@@ -62,13 +63,20 @@ pub(super) fn all() -> Vec<Attempt> {
         }),
         make("fork-bomb", "processes that fork without end, for two seconds", "cgroup", |t| {
             let end = Instant::now() + Duration::from_secs(2) * t.slowness();
+            // None of them ends before the time is over, so births are a count. Looking through /proc for it would
+            // make each fork dearer than the one before.
+            let born = shared_counter()?;
             let pid = sys::fork(|| {
                 while Instant::now() < end {
                     // Parent and child both go on. Each ends when the time is over.
+                    let enough = born.load(Ordering::Relaxed) > PROCESSES * 2;
                     // SAFETY: one thread.
-                    let failed = unsafe { libc::fork() } == -1;
-                    if failed || count_processes() > PROCESSES {
-                        std::thread::sleep(Duration::from_millis(20));
+                    match if enough { -1 } else { unsafe { libc::fork() } } {
+                        -1 => std::thread::sleep(Duration::from_millis(20)),
+                        0 => {
+                            born.fetch_add(1, Ordering::Relaxed);
+                        }
+                        _ => {}
                     }
                 }
             })?;
@@ -229,6 +237,20 @@ fn hold(make: impl Fn() -> Result<OwnedFd, Stop>) -> Vec<OwnedFd> {
         }
     }
     held
+}
+
+/// A number that this process shares with its children.
+fn shared_counter() -> Result<&'static AtomicUsize, Stop> {
+    // SAFETY: a new mapping, which is checked below.
+    let memory = unsafe {
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(std::ptr::null_mut(), 4096, both, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)
+    };
+    if memory == libc::MAP_FAILED {
+        return Err(Stop::last("mmap"));
+    }
+    // SAFETY: zeroes, at the begin of a page, that stay for as long as the process.
+    Ok(unsafe { AtomicUsize::from_ptr(memory.cast()) })
 }
 
 fn queue_signal() -> bool {
