@@ -99,10 +99,9 @@ pub(crate) fn verify(journal: &Journal) -> u64 {
         assert_eq!(seqs, [last, 2 * task - 1]);
     }
     let page = journal.ended_before(None, 1000).unwrap();
-    assert!(page.tasks.len() as u64 <= KEPT + 32 + 7, "{}", page.tasks.len());
+    // A cut may have come between a commit and the retention after it.
+    assert!(page.tasks.len() as u64 <= KEPT + 10 * 32);
     assert!(page.tasks.first().is_none_or(|task| task.task == n - LIVE));
-    let mut copied = 0;
-    journal.events_after(0, usize::MAX).unwrap().events.iter().for_each(|_| copied += 1);
-    assert_eq!(checked.events, copied);
+    assert_eq!(checked.events, journal.events_after(0, usize::MAX).unwrap().events.len() as u64);
     n
 }

@@ -1,5 +1,7 @@
 //! The journal as its users meet it: a model, crashes, power cuts, full disks.
 
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
+
 mod checkpoints;
 mod crash;
 mod disk;

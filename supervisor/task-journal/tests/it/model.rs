@@ -52,24 +52,32 @@ struct Model {
     ended: BTreeMap<(u64, u64), Task>,
     seq: u64,
     now: u64,
+    /// Numbers of tasks that were given.
+    tasks: u64,
+    /// The number that a name stands for until its task ends.
+    names: BTreeMap<u64, u64>,
 }
 
-/// Each step of a task that begins again after its end is a new task.
+impl Model {
+    fn task(&mut self, name: u64) -> u64 {
+        *self.names.entry(name).or_insert_with(|| {
+            self.tasks += 1;
+            self.tasks
+        })
+    }
+}
+
 fn key(task: u64) -> Vec<u8> {
     [b"t", &task.to_be_bytes()[..]].concat()
 }
 
-fn apply(journal: &Arc<Journal>, model: &mut Model, names: &mut BTreeMap<u64, u64>, step: &Step) {
+fn apply(journal: &Arc<Journal>, model: &mut Model, step: &Step) {
     model.now += 1;
-    let fresh = |names: &mut BTreeMap<u64, u64>, name: u64| {
-        let next = 1 + names.values().max().copied().unwrap_or(0);
-        *names.entry(name).or_insert(next)
-    };
     match step {
         Step::Commit(writes) => {
             let mut batch = Batch::new();
             for &(name, byte, checkpoint) in writes {
-                let task = fresh(names, name);
+                let task = model.task(name);
                 let entry = model.live.entry(task).or_default();
                 model.seq += 1;
                 batch.event(model.seq, task, entry.events.last().copied().unwrap_or(0), &[byte]);
@@ -95,7 +103,7 @@ fn apply(journal: &Arc<Journal>, model: &mut Model, names: &mut BTreeMap<u64, u6
             journal.commit(batch).unwrap();
         }
         Step::End(name) => {
-            let Some(task) = names.remove(name) else { return };
+            let Some(task) = model.names.remove(name) else { return };
             let Some(mut entry) = model.live.remove(&task) else { return };
             let mut batch = Batch::new();
             model.seq += 1;
@@ -194,9 +202,9 @@ fn compare(journal: &Journal, model: &Model) {
 
 fn run(dir: &Path, steps: &[Step]) {
     let mut journal = Arc::new(open(dir));
-    let (mut model, mut names) = (Model::default(), BTreeMap::new());
+    let mut model = Model::default();
     for step in steps {
-        apply(&journal, &mut model, &mut names, step);
+        apply(&journal, &mut model, step);
         if matches!(step, Step::Reopen) {
             let epoch = journal.epoch();
             drop(journal);
