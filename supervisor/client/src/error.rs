@@ -78,7 +78,16 @@ impl Error {
         match self {
             Self::Disconnected { .. } => true,
             Self::Unreachable { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+                // Reset: killed with the connection in its queue. Would block: alive, with a full queue.
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::WouldBlock
+                )
             }
             Self::Api { .. } | Self::Answer { .. } => false,
         }
@@ -132,6 +141,15 @@ mod tests {
 
     fn read(status: tonic::Status) -> Error {
         Error::from_status(Path::new("/run/x.sock"), status)
+    }
+
+    #[test]
+    fn a_daemon_that_is_killed_under_a_new_connection_is_waited_for() {
+        let kind = |kind: io::ErrorKind| {
+            Error::Unreachable { socket: "/run/x.sock".into(), source: kind.into() }.is_disconnect()
+        };
+        assert!(kind(io::ErrorKind::ConnectionReset) && kind(io::ErrorKind::ConnectionRefused));
+        assert!(!kind(io::ErrorKind::PermissionDenied));
     }
 
     #[test]

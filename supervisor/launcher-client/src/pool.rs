@@ -90,12 +90,15 @@ pub(crate) async fn connect(
     }
 }
 
-/// A launcher that is being started has no socket yet, or its old one.
+/// A launcher that is being started has no socket yet, or its old one; one that was killed resets what waited in its queue.
 fn is_passing(error: &Error) -> bool {
     match error {
         Error::Unreachable { source, .. } => matches!(
             source.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
+            io::ErrorKind::NotFound
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::WouldBlock
         ),
         Error::Lost { .. } => true,
         _ => false,
