@@ -229,7 +229,7 @@ pub struct Ended {
 }
 
 /// Who may run a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// The agent of this name.
     Agent(AgentName),

@@ -31,6 +31,14 @@ pub mod keys {
     /// Everything that a restore needs has a key below this one; ended tasks lie above it.
     pub const END_OF_LIVE: &[u8] = b"a";
 
+    /// A tenant, an agent or a lane.
+    pub(crate) fn entity(kind: u8, id: u32) -> Vec<u8> {
+        let mut key = Vec::with_capacity(5);
+        key.push(kind);
+        key.extend_from_slice(&id.to_be_bytes());
+        key
+    }
+
     /// The row of a task that has not ended.
     #[must_use]
     pub fn task(number: TaskNumber) -> Vec<u8> {

@@ -1,0 +1,199 @@
+//! Slots, GPUs and places at agents, taken and given back; and the slot-time that is charged for them.
+//!
+//! Charged is what the task is thought to take, when it starts; twice as much when it takes longer, and so on; what it really took is set
+//! right at its end. So nobody runs for free, and a wrong estimate is forgotten.
+
+use crate::scheduler::Scheduler;
+use crate::task::{Run, Stage, Task};
+use crate::{AgentMode, Class};
+
+impl Scheduler {
+    /// The run takes its slots from now on.
+    pub(crate) fn take(&mut self, number: u64) {
+        let now = self.now;
+        let task = &self.tasks[number];
+        let estimate = self.estimate(task);
+        let known = task.run.as_ref().map_or(0, |run| run.ran_ms);
+        let length = estimate.saturating_sub(known).max(1);
+        let task = &mut self.tasks[number];
+        let (class, slots) = (task.class, task.slots);
+        if let Some(run) = &mut task.run {
+            run.holds = true;
+            run.since = now;
+            run.base = now;
+            run.charged_until = now + length;
+        }
+        self.occupy(number);
+        let (lane, tenant) = (self.tasks[number].lane, self.tasks[number].tenant);
+        // The floors follow who is served.
+        self.node.floor = self.node.floor.max(self.tenants[tenant].v);
+        self.tenants[tenant].floor = self.tenants[tenant].floor.max(self.lanes[lane].v);
+        self.lanes[lane].floor = self.lanes[lane].floor.max(self.lanes[lane].class_v[class.index()]);
+        debug_assert!(slots > 0);
+        self.charge(number, i64::try_from(length).unwrap_or(i64::MAX));
+        self.after_change(number);
+    }
+
+    /// Counts a run that holds its slots; also while everything is rebuilt.
+    pub(crate) fn occupy(&mut self, number: u64) {
+        let task = &self.tasks[number];
+        let Some(run) = &task.run else { return };
+        let charged = i128::from(run.charged_until) * i128::from(task.slots);
+        self.node.used += task.slots;
+        self.node.used_gpu += u32::from(task.gpu);
+        self.node.class_slots[task.class.index()] += task.slots;
+        self.node.class_running[task.class.index()] += 1;
+        self.node.charged += charged;
+        let lane = &mut self.lanes[task.lane];
+        lane.charged += charged;
+        lane.slots += u64::from(task.slots);
+        let tenant = &mut self.tenants[task.tenant];
+        tenant.running += 1;
+        tenant.slots += task.slots;
+        self.agents[run.agent].busy += 1;
+        if let Some(key) = self.victim_key(task) {
+            self.node.victims.insert(key);
+        }
+    }
+
+    /// The run gives its slots back; what it ran is charged, but for what is lost.
+    pub(crate) fn give_back(&mut self, number: u64, lost_ms: u64) {
+        self.unlist(number);
+        let now = self.now;
+        let task = &mut self.tasks[number];
+        let (slots, gpu, class, lane, tenant) = (task.slots, task.gpu, task.class, task.lane, task.tenant);
+        let Some(run) = &mut task.run else { return };
+        run.holds = false;
+        let ran = now.saturating_sub(run.since);
+        let charged = run.charged_until.saturating_sub(run.since);
+        let sum = i128::from(run.charged_until) * i128::from(slots);
+        let (agent, before) = (run.agent, run.ran_ms);
+        run.ran_ms += ran;
+        self.node.used -= slots;
+        self.node.used_gpu -= u32::from(gpu);
+        self.node.class_slots[class.index()] -= slots;
+        self.node.class_running[class.index()] -= 1;
+        self.node.charged -= sum;
+        self.lanes[lane].charged -= sum;
+        self.lanes[lane].slots -= u64::from(slots);
+        self.tenants[tenant].running -= 1;
+        self.tenants[tenant].slots -= slots;
+        self.agents[agent].busy -= 1;
+        let due = signed(ran) - signed(lost_ms.min(ran + before)) - signed(charged);
+        self.charge(number, due);
+        if gpu != 0 {
+            self.unpark_all();
+        }
+        self.after_change(number);
+    }
+
+    /// It runs longer than was charged: as much again.
+    pub(crate) fn charge_more(&mut self, number: u64) {
+        let now = self.now;
+        let task = &mut self.tasks[number];
+        let (slots, lane) = (task.slots, task.lane);
+        let Some(run) = &mut task.run else { return };
+        let mut more = 0;
+        while run.charged_until <= now {
+            let length = (run.charged_until - run.since).max(1);
+            run.charged_until += length;
+            more += length;
+        }
+        let sum = i128::from(more) * i128::from(slots);
+        self.node.charged += sum;
+        self.lanes[lane].charged += sum;
+        self.charge(number, signed(more));
+        self.mark_task(number);
+    }
+
+    fn after_change(&mut self, number: u64) {
+        let task = &self.tasks[number];
+        let tenant = task.tenant;
+        if let Some(agent) = task.run.as_ref().map(|run| run.agent) {
+            self.refresh_agent(agent);
+        }
+        self.refresh_tenant(tenant);
+        self.mark_task(number);
+        self.time_task(number);
+    }
+
+    /// Takes the run off its task, with everything that it holds.
+    pub(crate) fn release(&mut self, number: u64, lost_ms: u64) -> Option<Box<Run>> {
+        if self.tasks[number].holds() {
+            self.give_back(number, lost_ms);
+        }
+        let run = self.tasks[number].run.take()?;
+        self.attempts.remove(&run.attempt);
+        let gpu_free = self.tasks[number].gpu != 0;
+        let agent = &mut self.agents[run.agent];
+        agent.tasks.remove(&number);
+        agent.stopping -= u32::from(run.stage.stopping());
+        if run.stage == Stage::Frozen {
+            self.thawed(number, run.agent);
+        }
+        if gpu_free {
+            self.unpark_all();
+        }
+        self.refresh_agent(run.agent);
+        self.mark_task(number);
+        self.time_task(number);
+        Some(run)
+    }
+
+    /// A frozen attempt is frozen no more.
+    pub(crate) fn thawed(&mut self, _number: u64, agent: u32) {
+        let agent = &mut self.agents[agent];
+        agent.frozen -= 1;
+        self.node.frozen_bytes -= agent.spec.memory_bytes;
+    }
+
+    /// Where an attempt stands among those that may make room; none: it may not.
+    pub(crate) fn victim_key(&self, task: &Task) -> Option<(u8, u64, u64)> {
+        let run = task.run.as_ref()?;
+        let may = run.stage == Stage::Running
+            && run.holds
+            && !run.unconfirmed
+            && task.class != Class::High
+            && task.deadline == 0
+            && !task.state.ended()
+            && u32::from(task.preemptions) < self.config.preemption.max_per_task;
+        let kept = run.base.saturating_sub(run.unsaved_ms);
+        may.then(|| (u8::from(task.class == Class::Normal), u64::MAX - kept, task.number))
+    }
+
+    pub(crate) fn unlist(&mut self, number: u64) {
+        if let Some(key) = self.victim_key(&self.tasks[number]) {
+            self.node.victims.remove(&key);
+        }
+    }
+
+    pub(crate) fn list(&mut self, number: u64) {
+        if let Some(key) = self.victim_key(&self.tasks[number]) {
+            self.node.victims.insert(key);
+        }
+    }
+
+    /// The attempt may be frozen in place, to make room for this task.
+    pub(crate) fn may_freeze(&self, task: &Task, run: &Run) -> bool {
+        let agent = &self.agents[run.agent];
+        let spec = &agent.spec;
+        let alone = match spec.mode {
+            AgentMode::Job => true,
+            // A service is frozen as a whole, and cannot serve the one that needs the room.
+            AgentMode::Service => {
+                spec.concurrency == 1
+                    && agent.tasks.len() == 1
+                    && self
+                        .tasks
+                        .get(run.room_for)
+                        .is_none_or(|other| !self.lanes[other.lane].agents.contains(&run.agent))
+            }
+        };
+        let frozen = self.node.frozen_bytes.saturating_add(spec.memory_bytes);
+        spec.may_freeze && alone && task.gpu == 0 && frozen <= self.config.preemption.frozen_memory_max
+    }
+}
+
+pub(crate) fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
