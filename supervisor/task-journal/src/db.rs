@@ -1,18 +1,19 @@
 //! Opening RocksDB: one place for everything that is tuned.
 //!
-//! The log is not recycled and its recovery tolerates nothing but a cut tail: a damaged log is an error that someone sees,
-//! not a shorter journal.
+//! The log is not recycled and its recovery tolerates nothing but a last record that was being written: a damaged log is an
+//! error that someone sees, not a shorter journal.
 
 use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    LogLevel, ReadOptions,
+    ErrorKind, LogLevel, ReadOptions,
 };
 
 use crate::error::Error;
 use crate::keys;
 use crate::options::Options;
+use crate::torn;
 
 /// Values from this size on are kept out of the tables, so that compaction does not copy them again and again.
 const BLOB_BYTES: u64 = 16 << 10;
@@ -96,6 +97,13 @@ fn families(options: &Options) -> Vec<ColumnFamilyDescriptor> {
 pub(crate) fn open(path: &Path, options: &Options) -> Result<DB, Error> {
     let opened =
         database_options(options).and_then(|db| DB::open_cf_descriptors(&db, path, families(options)));
+    let opened = match opened {
+        Err(error) if error.kind() == ErrorKind::Corruption && torn::only_the_tail(path) => {
+            tracing::warn!(path = %path.display(), "the journal's last write was cut off; what was acknowledged is before it");
+            open_before_the_tear(path, options)
+        }
+        other => other,
+    };
     opened.map_err(|source| {
         if source.to_string().contains("/LOCK:") {
             Error::Locked { path: path.to_owned() }
@@ -103,6 +111,13 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<DB, Error> {
             Error::Open { path: path.to_owned(), source }
         }
     })
+}
+
+/// Replays the log up to the bad record and writes what it held into tables, so that no later start reads that log.
+fn open_before_the_tear(path: &Path, options: &Options) -> Result<DB, rocksdb::Error> {
+    let mut db = database_options(options)?.get_options_from_string("avoid_flush_during_recovery=false")?;
+    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open_cf_descriptors(&db, path, families(options))
 }
 
 pub(crate) fn open_read_only(path: &Path, options: &Options) -> Result<DB, Error> {

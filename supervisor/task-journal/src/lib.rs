@@ -21,6 +21,7 @@ mod prune;
 mod schema;
 mod space;
 mod stats;
+mod torn;
 mod transfer;
 mod writer;
 

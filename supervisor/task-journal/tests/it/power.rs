@@ -27,8 +27,25 @@ fn begin(journal: &Path, disk: &Path) {
     fs::write(disk.join("names"), names).unwrap();
 }
 
+/// Some of what was written to a log and not synced.
+fn tear(from: &Path, to: &Path, round: u64) -> bool {
+    let (Ok(written), Ok(mut kept)) = (fs::read(from), fs::read(to)) else { return false };
+    let synced = kept.len();
+    if written.len() <= synced {
+        return false;
+    }
+    let more = written.len() - synced;
+    kept.extend_from_slice(&written[synced..synced + more - dice(round) as usize % more / 2]);
+    let hole = synced + dice(round + 7) as usize % (kept.len() - synced);
+    let end = kept.len().min(hole + 4096);
+    kept[hole..end].fill(0);
+    fs::write(to, kept).unwrap();
+    true
+}
+
 /// The journal's folder becomes what the disk holds.
-fn cut(journal: &Path, disk: &Path) {
+fn cut(journal: &Path, disk: &Path, round: u64) -> bool {
+    let mut torn = false;
     let names = fs::read_to_string(disk.join("names")).unwrap();
     let after = journal.with_extension("after");
     fs::create_dir(&after).unwrap();
@@ -38,9 +55,13 @@ fn cut(journal: &Path, disk: &Path) {
         if fs::copy(disk.join(inode), after.join(name)).is_err() {
             fs::write(after.join(name), b"").unwrap();
         }
+        if round % 3 == 2 && name.ends_with(".log") {
+            torn |= tear(&journal.join(name), &after.join(name), round);
+        }
     }
     fs::remove_dir_all(journal).unwrap();
     fs::rename(&after, journal).unwrap();
+    torn
 }
 
 #[test]
@@ -61,7 +82,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
     }
     let (journal, disk) = (dir.path().join("journal"), dir.path().join("disk"));
     fs::create_dir(&journal).unwrap();
-    let (mut before, mut epoch, mut lost_files, mut dropped) = (0, 0, 0u64, 0);
+    let (mut before, mut epoch, mut lost_files, mut dropped, mut torn) = (0, 0, 0u64, 0, 0);
     for round in 0..cuts {
         begin(&journal, &disk);
         let environment = [
@@ -74,7 +95,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
         child.run(commits, Duration::from_micros(dice(round) % 30_000));
         let (child_epoch, acknowledged) = child.kill();
         let written = bytes(&journal);
-        cut(&journal, &disk);
+        torn += u64::from(cut(&journal, &disk, round));
         dropped += written.saturating_sub(bytes(&journal));
         lost_files += u64::from(written > bytes(&journal));
 
@@ -91,7 +112,9 @@ fn what_was_acknowledged_survives_a_power_cut() {
     }
     // The shim did its work: cuts took something away.
     assert!(cuts < 10 || (lost_files > 0 && dropped > 0), "no cut lost anything");
-    eprintln!("{cuts} cuts, {before} commits, {lost_files} cuts lost bytes, {dropped} in all");
+    eprintln!(
+        "{cuts} cuts, {before} commits, {lost_files} cuts lost bytes, {dropped} in all, {torn} tore a write"
+    );
 }
 
 fn bytes(dir: &Path) -> u64 {

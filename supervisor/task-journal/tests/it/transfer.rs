@@ -1,8 +1,8 @@
-//! Export and import, and journals that cannot be opened.
+//! Export and import, journals that cannot be opened, and logs that end in pieces.
 
 use std::sync::Arc;
 
-use aion_task_journal::{Error, Journal};
+use aion_task_journal::{Error, Journal, Options};
 
 use crate::{load, open, small};
 
@@ -78,5 +78,52 @@ fn one_process_at_a_time_and_nothing_newer() {
     drop(db);
     for error in [Journal::open(dir.path(), small()), Journal::open_read_only(dir.path(), small())] {
         assert!(matches!(error, Err(Error::SchemaTooNew { found: 7, supported: 1 })), "{error:?}");
+    }
+}
+
+/// The newest log with one of its bytes changed, counted from its end.
+fn damage(dir: &std::path::Path, from_end: usize) {
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|file| file.path());
+    let log = files.filter(|file| file.extension().is_some_and(|e| e == "log")).max().unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.len() - from_end;
+    bytes[at] ^= 1;
+    std::fs::write(log, bytes).unwrap();
+}
+
+#[test]
+fn a_last_record_in_pieces_is_left_out_and_a_damaged_log_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // Large enough that all of it is in one log.
+    let options = Options { reserve_bytes: 0, admit_bytes: 0, ..Options::default() };
+    let open = |path| Journal::open(path, options.clone()).unwrap();
+    let commit = |n: u64| {
+        let journal = open(dir.path());
+        let mut batch = aion_task_journal::Batch::new();
+        batch.put_row(&n.to_be_bytes(), &crate::noise(70_000, n));
+        batch.event(n, n, 0, b"x");
+        journal.commit(batch).unwrap();
+    };
+    commit(1);
+    commit(2);
+    damage(dir.path(), 50_000);
+    for _ in 0..2 {
+        let journal = open(dir.path());
+        assert_eq!(journal.last_event(), 1);
+        assert!(journal.row(&1u64.to_be_bytes()).unwrap().is_some());
+        assert!(journal.row(&2u64.to_be_bytes()).unwrap().is_none());
+    }
+    commit(2);
+    {
+        let journal = open(dir.path());
+        for n in 3..6 {
+            let mut batch = aion_task_journal::Batch::new();
+            batch.event(n, n, 0, &crate::noise(10_000, n));
+            journal.commit(batch).unwrap();
+        }
+    }
+    damage(dir.path(), 25_000);
+    for _ in 0..2 {
+        assert!(matches!(Journal::open(dir.path(), options.clone()), Err(Error::Open { .. })));
     }
 }
