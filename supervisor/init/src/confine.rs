@@ -9,6 +9,7 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::filter;
 
@@ -23,14 +24,7 @@ const IN_TASK: u64 = access::READ_FILE
 /// Keeps only the capabilities in `keep`, and no file, new privilege or further system call. With the folder of a task, what
 /// is needed for it is left.
 pub(crate) fn ourselves(keep: CapabilitySet, task: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    for number in 0..64u32 {
-        let Some(one) = CapabilitySet::from_bits(1 << number) else { continue };
-        match remove_capability_from_bounding_set(one) {
-            Ok(()) => {}
-            Err(Errno::INVAL) => break,
-            Err(e) => return Err(e),
-        }
-    }
+    empty_bounding_set()?;
     clear_ambient_capability_set()?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable: none })?;
@@ -46,4 +40,28 @@ pub(crate) fn ourselves(keep: CapabilitySet, task: Option<BorrowedFd<'_>>) -> Re
         landlock::enter(rules.as_fd())?;
     }
     seccomp::Program::new(&filter::program(task.is_some()))?.load(false).map(drop)
+}
+
+/// Whether this process has emptied its bounding set: what it makes inherits that.
+static EMPTIED: AtomicBool = AtomicBool::new(false);
+
+/// Empties the bounding set, once. It limits what an executed program may get, so nobody misses it who executes none.
+pub(crate) fn empty_bounding_set() -> Result<(), Errno> {
+    if bounding_set_is_empty() {
+        return Ok(());
+    }
+    for number in 0..64u32 {
+        let Some(one) = CapabilitySet::from_bits(1 << number) else { continue };
+        match remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(e) => return Err(e),
+        }
+    }
+    EMPTIED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+pub(crate) fn bounding_set_is_empty() -> bool {
+    EMPTIED.load(Ordering::Relaxed)
 }

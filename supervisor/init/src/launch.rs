@@ -9,6 +9,7 @@ use aion_sys::agent::{Start, Started};
 use aion_types::LayerName;
 use rustix::fs::Mode;
 
+use crate::confine;
 use crate::denials::Denials;
 use crate::domain::{self, Domain};
 use crate::failure::{Failure, Result, at};
@@ -170,6 +171,7 @@ impl Ready {
             rlimits: &self.rlimits,
             user: (plan.uid, plan.gid),
             drop_capabilities: plan.drop_capabilities,
+            bounding_set_is_empty: confine::bounding_set_is_empty(),
             no_new_privs: plan.no_new_privs,
             landlock: self.domain.as_ref().and_then(|d| d.ruleset.as_ref()).map(AsFd::as_fd),
             seccomp: plan.seccomp.as_ref().map(|s| (s.program.as_slice(), s.notify.is_some())),

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 use aion_sandbox::{MAX_MESSAGE, Message, Outcome, Prepare};
 use aion_sys::frame::{self, Frame};
+use aion_types::LayerName;
 
 use crate::failure::Failure;
 
@@ -78,7 +79,13 @@ fn name(name: &std::ffi::CStr) {
 
 /// PID 1: from the parked state to the end of the agent.
 fn init(prepare: &Prepare, control: &UnixStream, signals: &OwnedFd) -> ExitCode {
-    let prepared = root::prepare(prepare);
+    let prepared = root::prepare(prepare).and_then(|root| {
+        if prepare.empty_bounding_set {
+            confine::empty_bounding_set()
+                .map_err(failure::at(LayerName::Capabilities, "cannot empty the bounding set"))?;
+        }
+        Ok(root)
+    });
     let Some((Message::Launch(plan), fds)) = receive(control) else {
         return ExitCode::from(NOT_LAUNCHED);
     };
@@ -98,7 +105,7 @@ fn receive(control: &UnixStream) -> Option<(Message, Vec<OwnedFd>)> {
     match Message::decode(&bytes) {
         Ok(message) => Some((message, fds)),
         Err(malformed) => {
-            let failure = Failure::because(aion_types::LayerName::Namespaces, &malformed.to_string());
+            let failure = Failure::because(LayerName::Namespaces, &malformed.to_string());
             refuse(control, &failure);
             None
         }

@@ -1,15 +1,16 @@
-//! The agent's root: built before the plan is known as far as that goes, finished and entered with it.
+//! The agent's root: built and entered before the plan is known, finished with it.
 //!
-//! One tmpfs holds the root's own folders and, beside them, `/tmp`, `/run`, `/dev/shm` and the secrets; each
-//! is shown through a mount of its own, so that the root can be read-only and one size limits them all. The
-//! system comes from the template under `/system`, which is also where the tmpfs is mounted meanwhile.
+//! One tmpfs holds the root's own folders and, beside them, `/tmp`, `/run` and `/dev/shm`; each is shown through a mount of its
+//! own, so that the root can be read-only and one size limits them all. The system comes from the template under
+//! `/system`, which is also where the tmpfs is mounted meanwhile. Dropping the template waits for all processors, so it is done
+//! here and not in a launch.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aion_sandbox::{BindTarget, Plan, Prepare, RootfsKind, Secret, SystemEntry};
 use aion_sys::mount::{attr, restrict};
 use aion_types::LayerName::{Rootfs, Workspace};
-use rustix::fs::{CWD, Mode, OFlags, fchmod, fchown, mkdirat, openat, symlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, chownat, fchown, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -30,15 +31,17 @@ const OWN: &[(&str, u32)] =
     &[("root", 0o755), ("tmp", 0o1777), ("run", 0o1777), ("shm", 0o1777), ("empty", 0o555)];
 /// Empty folders of the root on which something is mounted, or which are expected to be there.
 const PLACES: &[&str] = &["proc", "sys", "tmp", "run", "workspace"];
+/// Where a root folder from outside is put for a moment.
+const ASIDE: &[u8] = b"sys";
+/// What secrets may take beyond their bytes: a page for the end of each, and some for the folder.
+const PAGE: u64 = 4096;
 /// Where each shared folder of the tmpfs is shown.
 const SHOWN: &[(&str, &str)] = &[("tmp", "tmp"), ("run", "run"), ("shm", "dev/shm")];
 
 /// A root under construction.
 #[derive(Debug)]
 pub(crate) struct Root {
-    /// The tmpfs, mounted at `/system`.
-    scratch: OwnedFd,
-    /// The root of the host system, below it.
+    /// The root of the host system, which we are in.
     root: OwnedFd,
 }
 
@@ -67,7 +70,7 @@ fn build(prepare: &Prepare) -> Step<Root> {
         let path = format!("/system/{}", entry.name);
         mounts.push((&entry.name, copy_tree(CWD, &path, true).map_err(doing("copy the template"))?));
     }
-    let scratch = tmpfs().map_err(doing("mount a tmpfs"))?;
+    let scratch = tmpfs(DEFAULT_BYTES, DEFAULT_INODES.into()).map_err(doing("mount a tmpfs"))?;
     put(scratch.as_fd(), CWD, "/system").map_err(doing("attach a tmpfs"))?;
     for (name, mode) in OWN {
         mkdirat(&scratch, *name, Mode::from_raw_mode(*mode)).map_err(doing("make a folder"))?;
@@ -97,7 +100,16 @@ fn build(prepare: &Prepare) -> Step<Root> {
     if prepare.mask_proc {
         mask(&scratch, &root).map_err(doing("mask /proc"))?;
     }
-    Ok(Root { scratch, root })
+    swap_root(&root).map_err(doing("leave the template"))?;
+    Ok(Root { root })
+}
+
+/// Enters a root that is mounted somewhere. Nothing of the tree before is reachable after it.
+fn swap_root(root: &OwnedFd) -> std::result::Result<(), Errno> {
+    fchdir(root)?;
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")
 }
 
 fn mask(scratch: &OwnedFd, root: &OwnedFd) -> std::result::Result<(), Errno> {
@@ -114,9 +126,9 @@ fn put(mount: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &str) -> std::result::
     move_mount(mount, "", root, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-fn tmpfs() -> std::result::Result<OwnedFd, Errno> {
-    let size = DEFAULT_BYTES.to_string();
-    let inodes = DEFAULT_INODES.to_string();
+fn tmpfs(bytes: u64, inodes: u64) -> std::result::Result<OwnedFd, Errno> {
+    let size = bytes.to_string();
+    let inodes = inodes.to_string();
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [("size", size.as_str()), ("nr_inodes", inodes.as_str()), ("mode", "0755")] {
         fsconfig_set_string(context.as_fd(), key, value)?;
@@ -140,7 +152,7 @@ fn filesystem(kind: &str, options: &[(&str, &str)]) -> std::result::Result<Owned
 }
 
 impl Root {
-    /// Adds what the plan says and enters the root. Nothing of the tree before is reachable after it.
+    /// Adds what the plan says. With a root folder that is what is entered.
     pub(crate) fn enter(
         self,
         plan: &Plan,
@@ -149,34 +161,30 @@ impl Root {
         binds: &[OwnedFd],
     ) -> Result<()> {
         if (plan.scratch_bytes, plan.scratch_inodes) != (DEFAULT_BYTES, DEFAULT_INODES) {
-            resize(plan).map_err(at(Rootfs, "cannot size /tmp"))?;
+            self.resize(plan).map_err(at(Rootfs, "cannot size /tmp"))?;
         }
-        let root = match rootfs {
-            None => &self.root,
-            Some(ref folder) => {
-                self.furnish(folder)?;
-                folder
-            }
-        };
+        if let Some(folder) = &rootfs {
+            self.furnish(folder)?;
+        }
+        let root = rootfs.as_ref().unwrap_or(&self.root);
         let place = place(root, b"/workspace", Make::Nothing, Workspace)?;
         attach(workspace.as_fd(), place.as_fd()).map_err(at(Workspace, "cannot attach the workspace"))?;
         self.attach_binds(plan, root, binds)?;
         if !plan.secrets.is_empty() {
-            self.show_secrets(plan, root).map_err(at(Rootfs, "cannot write the secrets"))?;
+            show_secrets(plan, root).map_err(at(Rootfs, "cannot write the secrets"))?;
         }
         restrict(root.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV, false)
             .map_err(at(Rootfs, "cannot make the root read-only"))?;
-        fchdir(root).map_err(at(Rootfs, "cannot enter the root"))?;
-        pivot_root(".", ".").map_err(at(Rootfs, "pivot_root"))?;
-        unmount(".", UnmountFlags::DETACH).map_err(at(Rootfs, "cannot drop the old root"))?;
-        chdir("/").map_err(at(Rootfs, "cannot enter the root"))
+        if let Some(folder) = &rootfs {
+            swap_root(folder).map_err(at(Rootfs, "cannot enter the root folder"))?;
+        }
+        Ok(())
     }
 
     /// Puts our `/proc`, `/dev` and shared folders into a root folder that came from outside.
     fn furnish(&self, folder: &OwnedFd) -> Result<()> {
         let failed = |what: &'static str| at(Rootfs, what);
-        let aside = open_or_make(self.scratch.as_fd(), b"folder", Make::Folder)
-            .map_err(failed("cannot make a place for the root folder"))?;
+        let aside = open(self.root.as_fd(), ASIDE).map_err(failed("no place for the root folder"))?;
         attach(folder.as_fd(), aside.as_fd()).map_err(failed("cannot attach the root folder"))?;
         for name in ["proc", "dev", "tmp", "run"] {
             let place = place(folder, format!("/{name}").as_bytes(), Make::Nothing, Rootfs)?;
@@ -208,34 +216,39 @@ impl Root {
         Ok(())
     }
 
-    fn show_secrets(&self, plan: &Plan, root: &OwnedFd) -> std::result::Result<(), Errno> {
-        let folder = open_or_make(self.scratch.as_fd(), b"secrets", Make::Folder)?;
-        let folder =
-            openat(&folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let owner = (Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(plan.gid)));
-        for Secret { name, value } in &plan.secrets {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = openat(&folder, name, flags, Mode::from_raw_mode(0o400))?;
-            let mut rest = value.as_slice();
-            while !rest.is_empty() {
-                rest = &rest[rustix::io::write(&file, rest)?..];
-            }
-            fchown(&file, owner.0, owner.1)?;
-        }
-        fchown(&folder, owner.0, owner.1)?;
-        fchmod(&folder, Mode::from_raw_mode(0o500))?;
-        let mount = copy_tree(self.scratch.as_fd(), "secrets", false)?;
-        restrict(mount.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
-        let place = open_or_make(root.as_fd(), b"run/secrets", Make::Folder)?;
-        attach(mount.as_fd(), place.as_fd())
+    fn resize(&self, plan: &Plan) -> std::result::Result<(), Errno> {
+        // The root is a part of the tmpfs: what is configured through it is the whole.
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let context = fspick(&self.root, "", flags)?;
+        fsconfig_set_string(context.as_fd(), "size", plan.scratch_bytes.to_string())?;
+        fsconfig_set_string(context.as_fd(), "nr_inodes", plan.scratch_inodes.to_string())?;
+        fsconfig_reconfigure(context.as_fd())
     }
 }
 
-fn resize(plan: &Plan) -> std::result::Result<(), Errno> {
-    let context = fspick(CWD, "/system", FsPickFlags::FSPICK_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "size", plan.scratch_bytes.to_string())?;
-    fsconfig_set_string(context.as_fd(), "nr_inodes", plan.scratch_inodes.to_string())?;
-    fsconfig_reconfigure(context.as_fd())
+/// Writes the secrets into a tmpfs of their own, which is read-only before anybody sees it.
+fn show_secrets(plan: &Plan, root: &OwnedFd) -> std::result::Result<(), Errno> {
+    let count = u64::try_from(plan.secrets.len()).unwrap_or(u64::MAX);
+    let bytes: usize = plan.secrets.iter().map(|s| s.value.len()).sum();
+    let size = u64::try_from(bytes)
+        .unwrap_or(u64::MAX)
+        .saturating_add(count.saturating_add(16).saturating_mul(PAGE));
+    let folder = tmpfs(size, count.saturating_add(16))?;
+    let owner = (Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(plan.gid)));
+    for Secret { name, value } in &plan.secrets {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = openat(&folder, name, flags, Mode::from_raw_mode(0o400))?;
+        let mut rest = value.as_slice();
+        while !rest.is_empty() {
+            rest = &rest[rustix::io::write(&file, rest)?..];
+        }
+        fchown(&file, owner.0, owner.1)?;
+    }
+    chownat(&folder, "", owner.0, owner.1, AtFlags::EMPTY_PATH)?;
+    chmodat(&folder, ".", Mode::from_raw_mode(0o500), AtFlags::empty())?;
+    restrict(folder.as_fd(), attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC, false)?;
+    let place = open_or_make(root.as_fd(), b"run/secrets", Make::Folder)?;
+    attach(folder.as_fd(), place.as_fd())
 }
 
 /// The place for a mount, with an error that says what the root lacks.

@@ -43,6 +43,8 @@ pub struct Prepare {
     pub cgroup_namespace: bool,
     /// Whether parts of `/proc` become read-only or hidden.
     pub mask_proc: bool,
+    /// Whether the bounding set is emptied: init needs none, and what it makes inherits that.
+    pub empty_bounding_set: bool,
 }
 
 /// One entry of the root folder of the host system.

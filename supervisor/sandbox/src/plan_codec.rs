@@ -28,6 +28,7 @@ pub(crate) fn encode(message: &Message) -> Vec<u8> {
             e.u8(1);
             e.flag(p.cgroup_namespace);
             e.flag(p.mask_proc);
+            e.flag(p.empty_bounding_set);
             e.list(&p.system, |e, s| {
                 e.text(&s.name);
                 e.text(&s.link);
@@ -147,9 +148,14 @@ impl Message {
         }
         let message = match d.u8()? {
             1 => {
-                let (cgroup_namespace, mask_proc) = (d.flag()?, d.flag()?);
+                let (cgroup_namespace, mask_proc, empty_bounding_set) = (d.flag()?, d.flag()?, d.flag()?);
                 let entry = |d: &mut Decoder<'_>| Ok(SystemEntry { name: d.text()?, link: d.text()? });
-                Self::Prepare(Prepare { cgroup_namespace, mask_proc, system: d.list(entry)? })
+                Self::Prepare(Prepare {
+                    cgroup_namespace,
+                    mask_proc,
+                    empty_bounding_set,
+                    system: d.list(entry)?,
+                })
             }
             2 => Self::Launch(Box::new(read_plan(&mut d)?)),
             3 => {

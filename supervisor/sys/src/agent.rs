@@ -82,6 +82,8 @@ pub struct Start<'a> {
     pub user: (u32, u32),
     /// Whether all capability sets are emptied.
     pub drop_capabilities: bool,
+    /// Whether the bounding set is empty already: ours is inherited.
+    pub bounding_set_is_empty: bool,
     /// Whether no_new_privs is set.
     pub no_new_privs: bool,
     /// A Landlock ruleset to enter.
@@ -184,7 +186,7 @@ fn steps(args: &Args<'_>) -> Result<(), Errno> {
     for &(resource, soft, hard) in start.rlimits {
         set_rlimit(resource, soft, hard)?;
     }
-    if start.drop_capabilities {
+    if start.drop_capabilities && !start.bounding_set_is_empty {
         at(Step::Capabilities);
         empty_bounding_set()?;
     }

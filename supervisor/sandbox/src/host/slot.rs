@@ -88,6 +88,8 @@ pub struct SlotSpec {
     pub namespaces: Namespaces,
     /// Whether parts of `/proc` are read-only or hidden; only a test leaves that out.
     pub mask_proc: bool,
+    /// Whether init gives up the bounding set of capabilities while it is parked; only a test leaves that out.
+    pub empty_bounding_set: bool,
     /// How long each step may take.
     pub timeout: Duration,
 }
@@ -103,6 +105,7 @@ impl SlotSpec {
             network: NetworkMode::None,
             namespaces: Namespaces::all(),
             mask_proc: true,
+            empty_bounding_set: true,
             timeout: Duration::from_secs(10),
         }
     }

@@ -92,8 +92,8 @@ impl Spawner {
             self.make(wanted, spec.uid_base, spec.cgroup.as_ref(), &spec.v1_doors)?;
         let init = InitProcess::new(child.pid, child.pidfd);
         let cgroup_namespace = spec.namespaces.has(flags::NEWCGROUP);
-        let mask_proc = spec.mask_proc;
-        Slot::new(init, control, spec, Prepare { system, cgroup_namespace, mask_proc })
+        let (mask_proc, empty_bounding_set) = (spec.mask_proc, spec.empty_bounding_set);
+        Slot::new(init, control, spec, Prepare { system, cgroup_namespace, mask_proc, empty_bounding_set })
     }
 
     /// Makes a helper for a command in a running sandbox, in that sandbox's cgroup (v2).

@@ -81,8 +81,14 @@ fn plan() -> impl Strategy<Value = Plan> {
 
 fn message() -> impl Strategy<Value = Message> {
     let entry = (".*", ".*").prop_map(|(name, link)| SystemEntry { name, link });
-    let prepare = (vec(entry, 0..5), any::<(bool, bool)>())
-        .prop_map(|(system, (cgroup_namespace, mask_proc))| Prepare { system, cgroup_namespace, mask_proc });
+    let prepare = (vec(entry, 0..5), any::<(bool, bool, bool)>()).prop_map(
+        |(system, (cgroup_namespace, mask_proc, empty_bounding_set))| Prepare {
+            system,
+            cgroup_namespace,
+            mask_proc,
+            empty_bounding_set,
+        },
+    );
     prop_oneof![
         plan().prop_map(|p| Message::Launch(Box::new(p))),
         (plan(), window()).prop_map(|(plan, tty)| Message::Exec(Box::new(ExecPlan { plan, tty }))),
