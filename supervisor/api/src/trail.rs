@@ -137,6 +137,11 @@ impl Trail {
         if !waiting {
             match self.launcher.append_audit(record.clone()).await {
                 Ok(_) => return,
+                Err(error) if is_too_many(&error) => {
+                    tracing::error!(%error, kind = record.kind, "the audit log takes no more just now");
+                    self.state.lock().unwrap_or_else(PoisonError::into_inner).dropped += 1;
+                    return;
+                }
                 Err(error) if error.refusal().is_some() => {
                     tracing::error!(%error, kind = record.kind, "the audit log refused a record");
                     return;
@@ -182,6 +187,11 @@ impl Trail {
             }
         }
     }
+}
+
+/// Over the rate that the launcher takes. It counts them too; waiting here would hold up every call.
+fn is_too_many(error: &aion_launcher_client::Error) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.code == aion_types::ErrorCode::ResourceExhausted)
 }
 
 const fn is_denial(problem: &Problem) -> bool {
