@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{as_root, capture, head, note, read, show, succeeds, warn};
+use crate::process::{as_root, capture, head, note, read, run, show, succeeds, warn};
 
 /// What dpkg does not have installed, of these.
 pub(crate) fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
@@ -44,6 +44,30 @@ pub(crate) fn install(packages: &[&str], release: Option<&str>) -> Result<()> {
     let still = missing(&wanted)?;
     if !still.is_empty() {
         bail!("apt-get said it was done, and these are not installed: {}", still.join(" "));
+    }
+    Ok(())
+}
+
+/// Installs what is missing of these servers, and starts none: Debian would start each at once and with the host.
+pub(crate) fn install_idle(packages: &[&str]) -> Result<()> {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+    let wanted = missing(packages)?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let ours = !Path::new(POLICY).exists();
+    if ours {
+        // What Debian's packages ask before they start a service; 101 forbids it.
+        let refuse = format!("printf '#!/bin/sh\nexit 101\n' >{POLICY} && chmod 755 {POLICY}");
+        run(as_root("sh").args(["-c", &refuse]))?;
+    }
+    let installed = install(&wanted, None);
+    if ours {
+        run(as_root("rm").args(["-f", POLICY]))?;
+    }
+    installed?;
+    if Path::new("/run/systemd/system").is_dir() {
+        run(as_root("systemctl").args(["--quiet", "disable"]).args(&wanted))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the figures, each next to what it is compared with.
 //!
 //! Brings up daemons of its own in a folder of its own, so that no agent of yours is in the way, and takes
-//! them down again.
+//! them down again. The figures of tasks start and kill theirs themselves.
 
 use std::process::Command;
 
@@ -20,6 +20,8 @@ pub(crate) enum Figures {
     Launch,
     /// What being watched costs, next to strace and bpftrace
     Audit,
+    /// Tasks, preemption and restarts, next to Redis Streams, PostgreSQL, NATS and beanstalkd
+    Schedule,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,20 +46,25 @@ pub(crate) struct BenchArgs {
     full: bool,
     #[arg(long, hide = true)]
     prebuilt: bool,
+    /// For `schedule`: where the data folders are made, and which figures (see `aion-bench schedule --help`)
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 /// Measures.
 pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
     if !args.prebuilt {
-        setup(&[Group::Build, Group::Bench])?;
-        binaries::build(project)?;
-        run(project.cargo().args(["build", "-p", "aion-bench"]))?;
-        run(project.cargo().args(["build", "-p", "aion-probes", "--examples"]))?;
+        prepare(project, args.figures)?;
     }
     if !is_root() {
         let mut again = as_root(std::env::current_exe()?);
-        again.arg("bench").args(std::env::args_os().skip(2)).arg("--prebuilt");
+        // What follows `--` must stay last.
+        again.args(["bench", "--prebuilt"]).args(std::env::args_os().skip(2));
         return run(again.envs(project.environment()).current_dir(&project.root));
+    }
+    if args.figures == Figures::Schedule {
+        note(&format!("this machine: {}", machine()));
+        return run(program(project, args).arg("schedule").args(&args.more));
     }
     let state = std::env::temp_dir().join(format!("aion-bench-{}", std::process::id()));
     let daemons = Daemons::new(project, &state)?;
@@ -69,6 +76,28 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
     result.and(cleaned)
 }
 
+/// Installs and builds what these figures want.
+fn prepare(project: &Project, figures: Figures) -> Result<()> {
+    if figures == Figures::Schedule {
+        setup(&[Group::Build, Group::Queues])?;
+        binaries::build(project)?;
+        return run(project.cargo().args(["build", "-p", "aion-bench", "--features", "peers"]));
+    }
+    setup(&[Group::Build, Group::Bench])?;
+    binaries::build(project)?;
+    run(project.cargo().args(["build", "-p", "aion-bench"]))?;
+    run(project.cargo().args(["build", "-p", "aion-probes", "--examples"]))
+}
+
+/// The program that measures, with what all figures have in common.
+fn program(project: &Project, args: &BenchArgs) -> Command {
+    let mut command = Command::new(project.target.join("debug/aion-bench"));
+    command.args(args.quick.then_some("--quick")).args(args.full.then_some("--full"));
+    command.args(["--output", if args.output == Format::Json { "json" } else { "table" }]);
+    command.env("AION_BIN_DIR", project.bin()).env("AION_CLONE", &project.root);
+    command
+}
+
 fn measure(project: &Project, args: &BenchArgs, daemons: &Daemons<'_>) -> Result<()> {
     for name in DAEMONS {
         // The child is dropped, not waited for: take_down finds it by its pid file.
@@ -76,13 +105,8 @@ fn measure(project: &Project, args: &BenchArgs, daemons: &Daemons<'_>) -> Result
     }
     daemons.await_ready()?;
     note(&format!("this machine: {}", machine()));
-    let mut command = Command::new(project.target.join("debug/aion-bench"));
-    command.args(args.quick.then_some("--quick")).args(args.full.then_some("--full"));
-    command.args(["--output", if args.output == Format::Json { "json" } else { "table" }]);
-    command.arg(match args.figures {
-        Figures::Launch => "launch",
-        Figures::Audit => "audit",
-    });
+    let mut command = program(project, args);
+    command.arg(if args.figures == Figures::Audit { "audit" } else { "launch" });
     command.env("AION_SOCKET", daemons.socket()).env("AION_STATE", &daemons.state);
     let cost = project.target.join("debug/examples/cost");
     if cost.is_file() {

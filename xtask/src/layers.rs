@@ -17,7 +17,7 @@ use crate::project::Project;
 /// depend on no other binary.
 const LEVELS: &[(u8, &[&str])] = &[
     (5, &["aiond", "aion-launcher", "aion-init", "aionctl"]),
-    (4, &["aion-api"]),
+    (4, &["aion-api", "aion-tasks"]),
     (
         3,
         &[

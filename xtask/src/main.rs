@@ -59,9 +59,9 @@ enum Task {
     CheckLayers,
     /// Run the suites on other kernels, in QEMU
     Vm(vm::VmArgs),
-    /// Measure, next to bubblewrap, crun, runc, strace and bpftrace
+    /// Measure, next to bubblewrap, crun, runc, strace and bpftrace; tasks next to Redis, PostgreSQL and NATS
     Bench(bench::BenchArgs),
-    /// Run the end-to-end suite at full scale
+    /// Run the end-to-end suite at full scale, or tasks under kill -9
     Soak(soak::SoakArgs),
     /// Run the fuzz targets for a while
     Fuzz(soak::FuzzArgs),

@@ -19,6 +19,8 @@ pub(crate) enum Group {
     Vm,
     /// The programs that the benchmarks measure against.
     Bench,
+    /// The servers that `bench schedule` measures against.
+    Queues,
 }
 
 /// Compilers and libraries. clang-22 reads the kernel's headers for bindgen and compiles the probes' shim;
@@ -44,6 +46,9 @@ const VM: &[&str] = &["binutils", "e2fsprogs", "mmdebstrap", "xz-utils"];
 /// The rivals of the benchmarks.
 const BENCH: &[&str] = &["bpftrace", "bubblewrap", "crun", "git", "runc", "strace"];
 
+/// The rivals of `bench schedule`. It starts them itself, with folders of its own.
+const QUEUES: &[&str] = &["beanstalkd", "nats-server", "postgresql", "redis-server"];
+
 /// Installs what is missing for these groups, and makes the daemons' user.
 pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     let mut packages: Vec<&str> = BUILD.iter().chain(RUN).copied().collect();
@@ -58,6 +63,9 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
         packages.extend(BENCH);
     }
     apt::install(&packages, None)?;
+    if groups.contains(&Group::Queues) {
+        apt::install_idle(QUEUES)?;
+    }
     if groups.contains(&Group::Vm) {
         qemu()?;
     }

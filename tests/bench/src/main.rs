@@ -13,6 +13,7 @@ mod memory;
 mod peers;
 mod rate;
 mod report;
+mod schedule;
 mod stop;
 mod tools;
 mod without_unified;
@@ -64,6 +65,10 @@ enum Suite {
         #[arg(long, env = "AION_PROBES_OBJECT")]
         object: Option<PathBuf>,
     },
+    /// Tasks, next to Redis Streams, PostgreSQL, NATS and beanstalkd
+    Schedule(schedule::ScheduleArgs),
+    /// Tasks under random SIGKILLs of aiond, and preempted work
+    SoakSchedule(schedule::soak::SoakArgs),
 }
 
 /// How many runs each figure gets.
@@ -121,6 +126,19 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
             Suite::Audit { probe_cost, object } => {
                 let aion = aion::Aion::connect().await?;
                 audit::measure(&aion, probe_cost.as_deref(), object.as_deref(), scale, &mut report).await?;
+            }
+            Suite::Schedule(args) => {
+                let size = schedule::Size::of(cli.quick, cli.full);
+                tokio::select! {
+                    result = schedule::measure(args, size, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::SoakSchedule(args) => {
+                tokio::select! {
+                    result = schedule::soak::run(args, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
             }
         }
         Ok(report)

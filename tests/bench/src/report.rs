@@ -30,6 +30,9 @@ pub(crate) struct Figure {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     figures: Vec<Figure>,
+    /// What has to be known to judge the figures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
     /// What could not be measured, and why.
     skipped: Vec<String>,
 }
@@ -78,6 +81,11 @@ impl Report {
         self.figures.push(Figure { name, value, unit, p95: None, runs: 1, goal, met });
     }
 
+    /// Says what has to be known to judge the figures.
+    pub(crate) fn text(&mut self, what: &str, value: impl fmt::Display) {
+        self.remarks.push(format!("{what}: {value}"));
+    }
+
     /// Says what was left out.
     pub(crate) fn skip(&mut self, what: impl Into<String>) {
         self.skipped.push(what.into());
@@ -104,6 +112,9 @@ impl fmt::Display for Report {
             let goal = figure.goal.as_deref().unwrap_or("");
             let (name, value, runs) = (&figure.name, number(figure.value), figure.runs);
             writeln!(f, "{name:<58} {value:>12} {p95:>12} {runs:>6}  {goal:<10} {met}")?;
+        }
+        for remark in &self.remarks {
+            writeln!(f, "{remark}")?;
         }
         for what in &self.skipped {
             writeln!(f, "not measured: {what}")?;

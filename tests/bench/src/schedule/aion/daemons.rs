@@ -1,0 +1,213 @@
+//! A pair of daemons of the benchmark's own: a folder, rules for the scheduler, killed and started again at will.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use aion_client::{Client, Options, api};
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::schedule::process::{Server, until};
+
+/// How long a daemon may take to serve.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `scheduler.yaml` says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Slots of the node.
+    pub(crate) slots: u32,
+    /// How long a task runs undisturbed, in milliseconds.
+    pub(crate) min_run_ms: u32,
+    /// How long an agent has for its checkpoint, in milliseconds.
+    pub(crate) grace_ms: u32,
+}
+
+impl Settings {
+    fn yaml(self) -> String {
+        let Self { slots, min_run_ms, grace_ms } = self;
+        // All that is a guard in production and would only stop the measurement is as wide as it goes.
+        format!(
+            "apiVersion: aion.os/v1\nkind: Scheduler\nnode: {{slots: {slots}}}\n\
+             preemption: {{high_cap_percent: 100, min_run: {min_run_ms}ms, max_per_task: 1000, grace: {grace_ms}ms}}\n\
+             checkpoints: {{every: 1h, max_size: 256Mi}}\n\
+             retention: {{ended: 1h, max_ended: 200000}}\n\
+             quotas: {{max_queued: 2000000}}\n"
+        )
+    }
+}
+
+/// The daemons of one folder.
+#[derive(Debug)]
+pub(crate) struct Daemons {
+    bin: PathBuf,
+    clone: PathBuf,
+    folder: PathBuf,
+    launcher: Option<Server>,
+    aiond: Option<Server>,
+}
+
+impl Daemons {
+    /// Starts a pair below `folder`, which must be empty.
+    pub(crate) async fn start(folder: &Path, settings: Settings) -> Result<Self> {
+        let bin = PathBuf::from(std::env::var_os("AION_BIN_DIR").context("AION_BIN_DIR is not set")?);
+        let clone = match std::env::var_os("AION_CLONE").filter(|path| !path.is_empty()) {
+            Some(path) => PathBuf::from(path),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("a clone")?.to_owned(),
+        };
+        for name in ["aiond", "aion-launcher", "aion-init"] {
+            ensure!(bin.join(name).is_file(), "no {name} in {}: run `cargo xtask build`", bin.display());
+        }
+        let folder = folder.to_owned();
+        copy(&clone.join("profiles"), &folder.join("profiles"))?;
+        fs::write(folder.join("profiles/scheduler.yaml"), settings.yaml())?;
+        fs::create_dir_all(folder.join("state"))?;
+        let mut daemons = Self { bin, clone, folder, launcher: None, aiond: None };
+        daemons.start_launcher()?;
+        daemons.start_aiond().await?;
+        Ok(daemons)
+    }
+
+    /// The state folder.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// A client on a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        let socket = self.state().join("run/aion.sock");
+        Client::connect_lazily(Options { socket, ..Options::default() })
+    }
+
+    /// aiond's process.
+    pub(crate) fn aiond_pid(&self) -> Result<u32> {
+        self.aiond.as_ref().and_then(Server::pid).context("aiond does not run")
+    }
+
+    fn start_launcher(&mut self) -> Result<()> {
+        let command = self.command("aion-launcher");
+        self.launcher = Some(Server::start(command, None, &self.folder.join("aion-launcher.log"))?);
+        Ok(())
+    }
+
+    /// Starts aiond and waits until it answers for its tasks. Gives the time that took.
+    pub(crate) async fn start_aiond(&mut self) -> Result<Duration> {
+        let mut command = self.command("aiond");
+        command.arg("--policies").arg(self.clone.join("policies"));
+        let begun = Instant::now();
+        let mut server = Server::start(command, None, &self.folder.join("aiond.log"))?;
+        let socket = self.state().join("run/aion.sock");
+        // A client of its own for each question: one that waited would wait by its own clock, not by ours.
+        let answer = until("aiond answers", PATIENCE, async || {
+            server.check()?;
+            if tokio::net::UnixStream::connect(&socket).await.is_err() {
+                return Ok(None);
+            }
+            let client = Client::connect_lazily(Options { socket: socket.clone(), patience: Duration::ZERO });
+            match client.queues(api::QueuesRequest {}).await {
+                Ok(queues) => Ok(Some(queues)),
+                Err(error) if error.is_disconnect() => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await;
+        let elapsed = begun.elapsed();
+        let words = server.last_words();
+        self.aiond = Some(server);
+        answer.map(|_| elapsed).with_context(|| format!("aiond does not serve tasks; it said:\n{words}"))
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_aiond(&mut self) {
+        if let Some(mut server) = self.aiond.take() {
+            server.kill();
+        }
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join(name));
+        command.arg("--state").arg(self.state()).arg("--profiles").arg(self.folder.join("profiles"));
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        for (key, value) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("AION_LOG") || key == "RUST_BACKTRACE" {
+                command.env(key, value);
+            }
+        }
+        command.current_dir("/");
+        command
+    }
+
+    /// Registers an agent from `spec` and starts it when it is one that serves.
+    pub(crate) async fn agent(&self, name: &str, spec: serde_json::Value) -> Result<api::Agent> {
+        let serves = spec["mode"] != "job";
+        let manifest = serde_json::json!({
+            "apiVersion": "aion.os/v1", "kind": "Agent",
+            "metadata": { "name": name, "version": "1.0.0" }, "spec": spec,
+        });
+        let request = api::RegisterRequest {
+            manifest: manifest.to_string().into_bytes(),
+            manifest_name: "bench.json".to_owned(),
+            ..api::RegisterRequest::default()
+        };
+        let client = self.client();
+        let agent = client.register(request).await.with_context(|| format!("registering {name}"))?;
+        if !serves {
+            return Ok(agent);
+        }
+        let request = api::StartRequest { agent: agent.id.clone(), ..api::StartRequest::default() };
+        client.start(request).await.with_context(|| format!("starting {name}"))
+    }
+
+    /// An agent that only holds a door open: who serves at it is the benchmark itself.
+    pub(crate) async fn held_door(&self, name: &str, concurrency: u32) -> Result<api::Agent> {
+        let spec = serde_json::json!({
+            "entry": ["/usr/bin/sleep", "infinity"], "mode": "service", "tasks": true, "concurrency": concurrency,
+        });
+        self.agent(name, spec).await
+    }
+
+    /// Ends all of it and leaves nothing.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        if self.launcher.is_none() && self.aiond.is_none() {
+            return Ok(());
+        }
+        drop(self.aiond.take());
+        drop(self.launcher.take());
+        let purged = Command::new(self.bin.join("aion-launcher"))
+            .arg("purge")
+            .arg("--state")
+            .arg(self.state())
+            .output()
+            .context("aion-launcher purge")?;
+        if !purged.status.success() {
+            bail!("aion-launcher purge: {}", String::from_utf8_lossy(&purged.stderr).trim());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        // Reached with something to do only when a measurement failed; that error is the one to be told.
+        let _ = self.take_down();
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("{}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
