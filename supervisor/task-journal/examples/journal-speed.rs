@@ -229,9 +229,14 @@ fn checkpoints(dir: &Path) {
     let mut kinds = Vec::new();
     for (phase, (kind, data)) in (1u64..).zip([("noise", &noise), ("text", &text)]) {
         stop.store(phase, Ordering::Relaxed);
-        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        let (mut writes, mut reads, mut raw) = (Vec::new(), Vec::new(), Vec::new());
         let mut stored = 0;
         for number in 0..20 {
+            let at = Instant::now();
+            let mut file = std::fs::File::create(dir.join("raw")).unwrap();
+            file.write_all(data).unwrap();
+            file.sync_data().unwrap();
+            raw.push(at.elapsed());
             let at = Instant::now();
             let mut writer = journal.checkpoint_writer(phase, number).unwrap();
             for part in data.chunks(64 << 10) {
@@ -248,14 +253,16 @@ fn checkpoints(dir: &Path) {
             journal.read_checkpoint(phase, number, |_| Ok::<_, Error>(())).unwrap();
             reads.push(at.elapsed());
         }
-        kinds.push((kind, writes, reads, stored));
+        kinds.push((kind, writes, reads, raw, stored));
     }
     stop.store(3, Ordering::Relaxed);
     let mut phases = commits.join().unwrap();
-    for (phase, (kind, mut writes, mut reads, stored)) in (1..).zip(kinds) {
+    for (phase, (kind, mut writes, mut reads, mut raw, stored)) in (1..).zip(kinds) {
         let (quiet, busy) = (&mut phases[0].clone(), &mut phases[phase]);
         println!(
-            "{{\"figure\":\"64 MiB checkpoint\",\"data\":\"{kind}\",\"stored\":{stored},\"write_us\":{{\"p50\":{},\"max\":{}}},\"read_us\":{{\"p50\":{},\"max\":{}}},\"commit_us\":{{\"quiet_p50\":{},\"quiet_p99\":{},\"p50\":{},\"p99\":{},\"max\":{}}},\"rss_mb\":{}}}",
+            "{{\"figure\":\"64 MiB checkpoint\",\"data\":\"{kind}\",\"stored\":{stored},\"raw_us\":{{\"p50\":{},\"max\":{}}},\"write_us\":{{\"p50\":{},\"max\":{}}},\"read_us\":{{\"p50\":{},\"max\":{}}},\"commit_us\":{{\"quiet_p50\":{},\"quiet_p99\":{},\"p50\":{},\"p99\":{},\"max\":{}}},\"rss_mb\":{}}}",
+            percentile(&mut raw, 50),
+            percentile(&mut raw, 100),
             percentile(&mut writes, 50),
             percentile(&mut writes, 100),
             percentile(&mut reads, 50),

@@ -37,6 +37,8 @@ pub struct Journal {
     pub(crate) doomed: Mutex<Vec<CheckpointInfo>>,
     /// Held while files of large checkpoints are removed, and while they must not be.
     pub(crate) sweeping: Mutex<()>,
+    /// Held by retention: two at once would count the same tasks.
+    pub(crate) pruning: Mutex<()>,
     epoch: u64,
     read_only: bool,
 }
@@ -56,9 +58,9 @@ impl Journal {
     /// # Errors
     /// [`Error::Locked`], [`Error::SchemaTooNew`], [`Error::DiskFull`], or what RocksDB says.
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
+        refuse_newer(path)?;
         make_folder(path)?;
         let room = Room::new(path, options.reserve_bytes, options.admit_bytes);
-        refuse_newer(path)?;
         let mut journal = Self::assemble(path, options, room, db::open, false)?;
         journal.with_db(schema::migrate)?;
         journal.epoch = journal.bump_epoch()?;
@@ -103,6 +105,7 @@ impl Journal {
             nonce: AtomicU64::new(0),
             doomed: Mutex::new(Vec::new()),
             sweeping: Mutex::new(()),
+            pruning: Mutex::new(()),
             epoch: 0,
             read_only,
         })

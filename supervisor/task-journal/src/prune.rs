@@ -2,6 +2,8 @@
 //!
 //! What is contiguous goes as a range, the rest record by record: range marks are cheap to write and dear to read past.
 
+use std::sync::PoisonError;
+
 use rocksdb::WriteBatch;
 
 use crate::batch::Drop;
@@ -52,6 +54,7 @@ impl Journal {
     /// # Errors
     /// When the journal cannot be read or written.
     pub fn prune(&self, retention: &Retention, limit: usize) -> Result<Pruned, Error> {
+        let _alone = self.pruning.lock().unwrap_or_else(PoisonError::into_inner);
         let Due { until: Some(until), rows, mut tasks, last_events, more } = self.due(retention, limit)?
         else {
             self.sweep()?;
