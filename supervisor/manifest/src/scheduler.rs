@@ -32,8 +32,6 @@ pub struct SchedulerFile {
     pub min_run: Span,
     /// How often a task is preempted at most.
     pub max_per_task: u32,
-    /// How long an agent has to leave a checkpoint.
-    pub grace: Span,
     /// What frozen agents may hold of the memory.
     pub frozen_memory_max: u64,
     /// How often running tasks leave a checkpoint; 0: never by themselves.
@@ -146,7 +144,6 @@ impl SchedulerFile {
             ),
             min_run: check.span("preemption.min_run", raw.preemption.min_run, 1000, 0, 86_400_000),
             max_per_task: check.range("preemption.max_per_task", raw.preemption.max_per_task, 5, 0, 1000),
-            grace: check.span("preemption.grace", raw.preemption.grace, 5000, 10, 3_600_000),
             frozen_memory_max: raw.preemption.frozen_memory_max.map_or(1 << 30, |size| size.0),
             checkpoint_every: check.span("checkpoints.every", raw.checkpoints.every, 60_000, 0, 86_400_000),
             checkpoint_max: raw.checkpoints.max_size.map_or(256 << 20, |size| size.0),

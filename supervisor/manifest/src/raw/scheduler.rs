@@ -124,9 +124,6 @@ pub(crate) struct Preemption {
     #[serde(default)]
     #[schemars(range(max = 1000))]
     pub(crate) max_per_task: Option<u32>,
-    /// How long an agent has to leave a checkpoint.
-    #[serde(default)]
-    pub(crate) grace: Option<Span>,
     /// What frozen agents may hold of the memory.
     #[serde(default)]
     pub(crate) frozen_memory_max: Option<ByteSize>,
@@ -136,7 +133,7 @@ pub(crate) struct Preemption {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Checkpoints {
-    /// How often running tasks leave one; 0: only when they make room.
+    /// How often running tasks of services leave one, unless the manifest says; 0: only when they make room.
     #[serde(default)]
     pub(crate) every: Option<Span>,
     /// The largest.

@@ -1,0 +1,249 @@
+//! The journal as a whole: check, compact, export, import.
+//!
+//! An import takes the place of the journal before the daemon has one: it is put beside it, and the next start finds it.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aion_api_proto::v1 as api;
+use aion_scheduler::{Config, DecodeError, Ended, TaskNumber, TaskView, keys};
+use aion_task_journal::{Checked, Journal, RowRefs};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::restore;
+use crate::error::Error;
+use crate::read::blocking;
+use crate::tasks::Tasks;
+use crate::work::{Look, Work};
+
+/// Bytes of one part.
+const PART: usize = 256 << 10;
+
+impl Tasks {
+    /// Reads everything and compares it with its checksums. Nothing is written meanwhile: requests wait.
+    ///
+    /// # Errors
+    /// The daemon goes down.
+    pub async fn check_journal(&self) -> Result<api::JournalReport, Error> {
+        // The engine holds still between two groups while this runs, so that nothing new looks wrong.
+        let (ready, is_ready) = oneshot::channel::<()>();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let look: Look = Box::new(move |_| {
+            Box::new(move || {
+                let _ = ready.send(());
+                // On the writer's thread: what is handed in meanwhile waits for its turn.
+                let _ = released.recv();
+            })
+        });
+        self.inner.inbox.system(Work::Look(look));
+        is_ready.await.map_err(|_| Error::away())?;
+        let journal = Arc::clone(&self.inner.journal);
+        let config = self.inner.config.borrow().clone();
+        blocking(move || {
+            let checked = checked(&journal, &config);
+            drop(release);
+            let bytes = journal.stats().map_or(0, |stats| stats.disk_bytes);
+            Ok(report(checked, bytes))
+        })
+        .await
+    }
+
+    /// Drops what is no longer kept and gives its space back.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub async fn compact_journal(&self) -> Result<api::JournalReport, Error> {
+        let removed = self.prune().await?;
+        let journal = Arc::clone(&self.inner.journal);
+        blocking(move || {
+            journal.compact()?;
+            let stats = journal.stats()?;
+            let records =
+                |name: &str| stats.families.iter().find(|(family, ..)| *family == name).map_or(0, |f| f.1);
+            Ok(api::JournalReport {
+                tasks: records("bodies"),
+                events: records("events"),
+                checkpoints: records("checkpoints"),
+                bytes: stats.disk_bytes,
+                faults: Vec::new(),
+                removed,
+            })
+        })
+        .await
+    }
+
+    /// Everything, as of one moment, in parts.
+    #[must_use]
+    pub fn export_journal(&self) -> mpsc::Receiver<Result<api::JournalPart, Error>> {
+        let (send, receive) = mpsc::channel(4);
+        let journal = Arc::clone(&self.inner.journal);
+        tokio::task::spawn_blocking(move || {
+            let parts = Parts { send: send.clone(), part: Vec::with_capacity(PART) };
+            if let Err(error) = journal.export(parts) {
+                let _ = send.blocking_send(Err(Error::from(error)));
+            }
+        });
+        receive
+    }
+
+    /// Takes an export in: it becomes the journal at the next start. Only when there are no tasks yet.
+    ///
+    /// # Errors
+    /// There are tasks, or the export is damaged.
+    pub async fn import_journal(&self, parts: mpsc::Receiver<Vec<u8>>) -> Result<api::JournalReport, Error> {
+        let empty = {
+            let (answer, answered) = oneshot::channel();
+            let look: Look = Box::new(move |core| {
+                let none = core.tasks_from(aion_scheduler::TaskNumber(0)).next().is_none();
+                Box::new(move || {
+                    let _ = answer.send(none);
+                })
+            });
+            self.inner.inbox.system(Work::Look(look));
+            answered.await.map_err(|_| Error::away())?
+        };
+        let journal = Arc::clone(&self.inner.journal);
+        let config = self.inner.config.borrow().clone();
+        blocking(move || {
+            if !empty || journal.stats()?.ended > 0 {
+                return Err(Error::new(
+                    aion_types::ErrorCode::TaskExists,
+                    "the journal has tasks: an import would replace them",
+                )
+                .hint("move STATE/journal away while aiond is stopped, start it, and import then"));
+            }
+            let target = import_folder(&journal);
+            let _ = std::fs::remove_dir_all(&target);
+            let options = aion_task_journal::Options::default();
+            let input = Taken { parts, part: Vec::new(), at: 0 };
+            let done = Journal::import(&target, &options, input)?;
+            let imported = Journal::open_read_only(&target, options)?;
+            let mut found = report(checked(&imported, &config), done.bytes);
+            found.faults.truncate(100);
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// Where an import waits for the next start.
+fn import_folder(journal: &Journal) -> PathBuf {
+    pending(journal.path())
+}
+
+/// An import beside a journal's folder.
+fn pending(journal: &std::path::Path) -> PathBuf {
+    let mut name = journal.file_name().unwrap_or_default().to_owned();
+    name.push(".imported");
+    journal.with_file_name(name)
+}
+
+/// Puts an import in the journal's place; called before the journal is opened.
+pub(crate) fn adopt_import(journal: &std::path::Path) -> io::Result<()> {
+    let imported = pending(journal);
+    if !imported.is_dir() {
+        return Ok(());
+    }
+    let mut old = journal.file_name().unwrap_or_default().to_owned();
+    old.push(".before-import");
+    let old = journal.with_file_name(old);
+    if journal.exists() {
+        let _ = std::fs::remove_dir_all(&old);
+        std::fs::rename(journal, &old)?;
+    }
+    std::fs::rename(&imported, journal)?;
+    tracing::info!("an imported journal took the place of the empty one");
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+/// Checks a journal; the rows of what lives must make a core, too.
+fn checked(journal: &Journal, config: &Config) -> Checked {
+    let core = restore(journal, config);
+    let living = |task: u64| core.as_ref().ok().and_then(|core| core.task_by_number(TaskNumber(task)));
+    let mut checked = journal.check(|key, value| {
+        let text = |error: DecodeError| error.to_string();
+        match key.first() {
+            Some(&keys::ENDED) => {
+                let view = TaskView::decode(value).map_err(text)?;
+                Ok(Some(RowRefs { task: view.number.0, last_event: view.last_event }))
+            }
+            Some(&keys::ENDED_INDEX) => Ended::decode(value).map(|_| None).map_err(text),
+            Some(&keys::TASK) => {
+                let task = key.last_chunk::<8>().map(|n| u64::from_be_bytes(*n)).ok_or("it has no number")?;
+                Ok(living(task).map(|view| RowRefs { task, last_event: view.last_event }))
+            }
+            _ => Ok(None),
+        }
+    });
+    if let Err(error) = &core {
+        checked.problem_count += 1;
+        checked.problems.push(error.message.clone());
+    }
+    checked
+}
+
+fn report(checked: Checked, bytes: u64) -> api::JournalReport {
+    let untold = checked.problem_count.saturating_sub(checked.problems.len() as u64);
+    let mut faults = checked.problems;
+    if untold > 0 {
+        faults.push(format!("and {untold} more"));
+    }
+    api::JournalReport {
+        tasks: checked.bodies,
+        events: checked.events,
+        checkpoints: checked.checkpoints,
+        bytes,
+        faults,
+        removed: 0,
+    }
+}
+
+/// A file that is written in parts to somebody who may read slowly.
+struct Parts {
+    send: mpsc::Sender<Result<api::JournalPart, Error>>,
+    part: Vec<u8>,
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.part.extend_from_slice(bytes);
+        if self.part.len() >= PART {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
+        self.send
+            .blocking_send(Ok(api::JournalPart { data }))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+}
+
+/// Parts as they come, as a file.
+struct Taken {
+    parts: mpsc::Receiver<Vec<u8>>,
+    part: Vec<u8>,
+    at: usize,
+}
+
+impl io::Read for Taken {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.part.len() {
+            match self.parts.blocking_recv() {
+                Some(part) => (self.part, self.at) = (part, 0),
+                None => return Ok(0),
+            }
+        }
+        let n = out.len().min(self.part.len() - self.at);
+        out[..n].copy_from_slice(&self.part[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}

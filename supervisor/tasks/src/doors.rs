@@ -1,0 +1,199 @@
+//! The sockets of agents that serve tasks: a folder for each, made by aiond, shown read-only inside the sandbox. Who is at the
+//! other end is known from the socket alone.
+
+use std::collections::HashMap;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use aion_api_proto::v1::runtime_service_server::RuntimeServiceServer;
+use aion_types::{AgentId, AgentName, TenantId};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use crate::runtime::Runtime;
+use crate::tasks::Tasks;
+
+/// The socket in an agent's folder.
+const SOCKET: &str = "kernel.sock";
+/// Connections of one agent.
+const CONNECTIONS: usize = 8;
+/// The largest message: a checkpoint's part or some results, with room to spare.
+const MAX_MESSAGE: usize = 8 << 20;
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    pub(crate) tenant: TenantId,
+    pub(crate) agent: AgentName,
+}
+
+/// The doors that are open. Cheap to clone.
+#[derive(Clone)]
+pub struct Doors {
+    folder: PathBuf,
+    open: Arc<Mutex<HashMap<AgentId, AbortHandle>>>,
+    connections: mpsc::Sender<io::Result<Connection>>,
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Doors {
+    /// Begins serving. `folder` is `STATE/doors`.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn start(folder: impl Into<PathBuf>, tasks: &Tasks) -> io::Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder)?;
+        // Nobody else on the host comes near the sockets.
+        fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+        let (connections, incoming) = mpsc::channel(64);
+        let service = RuntimeServiceServer::new(Runtime(tasks.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        // No keep-alive: an agent that is frozen answers nothing and is still there.
+        let server = Server::builder().max_concurrent_streams(4).add_service(service);
+        let end = tasks.inner.end.clone();
+        tokio::spawn(async move {
+            let served = server
+                .serve_with_incoming_shutdown(ReceiverStream::new(incoming), end.cancelled_owned())
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "agents' streams are not served any more");
+            }
+        });
+        Ok(Self { folder, open: Arc::default(), connections })
+    }
+
+    /// Opens an agent's door, or leaves it open.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn open(&self, id: &AgentId, tenant: &TenantId, agent: &AgentName) -> io::Result<()> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(id).is_some_and(|accepting| !accepting.is_finished()) {
+            return Ok(());
+        }
+        let folder = self.folder.join(id.as_str());
+        let listener = bind(&folder)?;
+        let visitor = Visitor { tenant: tenant.clone(), agent: agent.clone() };
+        let accepting = tokio::spawn(accept(listener, visitor, self.connections.clone()));
+        open.insert(id.clone(), accepting.abort_handle());
+        Ok(())
+    }
+
+    /// Closes a door for good and removes its folder.
+    pub fn close(&self, id: &AgentId) {
+        if let Some(accepting) = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+            accepting.abort();
+        }
+        let folder = self.folder.join(id.as_str());
+        let gone = fs::remove_file(folder.join(SOCKET)).and_then(|()| fs::remove_dir(&folder));
+        if let Err(error) = gone
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(agent = %id, %error, "a door's folder stays");
+        }
+    }
+}
+
+fn bind(folder: &Path) -> io::Result<UnixListener> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // The agent is another user in there; the folder above keeps everybody else out.
+    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    let path = folder.join(SOCKET);
+    // A new one beside the old, then in its place: an agent that connects finds one of the two.
+    let fresh = folder.join(".new");
+    let _ = fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    fs::set_permissions(&fresh, Permissions::from_mode(0o666))?;
+    fs::rename(&fresh, &path)?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, visitor: Visitor, connections: mpsc::Sender<io::Result<Connection>>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = Connection { stream, visitor: visitor.clone(), _place: place };
+                if connections.send(Ok(connection)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(agent = %visitor.agent, %error, "accept failed");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// An agent's connection.
+struct Connection {
+    stream: UnixStream,
+    visitor: Visitor,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Visitor;
+
+    fn connect_info(&self) -> Visitor {
+        self.visitor.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,150 @@
+//! From submission to result, as clients and agents see it.
+
+use aion_api_proto::v1 as api;
+use api::to_agent::Kind as Told;
+
+use crate::world::{World, known, spec, tenant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_assigned_done_and_remembered() {
+    let world = World::new(4, vec![known("default", "w", 2)]);
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    assert_eq!((agent.welcome.agent.as_str(), agent.welcome.concurrency), ("w", 2));
+    let sent = api::TaskSpec { params_json: r#"{"n":3}"#.into(), intent: "add".into(), ..spec("w", "t-1") };
+    let task = world.submit(sent.clone()).await.unwrap();
+    assert_eq!(task.id, "t-1");
+    let assigned = agent.assigned().await.remove(0);
+    assert_eq!(
+        (assigned.task_id.as_str(), assigned.params_json.as_str(), assigned.number),
+        ("t-1", r#"{"n":3}"#, 1)
+    );
+    let attempt = assigned.attempt.unwrap();
+    agent.say(api::from_agent::Kind::Started(api::StartedTasks { attempts: vec![attempt] })).await;
+    agent.complete(attempt, r#"{"sum":3}"#).await;
+    let Told::Recorded(recorded) = agent.hear().await else { panic!("not recorded") };
+    assert_eq!(recorded.attempts, [attempt]);
+    let done = world.get("t-1").await;
+    assert_eq!(
+        (done.state.as_str(), done.result_json.as_str(), done.attempts),
+        ("succeeded", r#"{"sum":3}"#, 1)
+    );
+    let kinds = world.kinds("t-1").await;
+    assert_eq!(kinds.first().map(String::as_str), Some("submitted"));
+    assert_eq!(kinds.last().map(String::as_str), Some("succeeded"));
+    // The same again is the same task; another one under its id is refused; what has ended is not ended again.
+    assert_eq!(world.submit(sent.clone()).await.unwrap().state, "succeeded");
+    let other = api::TaskSpec { intent: "subtract".into(), ..sent };
+    assert_eq!(world.submit(other).await.unwrap_err().code.as_str(), "TASK_EXISTS");
+    let cancel = api::CancelTaskRequest { task: "t-1".into(), ..Default::default() };
+    assert_eq!(world.tasks.cancel(&tenant("default"), cancel).await.unwrap_err().code.as_str(), "TASK_ENDED");
+    // Said twice, it counts once.
+    agent.complete(attempt, "7").await;
+    let Told::Refused(refused) = agent.hear().await else { panic!("not refused") };
+    assert_eq!(refused.code, "ATTEMPT_STALE");
+    assert_eq!(world.get("t-1").await.result_json, r#"{"sum":3}"#);
+    world.tasks.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_lists_watches_and_tenants() {
+    let world = World::new(4, vec![known("default", "w", 64), known("other", "w", 1)]);
+    let names = (0..300).map(|n| spec("w", &format!("b-{n}"))).chain([spec("nobody", "x"), spec("w", "b-0")]);
+    let batch = api::SubmitBatch { tasks: names.collect() };
+    let mine = tenant("default");
+    let underway = world.tasks.submit_batch(&mine, batch).await.unwrap();
+    let results = underway.results(&world.tasks, &mine).await.results;
+    assert!(results[..300].iter().all(|result| result.error_code.is_empty()), "{:?}", results[0]);
+    assert_eq!(results[300].error_code, "AGENT_NOT_FOUND");
+    assert!(results[301].existed && results[301].task_id == "b-0");
+    // Page by page, each once, in order.
+    let mut request = api::ListTasksRequest { page_size: 70, ..Default::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = world.tasks.list(&mine, request.clone()).await.unwrap();
+        seen.extend(page.tasks.into_iter().map(|task| task.id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(seen, (0..300).map(|n| format!("b-{n}")).collect::<Vec<_>>());
+    // Another tenant sees nothing of it.
+    let other = tenant("other");
+    assert_eq!(world.tasks.get(&other, "b-1").await.unwrap_err().code.as_str(), "TASK_NOT_FOUND");
+    let cancel = api::CancelTaskRequest { task: "b-1".into(), ..Default::default() };
+    assert_eq!(world.tasks.cancel(&other, cancel).await.unwrap_err().code.as_str(), "TASK_NOT_FOUND");
+    assert!(world.tasks.list(&other, Default::default()).await.unwrap().tasks.is_empty());
+    // A watcher hears of one task until its end, from its beginning.
+    let watch = api::WatchTasksRequest { task: "b-0".into(), from_start: true, follow: true, cursor: 0 };
+    let mut events = world.tasks.watch(&mine, watch).await.unwrap();
+    assert_eq!(events.recv().await.unwrap().unwrap().kind, "submitted");
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    let mut left = 300;
+    while left > 0 {
+        if let Told::Assignments(all) = agent.hear().await {
+            left -= all.assignments.len();
+            for one in all.assignments {
+                agent.complete(one.attempt.unwrap(), "1").await;
+            }
+        }
+    }
+    let mut last = String::new();
+    while let Some(event) = events.recv().await {
+        last = event.unwrap().kind;
+    }
+    assert_eq!(last, "succeeded");
+    let ended =
+        api::ListTasksRequest { states: vec!["succeeded".into()], page_size: 1000, ..Default::default() };
+    world.until("b-299", "succeeded").await;
+    assert_eq!(world.tasks.list(&mine, ended).await.unwrap().tasks.len(), 300);
+    let report = world.tasks.check_journal().await.unwrap();
+    assert_eq!((report.faults, report.tasks), (Vec::<String>::new(), 300));
+    let text = world.tasks.metrics();
+    assert!(text.contains("aion_kernel_scheduler_ended_total{state=\"succeeded\"} 300"), "{text}");
+    world.tasks.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_retried_and_an_agent_that_is_wanted_is_woken() {
+    let world = World::new(4, vec![known("default", "w", 1)]);
+    let retry = api::Retry {
+        max_attempts: 2,
+        backoff: Some(prost_types::Duration { seconds: 0, nanos: 20_000_000 }),
+        ..Default::default()
+    };
+    world.submit(api::TaskSpec { retry: Some(retry), ..spec("w", "r") }).await.unwrap();
+    for _ in 0..200 {
+        if !world.host.asked.lock().unwrap().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(*world.host.asked.lock().unwrap(), ["wake w"]);
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    for number in 1..=2 {
+        let assigned = loop {
+            if let Told::Assignments(mut all) = agent.hear().await {
+                break all.assignments.remove(0);
+            }
+        };
+        assert_eq!(assigned.number, number);
+        let failure = api::Failure { code: "OOPS".into(), message: "no".into(), retryable: true };
+        let outcome = Some(api::completion::Outcome::Failure(failure));
+        let completions = vec![api::Completion { attempt: assigned.attempt, outcome }];
+        agent.say(api::from_agent::Kind::Completions(api::Completions { completions })).await;
+    }
+    let task = world.until("r", "failed").await;
+    assert_eq!(task.error.unwrap().code, "OOPS");
+    for _ in 0..100 {
+        if world.host.records.lock().unwrap().iter().any(|record| record.kind == "task.failed") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let records = world.host.records.lock().unwrap().clone();
+    assert!(
+        records.iter().any(|record| record.kind == "task.submitted" && record.task == "r"),
+        "{records:?}"
+    );
+    assert!(records.iter().any(|record| record.kind == "task.failed"), "{records:?}");
+}
