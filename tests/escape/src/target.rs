@@ -107,7 +107,7 @@ const ALL: i32 = libc::CLONE_NEWUSER
 
 /// As the environment says; an agent, whose environment is its own, learns it from its targets.
 pub(crate) fn slowness() -> u32 {
-    if std::env::var_os("AION_IN_VM").is_some() { 4 } else { 1 }
+    if std::env::var_os("AION_IN_VM").is_some() { 8 } else { 1 }
 }
 
 impl Made {
