@@ -178,11 +178,14 @@ impl<S: Space> Writer<S> {
     /// Moves the head when the next record would pass the limit. An eighth of the limit goes at a time, so
     /// that a steady stream does not pay for each record.
     fn make_room(&mut self, len: u64) -> Result<(), Error> {
-        let held = (self.tail - self.head).saturating_add(RECORD_HEADER_LEN as u64 + len);
+        let record = RECORD_HEADER_LEN as u64 + len;
+        let held = (self.tail - self.head).saturating_add(record);
         if held <= self.limit {
             return Ok(());
         }
-        let target = self.tail - (self.limit - self.limit / 8).min(self.tail - self.head);
+        // A record can be longer than an eighth.
+        let kept = self.limit.saturating_sub(record.max(self.limit / 8));
+        let target = self.tail - kept.min(self.tail - self.head);
         let mut head = self.head;
         while head < target.min(self.tail) {
             match read_header(&self.file, head)? {

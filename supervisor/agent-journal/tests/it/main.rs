@@ -268,3 +268,27 @@ fn kinds_of_a_later_version_are_passed_over() {
     }
     assert_eq!(seen, [Kind::Start, Kind::Start, Kind::Checkpoint]);
 }
+
+/// As a kernel has it: a hole of no length is an error.
+struct Strict;
+
+impl Space for Strict {
+    fn reserve(&self, _: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn punch(&self, _: &File, _: u64, len: u64) -> io::Result<()> {
+        if len == 0 { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_smallest_limit_takes_the_longest_records(sizes in prop::collection::vec(0usize..=MAX_PAYLOAD, 1..60)) {
+        let file = file();
+        let mut writer = Writer::open(file.try_clone().unwrap(), Strict, 1, 0, 1).unwrap();
+        for size in sizes {
+            writer.append(Kind::Stdout, 0, 1, &vec![1; size]).unwrap();
+            prop_assert!(writer.tail() - writer.head() <= 256 * 1024);
+        }
+    }
+}

@@ -27,9 +27,12 @@ pub(crate) use room::show_door;
 
 const COMMIT: &str = ".commit";
 const REFUSED: &str = ".refused";
-/// How soon after a checkpoint the next one begins at the earliest; it is as long as the last one took, if that is longer. So an
-/// agent that does nothing else has half of a disk at most.
+/// How soon after a checkpoint the next one begins at the earliest; a quarter of the time that the last one took, if that is
+/// longer. So an agent that does nothing else leaves some of the disk to others.
 const REST: Duration = Duration::from_millis(20);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// Pieces that are copied before output is looked at again.
+const STEPS: usize = 4;
 /// And after one that was refused.
 const AFTER_REFUSAL: Duration = Duration::from_millis(200);
 /// How often a folder is looked at that cannot be watched.
@@ -74,8 +77,8 @@ pub(crate) struct Task {
     packed: Option<(Packed, bool)>,
     /// Whether `.commit` may be there.
     asked: bool,
-    /// It could not be removed: it counts again when it was gone.
-    stale: bool,
+    /// The one that could not be removed: only another counts.
+    stale: Option<u64>,
     /// Not before this moment.
     rest_until: Instant,
     end: End,
@@ -118,7 +121,7 @@ impl Task {
             packing: None,
             packed: None,
             asked: false,
-            stale: false,
+            stale: None,
             rest_until: Instant::now(),
             end: End::NotYet,
         })
@@ -153,14 +156,17 @@ impl Task {
         if self.packed.is_some() || self.asked {
             return Some(rest);
         }
-        (self.watch.is_none() || self.stale).then_some(LOOK.max(rest))
+        (self.watch.is_none() || self.stale.is_some()).then_some(LOOK.max(rest))
     }
 
     /// Does one step of what there is to do, while the agent runs.
     pub(crate) fn work(&mut self, journal: &mut Journal) {
         self.repeat(journal);
         if self.packing.is_some() {
-            return self.step(journal);
+            for _ in 0..STEPS {
+                self.step(journal);
+            }
+            return;
         }
         if Instant::now() < self.rest_until {
             return;
@@ -168,14 +174,14 @@ impl Task {
         if self.packed.is_some() {
             return self.record(journal);
         }
-        if !self.asked && !self.stale && self.watch.is_some() {
+        if !self.asked && self.stale.is_none() && self.watch.is_some() {
             return;
         }
         self.asked = false;
         match self.commit() {
-            None => self.stale = false,
-            Some(_) if self.stale => {}
-            Some(FileType::RegularFile) => self.begin(journal, false),
+            None => self.stale = None,
+            Some((_, number)) if self.stale == Some(number) => {}
+            Some((FileType::RegularFile, _)) => self.begin(journal, false),
             Some(_) => self.refuse(journal, ".commit is not a file"),
         }
     }
@@ -186,7 +192,8 @@ impl Task {
         if self.end == End::NotYet {
             // Whatever was under way had a writer beside it.
             (self.packing, self.packed) = (None, None);
-            let committed = self.commit() == Some(FileType::RegularFile) && !self.stale;
+            let is_new = |number| self.stale != Some(number);
+            let committed = matches!(self.commit(), Some((FileType::RegularFile, n)) if is_new(n));
             // Success needs no checkpoint, and after a signal the files may be half written.
             let in_order = exit.signal == 0 && exit.code != 0;
             self.end = if committed || in_order { End::Pack { at_end: !committed } } else { End::Result };
@@ -219,9 +226,10 @@ impl Task {
         true
     }
 
-    fn commit(&self) -> Option<FileType> {
+    /// What is at `.commit`, and its inode.
+    fn commit(&self) -> Option<(FileType, u64)> {
         let stat = statat(&self.folder, COMMIT, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some(FileType::from_raw_mode(stat.st_mode))
+        Some((FileType::from_raw_mode(stat.st_mode), stat.st_ino))
     }
 
     /// Which file does not hold the last complete checkpoint.
@@ -250,7 +258,7 @@ impl Task {
                 }
                 self.packed = Some((packed, at_end));
                 self.record(journal);
-                self.rest_until = Instant::now() + REST.max(took);
+                self.rest_until = Instant::now() + REST.max(took / 4).min(LONGEST_REST);
             }
             Err(failed) => {
                 self.packing = None;
@@ -330,7 +338,8 @@ impl Task {
     }
 
     fn clear(&mut self) {
-        self.stale = !self.remove(COMMIT);
+        let there = self.commit();
+        self.stale = if self.remove(COMMIT) { None } else { there.map(|(_, number)| number) };
     }
 
     /// Whether a name is gone.

@@ -35,21 +35,15 @@ fn refused(change: impl FnOnce(&mut v1::Launch)) -> Failure {
 }
 
 fn job(change: impl FnOnce(&mut v1::Job)) -> Option<v1::Job> {
-    let mut job = v1::Job {
-        task_id: "T1".into(),
-        attempt: 1,
-        checkpoint_max_bytes: 1 << 20,
-        ..v1::Job::default()
-    };
+    let mut job =
+        v1::Job { task_id: "T1".into(), attempt: 1, checkpoint_max_bytes: 1 << 20, ..v1::Job::default() };
     change(&mut job);
     Some(job)
 }
 
 #[test]
 fn a_job_says_how_many_descriptors_come() {
-    for (stdin, restore, wanted) in
-        [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 2)]
-    {
+    for (stdin, restore, wanted) in [(false, false, 0), (true, false, 1), (false, true, 1), (true, true, 2)] {
         let launch = v1::Launch { job: job(|j| (j.stdin, j.restore) = (stdin, restore)), ..usual() };
         for fds in 0..4 {
             let op = v1::request::Op::Launch(launch.clone());

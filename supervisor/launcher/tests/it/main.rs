@@ -17,3 +17,4 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod records;
+mod tasks;
