@@ -59,6 +59,9 @@ pub(crate) struct TestArgs {
 /// How long one stage of test programs may take, their compilation included.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// Seconds for one machine: five times what it takes on two idle processors.
+const VM_LIMIT: u64 = 1200;
+
 /// The packages whose tests want daemons, and run in stages of their own.
 const KERNEL_SUITES: &[&str] = &["aion-e2e", "aion-escape"];
 
@@ -136,7 +139,7 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
                 suite: vec![vm::Suite::Smoke, vm::Suite::E2e],
                 filter: args.filter.clone(),
                 keep: false,
-                timeout: vm::DEFAULT_TIMEOUT,
+                timeout: VM_LIMIT,
             },
         ),
     }
