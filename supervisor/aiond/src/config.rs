@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aion_manifest::{CapabilityPolicy, Classes, Context};
+use aion_manifest::{CapabilityPolicy, Classes, Context, SchedulerFile};
+use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
 use crate::options::Options;
@@ -19,13 +20,19 @@ const MAX_FILE: u64 = 1 << 20;
 pub(crate) struct Files {
     classes: (PathBuf, Option<Vec<u8>>),
     policy: (PathBuf, Option<Vec<u8>>),
+    scheduler: (PathBuf, Option<Vec<u8>>),
 }
 
 impl Files {
     pub(crate) fn read(options: &Options) -> Result<Self> {
         let classes = options.profiles.join("cgroup_profiles.yaml");
         let policy = options.policies.join("agent.capabilities.yaml");
-        Ok(Self { classes: (classes.clone(), read(&classes)?), policy: (policy.clone(), read(&policy)?) })
+        let scheduler = options.profiles.join("scheduler.yaml");
+        Ok(Self {
+            classes: (classes.clone(), read(&classes)?),
+            policy: (policy.clone(), read(&policy)?),
+            scheduler: (scheduler.clone(), read(&scheduler)?),
+        })
     }
 
     /// What manifests are checked against. `state` is the state folder, which no agent may see.
@@ -42,6 +49,32 @@ impl Files {
             context.private.push(real);
         }
         Ok(context)
+    }
+
+    /// Reads the scheduler's settings: first as they were when root read them, then the file as aiond's user may read it. A file
+    /// that cannot be read any more is an error, so that a slip in its permissions does not undo the quotas.
+    pub(crate) fn scheduler(
+        &self,
+    ) -> impl Fn() -> Result<SchedulerFile, aion_tasks::Error> + Send + Sync + use<> {
+        let (path, first) = self.scheduler.clone();
+        let first = Mutex::new(Some(first));
+        move || {
+            let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let bytes = match given {
+                Some(bytes) => bytes,
+                None => read(&path).map_err(|error| {
+                    aion_tasks::Error::of(ErrorCode::ProfileInvalid, format!("{error:#}"))
+                })?,
+            };
+            match bytes {
+                Some(bytes) => SchedulerFile::parse(&bytes, &path.display().to_string())
+                    .map_err(|error| aion_tasks::Error::of(error.code(), error.to_string())),
+                None => {
+                    tracing::info!(path = %path.display(), "not there: the built-in scheduler settings are used");
+                    Ok(SchedulerFile::builtin())
+                }
+            }
+        }
     }
 
     /// What agents may have.
@@ -78,7 +111,11 @@ mod tests {
 
     #[test]
     fn what_ships_parses() {
-        let none = Files { classes: (PathBuf::new(), None), policy: (PathBuf::new(), None) };
+        let none = Files {
+            classes: (PathBuf::new(), None),
+            policy: (PathBuf::new(), None),
+            scheduler: (PathBuf::new(), None),
+        };
         none.policy().unwrap();
         let context = none.manifests(Path::new("/srv/state")).unwrap();
         assert!(context.private.contains(&PathBuf::from("/srv/state")));

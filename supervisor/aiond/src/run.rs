@@ -9,6 +9,7 @@ use std::time::Duration;
 use aion_api::{Api, Door, Options as ApiOptions};
 use aion_launcher_client::{Client, Options as LauncherOptions};
 use aion_store::{Options as StoreOptions, Store};
+use aion_tasks::{Options as TaskOptions, Tasks};
 use aion_types::TenantId;
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
@@ -28,8 +29,15 @@ use crate::state;
 const WORKERS: usize = 2;
 /// Threads for reads of journals, the index and the audit log.
 const BLOCKING: usize = 32;
-const SERVICES: [&str; 5] =
-    ["", "aion.v1.AgentService", "aion.v1.HostService", "aion.v1.EventService", "aion.v1.AuditService"];
+const SERVICES: [&str; 7] = [
+    "",
+    "aion.v1.AgentService",
+    "aion.v1.HostService",
+    "aion.v1.EventService",
+    "aion.v1.AuditService",
+    "aion.v1.TaskService",
+    "aion.v1.JournalService",
+];
 
 pub(crate) fn run(options: Options) -> Result<()> {
     log(&options)?;
@@ -66,6 +74,16 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
+    let reload = files.scheduler();
+    let api = tokio::task::spawn_blocking(move || {
+        api.start_tasks(TaskOptions::new(PathBuf::new()), reload)?;
+        Ok::<_, aion_api::Error>(api)
+    })
+    .await
+    .context("restoring the tasks did not run to its end")??;
+    if let Some(tasks) = api.tasks() {
+        tokio::spawn(reload_on_hangup(tasks)?);
+    }
     let tenant = TenantId::parse("default")?;
     let door = Door::new(tenant, account.uid(), Some(account.gid()));
     let listener = UnixListener::from_std(listener).context("cannot use the socket")?;
@@ -97,6 +115,18 @@ async fn fixed_services() -> Result<Routes> {
         .build_v1()
         .context("the descriptors of the API do not fit together")?;
     Ok(Routes::new(health).add_service(reflection))
+}
+
+/// Reads the scheduler's settings again with each SIGHUP.
+fn reload_on_hangup(tasks: Tasks) -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(error) = tasks.reload().await {
+                tracing::error!(%error, "scheduler.yaml was not taken; what was before holds");
+            }
+        }
+    })
 }
 
 /// Ends with SIGTERM or SIGINT.

@@ -26,7 +26,14 @@ pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
     fs::create_dir_all(state).with_context(|| format!("cannot make the state folder {}", state.display()))?;
     std::env::set_current_dir(state).with_context(|| format!("cannot enter {}", state.display()))?;
     // (folder, mode, owned by aiond's user): the launcher owns what is not.
-    for (folder, mode) in [("run", 0o770), ("db", 0o700), ("secrets", 0o700)] {
+    for (folder, mode) in [
+        ("run", 0o770),
+        ("db", 0o700),
+        ("secrets", 0o700),
+        ("journal", 0o700),
+        ("doors", 0o700),
+        ("tmp", 0o700),
+    ] {
         own(Path::new(folder), mode, account)
             .with_context(|| format!("folder {}/{folder}", state.display()))?;
     }

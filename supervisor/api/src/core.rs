@@ -1,7 +1,7 @@
 //! What all handlers share. One per daemon, behind an `Arc`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aion_launcher_client::Client;
@@ -18,6 +18,7 @@ use crate::exec_exits::ExecExits;
 use crate::journal_watch::JournalWatch;
 use crate::problem::{Outcome, Problem};
 use crate::requests::Requests;
+use crate::tasks::Serving;
 use crate::timers::Timers;
 use crate::trail::Trail;
 
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) journals: JournalWatch,
     /// The newest indexed audit record.
     pub(crate) indexed: watch::Sender<u64>,
+    /// Tasks, once they are served.
+    pub(crate) serving: OnceLock<Serving>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -80,6 +83,7 @@ impl Core {
             attached: Attached::default(),
             journals: JournalWatch::start(),
             indexed,
+            serving: OnceLock::new(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

@@ -97,6 +97,8 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
             .collect(),
         hostname: spec.hostname.clone(),
         log_max_bytes: spec.log_max.map_or(0, |max| max.0),
+        door: spec.has_door(),
+        job: None,
     }
 }
 
@@ -111,6 +113,9 @@ fn environment(spec: &AgentSpec, id: &AgentId) -> Vec<Vec<u8>> {
     }
     env.extend(spec.env.iter().map(|(name, value)| (name.clone(), value.clone())));
     env.insert("AION_AGENT_ID".to_owned(), id.to_string());
+    if spec.has_door() {
+        env.insert("AION_RUNTIME_SOCKET".to_owned(), "/run/aion/kernel.sock".to_owned());
+    }
     env.insert("AION_AGENT_NAME".to_owned(), spec.name.to_string());
     env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
 }

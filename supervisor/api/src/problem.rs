@@ -153,7 +153,9 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
-        ErrorCode::DiskFull | ErrorCode::ResourceExhausted | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
+        ErrorCode::DiskFull | ErrorCode::ResourceExhausted | ErrorCode::QuotaExceeded => {
+            Code::ResourceExhausted
+        }
         ErrorCode::CursorExpired => Code::OutOfRange,
         ErrorCode::AuditBroken | ErrorCode::CheckpointCorrupt | ErrorCode::JournalBroken => Code::DataLoss,
         ErrorCode::WaitTimeout => Code::DeadlineExceeded,
@@ -207,6 +209,20 @@ impl From<aion_launcher_client::Error> for Problem {
         let problem = Self::new(code, message);
         if code == ErrorCode::LauncherUnavailable {
             return problem.hint("is aion-launcher running? agents that run go on running without it");
+        }
+        problem
+    }
+}
+
+impl From<aion_tasks::Error> for Problem {
+    fn from(error: aion_tasks::Error) -> Self {
+        let mut problem =
+            Self::new(error.code, error.message.clone()).with("field", error.field).hint(&error.hint);
+        if let Some(ms) = error.retry_after_ms {
+            problem = problem.with("retry_after_ms", ms.to_string());
+        }
+        if !error.field.is_empty() {
+            problem.violations.push((error.field.to_owned(), error.message));
         }
         problem
     }

@@ -87,12 +87,17 @@ impl Core {
             self.take_in(tenant, id, state)?;
             return Ok(());
         }
+        let mut ended = false;
         let record = self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
             if matches!(record.state, AgentState::Running | AgentState::Paused | AgentState::Stopping) {
                 lifecycle::vanished(record, now_ns());
+                ended = true;
             }
             Ok(())
         })?;
+        if ended {
+            self.incarnation_ended(&record);
+        }
         self.set_clocks(&record);
         Ok(())
     }

@@ -102,6 +102,7 @@ impl Core {
             batch.create_agent(&record, &launch.encode_to_vec(), &spec.to_yaml())?;
             claim.note_answer(&mut batch, &answer);
             self.agents.commit(&id, batch).await?;
+            self.registered(&record, &spec);
             return Ok(answer);
         };
         // The old one's lock keeps a start of it from coming in between.
@@ -113,6 +114,8 @@ impl Core {
         batch.replace_agent(&old, &record, &launch.encode_to_vec(), &spec.to_yaml())?;
         claim.note_answer(&mut batch, &answer);
         self.agents.commit(&old.id, batch).await?;
+        self.unregistered(&old, true);
+        self.registered(&record, &spec);
         Ok(answer)
     }
 

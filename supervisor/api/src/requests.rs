@@ -30,6 +30,11 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
+    /// Of work that the daemon does by itself.
+    pub(crate) const fn none() -> Self {
+        Self { row: None, resumed: false, agent: None }
+    }
+
     /// Notes in the batch of the first effect that the request is under way.
     pub(crate) fn note(&self, batch: &mut Batch, agent: &str) {
         if let Some((key, row)) = &self.row {

@@ -11,7 +11,10 @@ use aion_api_proto::v1::agent_service_server::AgentServiceServer;
 use aion_api_proto::v1::audit_service_server::AuditServiceServer;
 use aion_api_proto::v1::event_service_server::EventServiceServer;
 use aion_api_proto::v1::host_service_server::HostServiceServer;
+use aion_api_proto::v1::journal_service_server::JournalServiceServer;
+use aion_api_proto::v1::task_service_server::TaskServiceServer;
 use aion_launcher_client::Client;
+use aion_manifest::SchedulerFile;
 use aion_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
@@ -27,6 +30,8 @@ use crate::service::Services;
 
 /// The largest request.
 const MAX_REQUEST: usize = 1 << 20;
+/// The largest request about tasks: a task with the largest params, or a batch.
+const MAX_TASKS: usize = 8 << 20;
 /// The largest answer: a page of a thousand agents or records.
 const MAX_ANSWER: usize = 16 << 20;
 /// Requests at once on one connection.
@@ -65,6 +70,25 @@ impl Api {
         Ok(Self { core })
     }
 
+    /// Starts the engine of tasks: opens their journal and restores what was. Blocks; must be called on the runtime that will
+    /// serve, before it serves. `reload` reads `scheduler.yaml`, now and whenever it is asked for.
+    ///
+    /// # Errors
+    /// When the journal cannot be opened, or the settings are not valid.
+    pub fn start_tasks(
+        &self,
+        options: aion_tasks::Options,
+        reload: impl Fn() -> Result<SchedulerFile, aion_tasks::Error> + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        self.core.start_tasks(options, reload).map_err(|reason| Error::Begin { reason })
+    }
+
+    /// The tasks, once they are served.
+    #[must_use]
+    pub fn tasks(&self) -> Option<aion_tasks::Tasks> {
+        self.core.serving.get().map(|serving| serving.tasks.clone())
+    }
+
     /// Serves on a listener until `stop` ends, then lets requests under way finish. Streams and waits are ended with
     /// UNAVAILABLE, so that their clients come back. `more` are services that know nothing of agents: health, reflection.
     ///
@@ -90,7 +114,9 @@ impl Api {
             .add_service(limited!(AgentServiceServer))
             .add_service(limited!(HostServiceServer))
             .add_service(limited!(EventServiceServer))
-            .add_service(limited!(AuditServiceServer));
+            .add_service(limited!(AuditServiceServer))
+            .add_service(limited!(JournalServiceServer))
+            .add_service(limited!(TaskServiceServer).max_decoding_message_size(MAX_TASKS));
         let incoming = UnixListenerStream::new(listener)
             // A failed accept (too many open files) is that peer's problem; the listener goes on.
             .filter_map(|accepted| accepted.inspect_err(|error| tracing::warn!(%error, "accept failed")).ok())
@@ -120,6 +146,9 @@ impl Api {
             }
         };
         shutdown.cancel();
+        if let Some(serving) = self.core.serving.get() {
+            serving.tasks.shut_down().await;
+        }
         // Its tasks hold nothing that must be written down.
         let _ = supervisor.await;
         served

@@ -19,7 +19,11 @@ pub(crate) struct Services(pub(crate) Arc<Core>);
 
 impl Services {
     /// Door and policy; a request that is turned away is recorded.
-    async fn admit<R>(&self, request: Request<R>, action: Action) -> Result<Authorized<R>, Status> {
+    pub(crate) async fn admit<R>(
+        &self,
+        request: Request<R>,
+        action: Action,
+    ) -> Result<Authorized<R>, Status> {
         let admitted = Authenticated::from_request(request).and_then(|request| request.authorize(action));
         match admitted {
             Ok(authorized) => Ok(authorized),

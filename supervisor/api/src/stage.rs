@@ -25,6 +25,10 @@ pub(crate) enum Action {
     ReadEvents,
     VerifyAudit,
     ReadHost,
+    SubmitTask,
+    CancelTask,
+    ReadTasks,
+    ManageTasks,
 }
 
 impl Action {
@@ -45,6 +49,10 @@ impl Action {
             Self::ReadEvents => "api.events.read",
             Self::VerifyAudit => "api.audit.verify",
             Self::ReadHost => "api.host.read",
+            Self::SubmitTask => "api.task.submit",
+            Self::CancelTask => "api.task.cancel",
+            Self::ReadTasks => "api.task.read",
+            Self::ManageTasks => "api.task.manage",
         }
     }
 }

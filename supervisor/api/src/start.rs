@@ -1,5 +1,6 @@
 //! Start, and the launches that the daemon does by itself: restarts, and what a crash left in between.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
@@ -17,6 +18,7 @@ use crate::principal::Principal;
 use crate::problem::{Outcome, Problem};
 use crate::requests::Claim;
 use crate::stage::Action;
+use crate::tasks::ATTEMPT;
 use crate::trail::Entry;
 use crate::{convert, launch};
 
@@ -80,6 +82,11 @@ impl Core {
 
     /// Launches an agent whose record says `starting`, and writes down what came of it. The caller holds its lock.
     pub(crate) async fn launch(&self, record: &AgentRecord) -> Outcome<AgentRecord> {
+        self.launch_with(record, Vec::new()).await
+    }
+
+    /// As [`Core::launch`], with what a job is given.
+    pub(crate) async fn launch_with(&self, record: &AgentRecord, fds: Vec<OwnedFd>) -> Outcome<AgentRecord> {
         let (tenant, id) = (&record.tenant, &record.id);
         let plan = match self.launch_message(record) {
             Ok(plan) => plan,
@@ -88,7 +95,10 @@ impl Core {
                 return Err(problem);
             }
         };
-        match self.launcher.launch(plan).await {
+        if plan.door {
+            self.open_door(record)?;
+        }
+        match self.launcher.launch_with(plan, fds).await {
             Ok((state, _tty)) => self.take_in(tenant, id, &state),
             Err(error @ LauncherError::Unreachable { .. }) => {
                 // `executed` tells the caller, and is of use to clients, too.
@@ -137,12 +147,18 @@ impl Core {
         id: &AgentId,
         state: &launcher::AgentState,
     ) -> Outcome<AgentRecord> {
+        let mut ended = false;
         let record = self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
+            let before = record.exit;
             if let Some(seen) = convert::sighting(state, now_ns()) {
                 lifecycle::sighted(record, &seen);
             }
+            ended = record.exit != before;
             Ok(())
         })?;
+        if ended {
+            self.incarnation_ended(&record);
+        }
         self.set_clocks(&record);
         Ok(record)
     }
@@ -163,6 +179,11 @@ impl Core {
         let Some(record) = self.agents.get(tenant, id)? else { return Ok(()) };
         if record.state != AgentState::Starting || record.restart_at_ns > now_ns() {
             return Ok(());
+        }
+        if record.labels.contains_key(ATTEMPT) {
+            // What it was to be given is gone with the daemon before: the attempt is lost, and another one follows.
+            let lost = Problem::new(ErrorCode::LauncherUnavailable, "the launch of an attempt was cut off");
+            return self.refused(&record, &lost, true);
         }
         let record = self.agents.update(tenant, id, Batch::bookkeeping(), |record, _| {
             lifecycle::begin_restart(record);

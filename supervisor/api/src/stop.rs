@@ -164,7 +164,12 @@ impl Core {
     }
 
     /// Kills the whole agent and waits until its end is written down. The caller holds its lock.
-    async fn kill_all(&self, tenant: &TenantId, id: &AgentId, reason: &str) -> Outcome<AgentRecord> {
+    pub(crate) async fn kill_all(
+        &self,
+        tenant: &TenantId,
+        id: &AgentId,
+        reason: &str,
+    ) -> Outcome<AgentRecord> {
         let mut follower = self.agents.follow(id);
         match self.launcher.kill(id.as_str(), reason).await {
             Ok(state) => {
@@ -196,7 +201,7 @@ impl Core {
     }
 
     /// An agent that has ended meanwhile needs no signal any more.
-    fn gone_is_fine(&self, result: Result<(), aion_launcher_client::Error>) -> Outcome<()> {
+    pub(crate) fn gone_is_fine(&self, result: Result<(), aion_launcher_client::Error>) -> Outcome<()> {
         match result {
             Err(error) if !matches!(error.code(), ErrorCode::AgentNotRunning | ErrorCode::AgentNotFound) => {
                 Err(error.into())
@@ -233,7 +238,7 @@ impl Core {
         .await
     }
 
-    async fn freeze_or_thaw(
+    pub(crate) async fn freeze_or_thaw(
         &self,
         record: &AgentRecord,
         command: Command,
@@ -296,6 +301,7 @@ impl Core {
         let mut batch = Batch::bookkeeping();
         batch.remove_agent(&now);
         self.agents.commit(id, batch).await?;
+        self.unregistered(&now, false);
         Ok(now)
     }
 

@@ -98,6 +98,20 @@ impl Trail {
         self.append(record).await;
     }
 
+    /// Records what became of tasks.
+    pub(crate) async fn task(&self, told: aion_tasks::AuditRecord) {
+        let record = AppendAudit {
+            tenant: told.tenant,
+            task: told.task,
+            kind: told.kind,
+            verdict: "allowed".to_owned(),
+            rule: String::new(),
+            detail_json: told.detail_json,
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
     /// Records a peer that was turned away.
     pub(crate) async fn denied(&self, stranger: &Stranger, kind: &str) {
         let uncounted = {

@@ -56,8 +56,19 @@ impl Client {
     /// # Errors
     /// The launcher's refusal, or that it cannot be reached.
     pub async fn launch(&self, launch: v1::Launch) -> Result<(v1::AgentState, Option<OwnedFd>)> {
-        let (answer, fds) =
-            self.call("Launch", Op::Launch(launch), Vec::new(), Repeat::Safe, self.slow()).await?;
+        self.launch_with(launch, Vec::new()).await
+    }
+
+    /// As [`Client::launch`], with the descriptors that a job is given.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn launch_with(
+        &self,
+        launch: v1::Launch,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(v1::AgentState, Option<OwnedFd>)> {
+        let (answer, fds) = self.call("Launch", Op::Launch(launch), fds, Repeat::Safe, self.slow()).await?;
         Ok((agent("Launch", answer)?, fds.into_iter().next()))
     }
 

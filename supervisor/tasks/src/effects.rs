@@ -19,7 +19,6 @@ use crate::host::{BoxFuture, Host, Place};
 use crate::inbox::Inbox;
 use crate::jobs::Jobs;
 use crate::sessions::{Held, Session, Sessions, token};
-use crate::tasks::Roster;
 use crate::work::Work;
 
 /// Up to here a checkpoint travels in the assignment.
@@ -46,7 +45,6 @@ pub(crate) struct Effects {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) roster: Arc<Roster>,
     pub(crate) runtime: Handle,
     /// The last thing that was begun for each place: the next one waits for it.
     pub(crate) last: Mutex<HashMap<Place, oneshot::Receiver<()>>>,
@@ -62,7 +60,6 @@ impl Effects {
             match next {
                 Deeds::Do(deeds) => effects.all(deeds),
                 Deeds::Reconcile(held) => {
-                    effects.roster.tell(&effects.inbox);
                     let jobs = held.into_iter().filter(|(view, _)| view.mode == AgentMode::Job);
                     effects.jobs.reconcile(jobs, &effects.runtime);
                 }

@@ -22,6 +22,12 @@ pub struct Error {
 }
 
 impl Error {
+    /// A failure of whoever looks after something for the engine.
+    #[must_use]
+    pub fn of(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(code, message)
+    }
+
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), field: "", hint: String::new(), retry_after_ms: None }
     }
@@ -77,8 +83,19 @@ impl From<Refusal> for Error {
         Self {
             field,
             retry_after_ms: refusal.retry_after_ms(),
-            ..Self::new(refusal.code(), refusal.to_string())
+            ..Self::new(code(&refusal), refusal.to_string())
         }
+    }
+}
+
+/// The core's code, or a nearer one.
+const fn code(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::DependencyCycle { .. } => ErrorCode::DependencyCycle,
+        Refusal::DependencyNotFound { .. } => ErrorCode::DependencyNotFound,
+        Refusal::DependencyFailed { .. } => ErrorCode::DependencyFailed,
+        Refusal::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+        other => other.code(),
     }
 }
 

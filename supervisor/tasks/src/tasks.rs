@@ -37,7 +37,7 @@ const TIDY_STEP: usize = 1000;
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The journal's folder.
+    /// The journal's folder. An import is made beside it, so the folder above must be aiond's, too.
     pub journal: PathBuf,
     /// For checkpoints that jobs are given; on a disk, not in memory.
     pub tmp: PathBuf,
@@ -174,6 +174,10 @@ impl Tasks {
             .map_err(|error| Error::internal("cannot make the folder tmp", &error))?;
         let journal_options =
             JournalOptions { max_checkpoint_bytes: settings.checkpoint_max, ..options.journal_options };
+        if let Some(above) = options.journal.parent() {
+            std::fs::create_dir_all(above)
+                .map_err(|error| Error::internal("cannot make the journal's folder", &error))?;
+        }
         crate::admin::adopt_import(&options.journal)
             .map_err(|error| Error::internal("cannot adopt an imported journal", &error))?;
         let journal = Arc::new(Journal::open(&options.journal, journal_options)?);
@@ -206,14 +210,16 @@ impl Tasks {
             sessions: Arc::clone(&sessions),
             metrics: Arc::clone(&metrics),
             outlets: Arc::clone(&outlets),
+            roster: Arc::clone(&roster),
         })?;
+        // Before anybody can attach.
+        roster.tell(&inbox);
         let effects = Effects {
             journal: Arc::clone(&journal),
             inbox: Arc::clone(&inbox),
             sessions: Arc::clone(&sessions),
             host: Arc::clone(&host),
             jobs: Arc::clone(&jobs),
-            roster: Arc::clone(&roster),
             runtime: runtime.clone(),
             last: Mutex::default(),
         };

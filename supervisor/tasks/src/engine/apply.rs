@@ -59,8 +59,9 @@ impl Engine {
 
     fn try_command(&mut self, group: &mut Group, command: Command) -> Result<Reply, Error> {
         self.core.apply_into(group.now, command, &mut group.out).map_err(|refusal| {
-            self.metrics.refused(refusal.code());
-            Error::from(refusal)
+            let error = Error::from(refusal);
+            self.metrics.refused(error.code);
+            error
         })
     }
 

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::inbox::{Inbox, Taken};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
+use crate::tasks::Roster;
 use crate::work::Work;
 
 use group::{Group, Outlets};
@@ -37,6 +38,7 @@ pub(crate) struct Engine {
     sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
     outlets: Arc<Outlets>,
+    roster: Arc<Roster>,
     bodies: apply::Bodies,
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Parts {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) outlets: Arc<Outlets>,
+    pub(crate) roster: Arc<Roster>,
 }
 
 pub(crate) use group::Outlets as EngineOutlets;
@@ -71,10 +74,21 @@ impl Engine {
     /// Restores the core and begins its epoch.
     pub(crate) fn begin(parts: Parts) -> Result<Self, Error> {
         let core = restore(&parts.journal, &parts.config)?;
-        let Parts { config, settings, journal, writer, inbox, sessions, metrics, outlets } = parts;
+        let Parts { config, settings, journal, writer, inbox, sessions, metrics, outlets, roster } = parts;
         let bodies = apply::Bodies::default();
-        let mut engine =
-            Self { core, config, settings, journal, writer, inbox, sessions, metrics, outlets, bodies };
+        let mut engine = Self {
+            core,
+            config,
+            settings,
+            journal,
+            writer,
+            inbox,
+            sessions,
+            metrics,
+            outlets,
+            roster,
+            bodies,
+        };
         engine.boot();
         engine.outlets.rebooted(&engine.core);
         Ok(engine)
@@ -149,6 +163,7 @@ impl Engine {
                     self.metrics.recovered();
                     self.boot();
                     self.outlets.rebooted(&self.core);
+                    self.roster.tell(&self.inbox);
                     tracing::info!("the journal of the tasks is whole again");
                     return;
                 }

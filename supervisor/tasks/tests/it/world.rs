@@ -131,7 +131,11 @@ impl World {
         let reload = move || {
             SchedulerFile::parse(file.as_bytes(), "scheduler.yaml").map_err(|error| panic!("{error}"))
         };
-        let tasks = Tasks::start(Options::new(state.path()), host.clone(), agents.clone(), reload).unwrap();
+        let start = || Tasks::start(Options::new(state.path()), host.clone(), agents.clone(), reload.clone());
+        // Whoever had it before may still be letting go of it.
+        let tasks =
+            (0..100).find_map(|_| start().map_err(|_| std::thread::sleep(Duration::from_millis(50))).ok());
+        let tasks = tasks.unwrap_or_else(|| start().unwrap());
         let doors = Doors::start(state.path().join("doors"), &tasks).unwrap();
         for (n, agent) in (1..).zip(&agents) {
             doors.open(&AgentId::from_parts(n, 0), &agent.tenant, &agent.name).unwrap();
@@ -204,8 +208,9 @@ pub async fn attach(state: &Path, n: u64, concurrency: u32, running: Vec<api::At
     say.send(api::FromAgent { kind: Some(api::from_agent::Kind::Hello(hello)) }).await.unwrap();
     let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(16 << 20);
     let mut hear = client.attach(ReceiverStream::new(said)).await.unwrap().into_inner();
-    let Some(api::ToAgent { kind: Some(Told::Welcome(welcome)) }) = hear.message().await.unwrap() else {
-        panic!("no welcome")
+    let first = hear.message().await.unwrap();
+    let Some(api::ToAgent { kind: Some(Told::Welcome(welcome)) }) = first else {
+        panic!("{first:?} is no welcome")
     };
     Agent { say, hear, welcome }
 }
