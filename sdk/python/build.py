@@ -53,7 +53,7 @@ def key() -> str:
 
 
 def pip(target: Path, packages: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-script-location", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-script-location", "--disable-pip-version-check", "--root-user-action=ignore"]
     subprocess.run([*command, "--target", str(target), *packages], check=True)
 
 

@@ -41,12 +41,16 @@ struct Sample {
     folder: PathBuf,
 }
 
+/// Label of the samples that wait for tasks, and do nothing without one.
+const NEEDS_TASKS: &str = "example: task";
+
 /// The folders that hold an agent.yml; the hostile one last.
 fn samples(examples: &Path) -> Result<Vec<Sample>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(examples).with_context(|| format!("cannot read {}", examples.display()))? {
         let folder = entry?.path();
-        if folder.join("agent.yml").is_file() {
+        let manifest = fs::read_to_string(folder.join("agent.yml"));
+        if manifest.is_ok_and(|text| !text.contains(NEEDS_TASKS)) {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.push(Sample { name, folder });
         }

@@ -16,6 +16,7 @@ mod leftovers;
 mod process;
 mod project;
 mod report;
+mod sdk;
 mod setup;
 mod soak;
 mod test;
@@ -53,6 +54,12 @@ enum Task {
     Build,
     /// Build the probes alone
     BuildEbpf,
+    /// Make the folder that Python agents serve tasks with, and say where it is
+    Sdk {
+        /// Also run its tests
+        #[arg(long)]
+        test: bool,
+    },
     /// Check formatting, rules, lints, units, the end-to-end and escape suites, and other kernels
     Test(test::TestArgs),
     /// Check the rules that no compiler checks: layers, unsafe, error pages
@@ -72,7 +79,7 @@ enum Task {
 impl Task {
     /// Whether it leaves the target folder alone.
     fn builds_nothing(&self) -> bool {
-        matches!(self, Self::Down(_) | Self::Setup { .. } | Self::CheckLayers)
+        matches!(self, Self::Down(_) | Self::Setup { .. } | Self::Sdk { .. } | Self::CheckLayers)
     }
 }
 
@@ -86,6 +93,12 @@ fn run(command: &Task) -> anyhow::Result<()> {
         Task::Down(args) => up::down(&project, args),
         Task::Build => binaries::build(&project).map(|()| println!("{}", project.bin().display())),
         Task::BuildEbpf => ebpf::build(&project).map(|path| println!("{}", path.display())),
+        Task::Sdk { test } => {
+            if *test {
+                sdk::test(&project)?;
+            }
+            sdk::python(&project).map(|path| println!("{}", path.display()))
+        }
         Task::Bench(args) => bench::bench(&project, args),
         Task::Soak(args) => soak::soak(&project, args),
         Task::Fuzz(args) => soak::fuzz(&project, args),

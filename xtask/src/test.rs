@@ -14,7 +14,7 @@ use crate::project::Project;
 use crate::report::Table;
 use crate::setup::{Group, setup};
 use crate::vm::{KernelChoice, VmArgs};
-use crate::{binaries, ebpf, layers, vm};
+use crate::{binaries, ebpf, layers, sdk, vm};
 
 /// A stage, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +29,8 @@ pub(crate) enum Stage {
     Build,
     /// Unit and property tests of every crate; those of the real kernel among them.
     Unit,
+    /// The Python SDK.
+    Sdk,
     /// The end-to-end suite against real daemons on this kernel.
     E2e,
     /// The escape suite.
@@ -129,6 +131,7 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
         ])),
         Stage::Build => binaries::build(project),
         Stage::Unit => unit(project, args),
+        Stage::Sdk => sdk::test(project),
         Stage::E2e => suite(project, args.filter.as_deref(), "aion-e2e", "normal"),
         Stage::Escape => suite(project, args.filter.as_deref(), "aion-escape", "normal"),
         Stage::Vm => vm::run(

@@ -18,3 +18,4 @@ mod lifecycle;
 mod limits;
 mod records;
 mod tasks;
+mod worker;

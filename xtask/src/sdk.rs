@@ -1,0 +1,33 @@
+//! The folder from which Python agents serve tasks: grpcio, the protocol's stubs, aion_runtime. Made for the host's own Python,
+//! because that is the one that a sandbox shows.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::{note, run};
+use crate::project::Project;
+
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Makes it, unless it is there and current.
+pub(crate) fn python(project: &Project) -> Result<PathBuf> {
+    let folder = project.cache.join("sdk/python");
+    if !folder.join(".complete").is_file() {
+        note("the Python SDK: grpcio and protobuf from pip");
+    }
+    std::fs::create_dir_all(project.cache.join("sdk"))?;
+    // It decides by itself whether anything is to be done.
+    run(Command::new(PYTHON).arg(project.root.join("sdk/python/build.py")).arg(&folder))?;
+    Ok(folder)
+}
+
+/// The client against a fake AION.
+pub(crate) fn test(project: &Project) -> Result<()> {
+    let folder = python(project)?;
+    run(Command::new(PYTHON)
+        .args(["-B", "-m", "unittest", "-q", "test_client"])
+        .current_dir(project.root.join("sdk/python/tests"))
+        .env("PYTHONPATH", folder))
+}
