@@ -116,7 +116,8 @@ pub(crate) fn run_survives_a_restart() {
     let done = live.done().expect(33);
     let expected: String = (1..=150).map(|i| format!("{i}\n")).collect();
     assert_eq!(done.text(), expected);
-    assert!(done.err.starts_with("end\n"), "{}", done.err);
+    // Where aiond takes long to come back, the command line says so between the lines.
+    assert!(done.err.lines().any(|line| line == "end"), "{}", done.err);
     daemons.ctl(["inspect", "survivor"]).done().expect(4);
 
     // Its end comes while nobody is there, and a signal that is sent then arrives later.
