@@ -43,6 +43,7 @@ impl Scheduler {
 
     /// The deadline of a task passed while nothing of it ran.
     pub(crate) fn expire(&mut self, number: u64, out: &mut Applied) {
+        self.expired += 1;
         self.tell(number, EventKind::Expired, out);
         self.end(number, State::Expired, out);
         if self.tasks.get(number).is_some() {

@@ -29,6 +29,18 @@ impl Scheduler {
         self.tasks.iter_from(number.0).map(|task| self.view(task))
     }
 
+    /// The number that the next task gets.
+    #[must_use]
+    pub fn next_task_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Tasks that expired, since the start.
+    #[must_use]
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
     /// How many tasks are in memory.
     #[must_use]
     pub fn tasks_in_memory(&self) -> usize {

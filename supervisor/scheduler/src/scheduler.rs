@@ -93,6 +93,7 @@ pub struct Scheduler {
     pub(crate) recent: Recent,
     pub(crate) dirty: Dirty,
     pub(crate) stale: u64,
+    pub(crate) expired: u64,
     /// Sets are being rebuilt: what becomes ready was so before, and keeps its virtual time.
     pub(crate) rebuilding: bool,
     pub(crate) nobody: Name,
@@ -122,6 +123,7 @@ impl Scheduler {
             recent: Recent::new(config.hash_seed),
             dirty: Dirty::default(),
             stale: 0,
+            expired: 0,
             rebuilding: false,
             nobody: "".into(),
             config,
