@@ -6,7 +6,7 @@ use aion_e2e::eventually;
 use nix::sys::signal::Signal;
 
 use crate::Shared;
-use crate::agent::{detached_sh, is_alive, pair, run, sh};
+use crate::agent::{detached_sh, is_alive, pair, path, run, sh, workspace};
 
 pub(crate) fn the_childs_code(shared: &Shared) {
     for code in [0, 1, 3, 42, 125, 126, 127, 255] {
@@ -78,9 +78,14 @@ pub(crate) fn wait_prints_the_code(shared: &Shared) {
 pub(crate) fn rm_leaves_nothing(shared: &Shared) {
     let daemons = pair(shared);
     let name = daemons.name("rm");
-    let live = daemons.ctl(["run", "--rm", "--name", &name, "--", "sleep", "0.5"]).spawn();
+    let dir = workspace();
+    let waits = "while [ ! -e go ]; do sleep 0.05; done";
+    let live = daemons
+        .ctl(["run", "--rm", "--name", &name, "--workspace", path(&dir), "--", "sh", "-c", waits])
+        .spawn();
     eventually("it runs", Duration::from_secs(20), || daemons.ctl(["inspect", &name]).done().code == 0);
     let pid = u32::try_from(daemons.ctl(["inspect", &name]).json()["pid"].as_u64().unwrap_or(0)).unwrap();
+    std::fs::write(dir.path().join("go"), "").unwrap();
     live.done().expect(0);
     daemons.ctl(["inspect", &name]).done().expect(4);
     assert!(pid == 0 || !is_alive(pid));

@@ -133,8 +133,9 @@ pub(crate) fn the_size_limit_drops_the_oldest_and_says_so(shared: &Shared) {
 pub(crate) fn output_of_background_children(shared: &Shared) {
     let daemons = pair(shared);
     // The first process ends; its child goes with it, and what both wrote is there.
-    let agent =
-        detached(daemons, "children", &[], &["sh", "-c", "(echo child; sleep 60) & sleep 0.3; echo first"]);
+    let script =
+        "(echo child; : > said; sleep 60) & while [ ! -e said ]; do sleep 0.05; done; sleep 0.3; echo first";
+    let agent = detached(daemons, "children", &[], &["sh", "-c", script]);
     assert_eq!(agent.wait(), 0);
     let text =
         until(Duration::from_secs(5), || Some(agent.logs().text()).filter(|text| text.contains("first")));
