@@ -93,8 +93,7 @@ impl Scheduler {
             let lane = &self.lanes[task.lane];
             let stuck = !self.tenants[task.tenant].has_room()
                 || (lane.available.is_empty() && !self.room_is_coming(number, lane))
-                || task.slots > self.config.slots
-                || u32::from(task.gpu) > self.config.gpus;
+                || !self.possible(task);
             if stuck {
                 self.drop_claim(number);
                 return true;
@@ -140,11 +139,13 @@ impl Scheduler {
     /// The first of a queue that could run at all: nothing is kept for it yet, and the node has what it needs.
     pub(crate) fn head(&self, lane: &Lane, class: Class) -> Option<&Task> {
         lane.queues[class.index()].iter().map(|(_, number)| &self.tasks[*number]).find(|task| {
-            !task.has(flag::CLAIMS)
-                && task.slots <= self.config.slots
-                && u32::from(task.gpu) <= self.config.gpus
-                && self.place_for(task).is_some()
+            !task.has(flag::CLAIMS) && self.possible(task) && self.place_for(task).is_some()
         })
+    }
+
+    /// The node has what it needs, were it empty; it may have become smaller since the task came.
+    pub(crate) fn possible(&self, task: &Task) -> bool {
+        task.slots <= self.config.slots && u32::from(task.gpu) <= self.config.gpus
     }
 
     fn pick(&self, parked: &mut Vec<u32>) -> Pick {
@@ -155,7 +156,9 @@ impl Scheduler {
             return Pick::Nothing;
         }
         let fit = |task: &Task| {
-            if task.slots > free {
+            if !self.possible(task) {
+                None
+            } else if task.slots > free {
                 if self.node.hold_slots == 0 { Some(Pick::HoldSlots(task.number)) } else { None }
             } else if u32::from(task.gpu) > free_gpu {
                 if self.node.hold_gpu == 0 { Some(Pick::HoldGpu(task.number)) } else { None }

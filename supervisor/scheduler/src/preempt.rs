@@ -59,11 +59,8 @@ impl Scheduler {
 
     fn next_high(&self, lane: &Lane) -> Option<&Task> {
         let queue = lane.queues[Class::High.index()].iter();
-        queue.map(|(_, number)| &self.tasks[*number]).find(|task| {
-            !task.has(crate::task::flag::CLAIMS)
-                && task.slots <= self.config.slots
-                && u32::from(task.gpu) <= self.config.gpus
-        })
+        let mut tasks = queue.map(|(_, number)| &self.tasks[*number]);
+        tasks.find(|task| !task.has(crate::task::flag::CLAIMS) && self.possible(task))
     }
 
     /// It ran long enough; else notes when it will have.

@@ -23,6 +23,8 @@ use crate::work::{JobOutcome, Work};
 
 /// How often a running job's journal is looked at for checkpoints.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether a launch has been answered.
+const BEGINS: Duration = Duration::from_millis(5);
 /// "Run me again": `EX_TEMPFAIL` of sysexits.h.
 const AGAIN: u8 = 75;
 /// As a shell shows an end by SIGTERM.
@@ -262,6 +264,10 @@ impl Jobs {
 
     /// The process has ended: takes in what it left, and tells the core.
     pub(crate) async fn ended(self: Arc<Self>, attempt: Attempt, end: JobEnd) {
+        // A process may be over before it is known where it was begun.
+        while self.lock().get(&attempt).is_some_and(|job| job.folder.is_none()) {
+            tokio::time::sleep(BEGINS).await;
+        }
         let terminated = {
             let mut jobs = self.lock();
             let Some(job) = jobs.get_mut(&attempt).filter(|job| !job.ending) else { return };

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aion_client::{Client, api, duration};
+use aion_manifest::Mode;
 use aion_types::ErrorCode;
 use serde::Serialize;
 
@@ -61,7 +62,12 @@ async fn one(client: &Client, source: Source) -> Outcome<Applied> {
     }
     let register = api::RegisterRequest { manifest, manifest_name, replace: true, ..Default::default() };
     let agent = client.register(register).await?;
-    let agent = client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?;
+    // A job that is given tasks has a process for each of them, and none without.
+    let agent = if spec.mode == Mode::Job && spec.tasks.is_some() {
+        agent
+    } else {
+        client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?
+    };
     let result = if before.is_some() { "configured" } else { "created" };
     Ok(Applied { result, agent: AgentView::from(agent) })
 }

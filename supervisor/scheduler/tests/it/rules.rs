@@ -84,7 +84,7 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
 #[test]
 fn earlier_due_first_and_priority_is_patience() {
     let mut world = one_slot();
-    world.put("first", |_| {});
+    world.put("first", |task| task.estimate_ms = Some(10));
     world.put("five", |task| task.priority = 5);
     world.put("nine", |task| task.priority = 9);
     world.put("zero", |task| task.priority = 0);

@@ -1,5 +1,6 @@
 //! The simulation: the core with a journal that may lose its last batch at any write, agents that are slow, die, lose and repeat
-//! messages, and a clock that jumps. `AION_SIM_SEED=n` runs one seed, `AION_SIM_RUNS=n` as many as you like, `AION_SIM_STEPS=n` long ones.
+//! messages, and a clock that jumps. `AION_SIM_SEED=n` runs one seed, `AION_SIM_RUNS=n` as many as you like,
+//! `AION_SIM_STEPS=n` long ones; `AION_SIM_TRACE` tells every command and what came of it.
 //!
 //! What is checked after every step: what is derived agrees with what is stored; rows give the same state, byte for byte, and the same
 //! answers from then on; no slot is used twice; quotas and caps hold. At the end of a run everything that was acknowledged has ended
@@ -78,7 +79,10 @@ struct Sim {
     acknowledged: BTreeMap<(String, String), u64>,
     assigned: BTreeSet<Attempt>,
     count: u64,
-    agents_of_tasks: bool,
+    /// New tasks still come.
+    open: bool,
+    /// `AION_SIM_TRACE` is set: every command is told.
+    trace: bool,
 }
 
 fn config(dice: &mut Dice) -> Config {
@@ -125,7 +129,8 @@ impl Sim {
             acknowledged: BTreeMap::new(),
             assigned: BTreeSet::new(),
             count: 0,
-            agents_of_tasks: true,
+            open: true,
+            trace: std::env::var_os("AION_SIM_TRACE").is_some(),
         };
         sim.command(Command::Boot { epoch: 1 });
         for name in TENANTS {
@@ -156,6 +161,16 @@ impl Sim {
     fn command(&mut self, command: Command) -> Option<Result<Reply, Refusal>> {
         let before = self.core.dump();
         let result = self.core.apply(self.now, command.clone());
+        if self.trace {
+            println!("{} {command:?}", self.now % 10_000_000);
+            match &result {
+                Ok(applied) => {
+                    applied.events.iter().for_each(|e| println!("    {} {:?} {:?} {:?}", e.task, e.id, e.attempt, e.kind));
+                    applied.effects.iter().for_each(|effect| println!("    -> {effect:?}"));
+                }
+                Err(refusal) => println!("    refused: {refusal}"),
+            }
+        }
         let applied = match result {
             Err(refusal) => {
                 assert_eq!(before, self.core.dump(), "{command:?} was refused ({refusal}) and changed something");
@@ -520,7 +535,7 @@ impl Sim {
             1 => self.now -= self.dice.below(5000),
             _ => self.now += self.dice.below(20),
         }
-        if self.dice.percent(20) && self.agents_of_tasks {
+        if self.dice.percent(20) && self.open {
             self.submit();
         }
         self.finish_work();
@@ -535,7 +550,7 @@ impl Sim {
 
     /// No more disturbance: everything that was taken in comes to its end.
     fn drain(&mut self) {
-        self.agents_of_tasks = false;
+        self.open = false;
         // What was taken in when the node was larger fits again.
         self.config.slots = 5;
         self.insist(Command::Configure(Box::new(self.config.clone())));

@@ -57,8 +57,8 @@ impl Nats {
             Ok(connect(&url).await.ok())
         })
         .await?;
-        let note = if syncs { "" } else { ", not synced: it cannot" };
-        Ok(Self { _server: server, url, name: format!("NATS JetStream {major}.{minor}{note}") })
+        let note = if syncs { "" } else { ", unsynced" };
+        Ok(Self { _server: server, url, name: format!("NATS {major}.{minor}{note}") })
     }
 }
 
