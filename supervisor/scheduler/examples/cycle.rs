@@ -39,7 +39,12 @@ fn task(n: u64) -> Result<Submit, Box<dyn std::error::Error>> {
 }
 
 /// Submit, dispatch, start, complete; one batch of rows for each group of so many commands.
-fn cycles(core: &mut Scheduler, first: u64, count: u64, group: u64) -> Result<f64, Box<dyn std::error::Error>> {
+fn cycles(
+    core: &mut Scheduler,
+    first: u64,
+    count: u64,
+    group: u64,
+) -> Result<f64, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let mut out = Applied::default();
     let mut running = std::collections::VecDeque::new();
@@ -47,7 +52,11 @@ fn cycles(core: &mut Scheduler, first: u64, count: u64, group: u64) -> Result<f6
     while done < count {
         for _ in 0..group {
             if next < count && running.len() < 64 {
-                core.apply_into(2_000_000 + next / 100, Command::Submit(Box::new(task(first + next)?)), &mut out)?;
+                core.apply_into(
+                    2_000_000 + next / 100,
+                    Command::Submit(Box::new(task(first + next)?)),
+                    &mut out,
+                )?;
                 next += 1;
             } else if let Some(attempt) = running.pop_front() {
                 core.apply_into(2_000_000 + next / 100, Command::Started { attempt }, &mut out)?;
@@ -62,7 +71,8 @@ fn cycles(core: &mut Scheduler, first: u64, count: u64, group: u64) -> Result<f6
         }
         core.flush(&mut out);
         bytes += out.events.drain(..).map(|event| event.encode().len()).sum::<usize>();
-        bytes += out.rows.drain(..).map(|row| row.key.len() + row.value.map_or(0, |v| v.len())).sum::<usize>();
+        bytes +=
+            out.rows.drain(..).map(|row| row.key.len() + row.value.map_or(0, |v| v.len())).sum::<usize>();
     }
     black_box(bytes);
     Ok(count as f64 / start.elapsed().as_secs_f64())
@@ -108,7 +118,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn cycles_deep(core: &mut Scheduler) -> Result<f64, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let count = 100_000;
-    let mut running: std::collections::VecDeque<_> = core.attempts().iter().map(|view| view.attempt).collect();
+    let mut running: std::collections::VecDeque<_> =
+        core.attempts().iter().map(|view| view.attempt).collect();
     for n in 0..count {
         if let Some(attempt) = running.pop_front() {
             let applied = core.apply(3_000_000, Command::Completed { attempt })?;

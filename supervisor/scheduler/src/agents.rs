@@ -8,7 +8,7 @@ use crate::entity::{Agent, Tenant};
 use crate::row::keys;
 use crate::scheduler::{Applied, Scheduler};
 use crate::task::Stage;
-use crate::{AgentMode, AgentSpec, Attempt, Config, EventKind, Refusal, Reply, Row};
+use crate::{AgentMode, AgentSpec, Attempt, Config, Effect, EventKind, Refusal, Reply, Row};
 
 impl Tenant {
     /// What follows from the settings.
@@ -266,6 +266,15 @@ impl Scheduler {
                 run.unconfirmed = true;
             }
             self.mark_task(number);
+            // A frozen service cannot attach: should the thaw have been recorded and not done, it is done now.
+            let Some(run) = &self.tasks[number].run else { continue };
+            let spec = &self.agents[run.agent].spec;
+            let alone = spec.mode == AgentMode::Service && spec.concurrency == 1;
+            if run.stage == Stage::Running && spec.may_freeze && alone {
+                if let Some((attempt, tenant, agent)) = self.whose(number) {
+                    out.effects.push(Effect::Thaw { attempt, tenant, agent });
+                }
+            }
         }
         for id in self.agents.ids() {
             let agent = &mut self.agents[id];

@@ -3,7 +3,7 @@
 use crate::scheduler::{Applied, Scheduler};
 use crate::slots::signed;
 use crate::task::{Failure, Run, Stage, backoff, flag};
-use crate::{Attempt, Effect, EventKind, Refusal, Reply, Rung, State};
+use crate::{AgentMode, Attempt, Effect, EventKind, Refusal, Reply, Rung, State};
 
 /// Texts from agents are cut to this many bytes in the core's rows.
 const TEXT: usize = 1024;
@@ -73,7 +73,12 @@ impl Scheduler {
         let now = self.now;
         let Some((attempt, tenant, agent)) = self.whose(number) else { return };
         let Some(run) = &self.tasks[number].run else { return };
+        let spec = &self.agents[run.agent].spec;
         out.effects.push(match run.stage {
+            // It may still be frozen: the thaw was recorded, and the daemon died before it was done.
+            Stage::Running if spec.may_freeze && spec.mode == AgentMode::Job => {
+                Effect::Thaw { attempt, tenant, agent }
+            }
             Stage::Running => return,
             Stage::Asked => {
                 Effect::Preempt { attempt, tenant, agent, grace_ms: run.until.saturating_sub(now) }
@@ -348,9 +353,9 @@ impl Scheduler {
             run.unsaved_ms = unsaved;
             run.until = 0;
         }
-        let agent = &mut self.agents[agent];
-        agent.frozen += 1;
-        self.node.frozen_bytes += agent.spec.memory_bytes;
+        self.agents[agent].frozen += 1;
+        self.node.frozen_bytes += self.agents[agent].spec.memory_bytes;
+        self.refresh_agent(agent);
         self.enqueue(number);
         Ok(self.answer(number))
     }

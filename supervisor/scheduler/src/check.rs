@@ -49,7 +49,8 @@ impl Scheduler {
                 None => {}
             }
             victims.extend(self.victim_key(task));
-            let claims = self.node.claims.contains(&n) || self.node.hold_slots == n || self.node.hold_gpu == n;
+            let claims =
+                self.node.claims.contains(&n) || self.node.hold_slots == n || self.node.hold_gpu == n;
             same!(format!("task {n} claims"), task.has(flag::CLAIMS), claims);
         }
         same!("slots in use", self.node.used, used);
@@ -93,12 +94,20 @@ impl Scheduler {
             let tasks = || self.tasks.iter_from(0).filter(|task| task.tenant == id);
             let live = tasks().filter(|task| !task.state.ended()).count() as u64;
             same!(format!("tenant {id} live"), tenant.live, live);
-            same!(format!("tenant {id} running"), tenant.running as usize, tasks().filter(|t| t.holds()).count());
-            let bytes: u64 =
-                tasks().filter_map(|t| t.rare.as_ref()).flat_map(|r| r.kept.iter()).map(|(_, bytes)| bytes).sum();
+            same!(
+                format!("tenant {id} running"),
+                tenant.running as usize,
+                tasks().filter(|t| t.holds()).count()
+            );
+            let bytes: u64 = tasks()
+                .filter_map(|t| t.rare.as_ref())
+                .flat_map(|r| r.kept.iter())
+                .map(|(_, bytes)| bytes)
+                .sum();
             same!(format!("tenant {id} checkpoint bytes"), tenant.checkpoint_bytes, bytes);
         }
-        let active: u64 = self.tenants.iter().filter(|(_, t)| t.live > 0).map(|(_, t)| u64::from(t.weight)).sum();
+        let active: u64 =
+            self.tenants.iter().filter(|(_, t)| t.live > 0).map(|(_, t)| u64::from(t.weight)).sum();
         same!("active weight", self.node.active_weight, active);
         Ok(())
     }

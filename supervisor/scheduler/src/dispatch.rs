@@ -1,6 +1,7 @@
 //! Who runs next. See "Order" in docs/scheduler.md.
 
 use crate::entity::Lane;
+use crate::promises::Promises;
 use crate::scheduler::{Applied, Scheduler};
 use crate::task::{Run, Stage, Task, flag};
 use crate::{AgentMode, Attempt, Class, Effect, EventKind, State};
@@ -98,8 +99,13 @@ impl Scheduler {
                 self.drop_claim(number);
                 return true;
             }
-            if !lane.available.is_empty() && self.fits(task) && self.place_for(task).is_some() {
-                self.start(number, out);
+            if lane.available.is_empty() || !self.fits(task) || self.place_for(task).is_none() {
+                continue;
+            }
+            // The room was made; who is frozen at the only agent goes on in it first.
+            let first = self.instead(number);
+            if self.fits(&self.tasks[first]) {
+                self.start(first, out);
                 return true;
             }
         }
@@ -138,9 +144,10 @@ impl Scheduler {
 
     /// The first of a queue that could run at all: nothing is kept for it yet, and the node has what it needs.
     pub(crate) fn head(&self, lane: &Lane, class: Class) -> Option<&Task> {
-        lane.queues[class.index()].iter().map(|(_, number)| &self.tasks[*number]).find(|task| {
-            !task.has(flag::CLAIMS) && self.possible(task) && self.place_for(task).is_some()
-        })
+        lane.queues[class.index()]
+            .iter()
+            .map(|(_, number)| &self.tasks[*number])
+            .find(|task| !task.has(flag::CLAIMS) && self.possible(task) && self.place_for(task).is_some())
     }
 
     /// The node has what it needs, were it empty; it may have become smaller since the task came.
@@ -195,7 +202,7 @@ impl Scheduler {
 
     /// The promised task that must go before this one, as else its deadline or one after it could be missed.
     fn urgent(&self, task: &Task) -> Option<&Task> {
-        if task.deadline != 0 || self.node.promises.is_empty() {
+        if self.node.promises.is_empty() {
             return None;
         }
         let number = if self.breaks_node(task) {
@@ -211,18 +218,25 @@ impl Scheduler {
         (!urgent.has(flag::CLAIMS) && self.place_for(urgent).is_some()).then_some(urgent)
     }
 
-    /// Starting it now would take slot-time that is promised.
+    /// Starting it now would take slot-time that is promised to others. One with a deadline takes only from those that are due before it: for
+    /// those after it, it has been counted.
     pub(crate) fn breaks_node(&self, task: &Task) -> bool {
         let running = left(self.node.charged, self.now, self.node.used.into());
-        let work = i128::from(self.estimate(task)) * i128::from(task.slots);
-        self.node.promises.slack(self.now, running).is_some_and(|slack| slack < work)
+        self.breaks(task, &self.node.promises, running)
     }
 
     fn breaks_lane(&self, task: &Task) -> bool {
         let lane = &self.lanes[task.lane];
         let running = left(lane.charged, self.now, lane.slots);
+        lane.promises.as_ref().is_some_and(|promises| self.breaks(task, promises, running))
+    }
+
+    fn breaks(&self, task: &Task, promises: &Promises, running: u64) -> bool {
         let work = i128::from(self.estimate(task)) * i128::from(task.slots);
-        let slack = lane.promises.as_ref().and_then(|promises| promises.slack(self.now, running));
+        let slack = match self.promise(task) {
+            Some(promise) => promises.slack_before(&promise, self.now, running),
+            None => promises.slack(self.now, running),
+        };
         slack.is_some_and(|slack| slack < work)
     }
 
@@ -248,6 +262,12 @@ impl Scheduler {
         self.thawed(number, agent);
         self.take(number);
         self.tell(number, EventKind::Thawed, out);
+        let thawed = &mut self.agents[agent];
+        if thawed.spec.mode == AgentMode::Service && thawed.attached.is_none() {
+            thawed.back_until = self.now + self.config.reattach_ms;
+            self.mark_agent(agent);
+            self.time_agent(agent);
+        }
         if let Some((attempt, tenant, agent)) = self.whose(number) {
             out.effects.push(Effect::Thaw { attempt, tenant, agent });
         }

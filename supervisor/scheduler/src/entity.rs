@@ -252,9 +252,10 @@ impl Agent {
         }
     }
 
-    /// It is there.
+    /// It is there. A frozen service is, attached or not: it comes back when it goes on.
     pub(crate) fn present(&self) -> bool {
-        self.spec.mode == crate::AgentMode::Job || (self.attached.is_some() && self.stopping == 0)
+        let there = self.attached.is_some() || self.frozen > 0;
+        self.spec.mode == crate::AgentMode::Job || (there && self.stopping == 0)
     }
 
     /// It may take one more.

@@ -41,7 +41,7 @@ impl Scheduler {
             for &id in self.tenants[tenant].high.iter().take(LOOK_AT) {
                 let lane = &self.lanes[id];
                 let Some(task) = self.next_high(lane) else { continue };
-                if task.slots > room || (task.deadline == 0 && self.breaks_node(task)) {
+                if task.slots > room || self.breaks_node(task) {
                     continue;
                 }
                 let victims = if lane.available.is_empty() {

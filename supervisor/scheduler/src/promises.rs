@@ -141,6 +141,27 @@ impl Promises {
         least.map(|least| least - i128::from(self.slots) * i128::from(now) - i128::from(running))
     }
 
+    /// As [`Promises::slack`], of those alone that stand before this one: what it may take from them when it starts before they do.
+    pub(crate) fn slack_before(&self, item: &Promise, now: u64, running: u64) -> Option<i128> {
+        let mut before: u64 = 0;
+        let mut least: Option<i128> = None;
+        for bucket in &self.buckets {
+            if bucket.items.last().is_some_and(|last| last < item) {
+                let value = bucket.least - i128::from(before);
+                least = Some(least.map_or(value, |l| l.min(value)));
+                before = before.saturating_add(bucket.work);
+                continue;
+            }
+            for other in bucket.items.iter().take_while(|other| *other < item) {
+                let value = self.value(other) - i128::from(before);
+                least = Some(least.map_or(value, |l| l.min(value)));
+                before = before.saturating_add(other.work);
+            }
+            break;
+        }
+        least.map(|least| least - i128::from(self.slots) * i128::from(now) - i128::from(running))
+    }
+
     fn value(&self, item: &Promise) -> i128 {
         i128::from(self.slots) * i128::from(item.latest) - i128::from(item.penalty)
     }

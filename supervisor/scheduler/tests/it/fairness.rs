@@ -121,8 +121,12 @@ impl Node {
     }
 
     fn p99(&self, class: Class, but: &str) -> u64 {
-        let mut waits: Vec<u64> =
-            self.waits.iter().filter(|(name, c, _)| *c == class && name != but).map(|(_, _, wait)| *wait).collect();
+        let mut waits: Vec<u64> = self
+            .waits
+            .iter()
+            .filter(|(name, c, _)| *c == class && name != but)
+            .map(|(_, _, wait)| *wait)
+            .collect();
         waits.sort_unstable();
         waits[waits.len() * 99 / 100]
     }
@@ -148,7 +152,8 @@ fn three_tenants_get_their_shares_under_overload() {
         }
         node.run_to(START + (step + 1) * 200);
     }
-    let share: Vec<f64> = names.iter().zip([1.0, 2.0, 4.0]).map(|(name, w)| node.done[*name] as f64 / w).collect();
+    let share: Vec<f64> =
+        names.iter().zip([1.0, 2.0, 4.0]).map(|(name, w)| node.done[*name] as f64 / w).collect();
     let sum: f64 = share.iter().sum();
     for (name, mine) in names.iter().zip(&share) {
         let off = (mine / (sum / 3.0) - 1.0).abs();
@@ -196,7 +201,12 @@ fn an_abuser_slows_nobody_down() {
         let count = minutes * 60_000 * slots * load_percent / 100 / mean;
         for _ in 0..count {
             let class = *dice.pick(&Class::ALL);
-            jobs.push((dice.below(minutes * 60_000), name.to_owned(), class, 100 + dice.below(2 * (mean - 100))));
+            jobs.push((
+                dice.below(minutes * 60_000),
+                name.to_owned(),
+                class,
+                100 + dice.below(2 * (mean - 100)),
+            ));
         }
     };
     for name in others {
@@ -216,7 +226,9 @@ fn an_abuser_slows_nobody_down() {
     let high = node.p99(Class::High, "abuser");
     let low = node.waits.iter().filter(|(name, class, _)| *class == Class::Low && name != "abuser");
     let low = low.map(|(_, _, wait)| *wait).max().unwrap();
-    println!("high of the others p99 {high} ms; low of the others at most {low} ms, strict priority {strict} ms");
+    println!(
+        "high of the others p99 {high} ms; low of the others at most {low} ms, strict priority {strict} ms"
+    );
     assert!(high < 2000, "high waits {high} ms");
     assert!(low * 5 < strict, "low waits {low} ms, strict priority {strict} ms");
 }

@@ -1,8 +1,8 @@
 //! Each rule of docs/scheduler.md, by itself.
 
 use aion_scheduler::{
-    AgentSpec, Class, Command, Dependency, Effect, Ended, EventKind, Quotas, Refusal, Reply, RetryPolicy, State, Target,
-    TaskNumber,
+    AgentSpec, Class, Command, Dependency, Effect, Ended, EventKind, Quotas, Refusal, Reply, RetryPolicy,
+    State, Target, TaskNumber,
 };
 use aion_types::ErrorCode;
 
@@ -25,7 +25,10 @@ fn a_task_runs_and_ends_and_leaves_memory() {
     assert!(matches!(world.last.effects[..], [Effect::Assign { number: 1, resume: None, .. }]));
     let attempt = world.attempt("x");
     world.ok(Command::Started { attempt });
-    assert_eq!(world.ok(Command::Completed { attempt }), Reply::Attempt { task: TaskNumber(1), state: State::Succeeded });
+    assert_eq!(
+        world.ok(Command::Completed { attempt }),
+        Reply::Attempt { task: TaskNumber(1), state: State::Succeeded }
+    );
     assert_eq!(world.core.task("t", "x"), None);
     assert!(world.last.rows.iter().any(|row| row.key == aion_scheduler::keys::ended_index("t", "x")));
     let again = world.apply(Command::Completed { attempt }).unwrap_err();
@@ -127,7 +130,9 @@ fn a_task_waits_for_others_and_falls_with_them() {
     world.ok(Command::Failed { attempt, code, message, retryable: true });
     assert_eq!(world.core.tasks_in_memory(), 0, "c fell with b");
     let fell = world.last.events.iter().find(|event| &*event.id == "c").unwrap();
-    assert!(matches!(&fell.kind, EventKind::Failed { code, message } if code == "DEPENDENCY_FAILED" && message.contains('b')));
+    assert!(
+        matches!(&fell.kind, EventKind::Failed { code, message } if code == "DEPENDENCY_FAILED" && message.contains('b'))
+    );
     let mut late = World::task("d");
     late.after = after(&["b"]);
     assert_eq!(world.submit(late).unwrap_err().code(), ErrorCode::TaskEnded);
@@ -137,7 +142,8 @@ fn a_task_waits_for_others_and_falls_with_them() {
 fn a_failed_attempt_is_repeated_after_its_backoff() {
     let mut world = one_slot();
     world.put("x", |task| {
-        task.retry = RetryPolicy { max_attempts: 3, backoff_ms: 100, max_backoff_ms: 150, factor_percent: 200 };
+        task.retry =
+            RetryPolicy { max_attempts: 3, backoff_ms: 100, max_backoff_ms: 150, factor_percent: 200 };
     });
     for pause in [100, 150] {
         let attempt = world.attempt("x");
@@ -167,7 +173,9 @@ fn high_takes_the_slot_of_low_and_low_goes_on_from_its_checkpoint() {
     world.pass(100);
     world.put_class("high", Class::High);
     let low = world.attempt("low");
-    assert!(matches!(world.last.effects[..], [Effect::Preempt { attempt, grace_ms: 5000, .. }] if attempt == low));
+    assert!(
+        matches!(world.last.effects[..], [Effect::Preempt { attempt, grace_ms: 5000, .. }] if attempt == low)
+    );
     assert_eq!(world.state("low"), State::Preempting);
     let reply = world.ok(Command::Checkpointed { attempt: low, bytes: 10, yields: true });
     assert_eq!(reply, Reply::Checkpoint { task: TaskNumber(1), number: Some(1) });
@@ -200,7 +208,10 @@ fn the_victim_is_of_the_lowest_class_and_loses_least() {
 #[test]
 fn who_does_not_answer_is_frozen_or_stopped() {
     let mut world = World::new(|config| config.slots = 1);
-    world.job_with("a", AgentSpec { concurrency: 8, may_freeze: true, memory_bytes: 1 << 29, ..AgentSpec::default() });
+    world.job_with(
+        "a",
+        AgentSpec { concurrency: 8, may_freeze: true, memory_bytes: 1 << 29, ..AgentSpec::default() },
+    );
     world.put_class("low", Class::Low);
     world.put_class("high", Class::High);
     let low = world.attempt("low");
@@ -414,7 +425,10 @@ fn a_budget_ends_the_task_and_its_attempt() {
 #[test]
 fn cancel_in_every_state() {
     let mut world = World::new(|config| config.slots = 1);
-    world.job_with("a", AgentSpec { concurrency: 8, may_freeze: true, checkpoints: false, ..AgentSpec::default() });
+    world.job_with(
+        "a",
+        AgentSpec { concurrency: 8, may_freeze: true, checkpoints: false, ..AgentSpec::default() },
+    );
     let cancel = |name: &str| Command::Cancel { tenant: tenant("t"), task: id(name), reason: "no".into() };
     world.put_class("low", Class::Low);
     world.put("queued", |_| {});
@@ -472,7 +486,11 @@ fn deadlines_are_promised_only_when_they_can_be_kept() {
     assert!(matches!(refusal, Refusal::DeadlineUnmeetable { earliest_ms: 1150, .. }), "{refusal}");
     world.submit(due("d1", 1150, 100)).unwrap();
     assert_eq!(world.submit(due("d2", 1200, 100)).unwrap_err().code(), ErrorCode::DeadlineUnmeetable);
-    assert_eq!(world.submit(due("d0", 1140, 10)).unwrap_err().code(), ErrorCode::DeadlineUnmeetable, "d1 would be late");
+    assert_eq!(
+        world.submit(due("d0", 1140, 10)).unwrap_err().code(),
+        ErrorCode::DeadlineUnmeetable,
+        "d1 would be late"
+    );
     // Nothing overtakes it, not even a high task.
     world.put_class("high", Class::High);
     world.pass(1000);
@@ -505,7 +523,10 @@ fn services_are_woken_once_and_serve_while_attached() {
     assert_eq!(wakes, 1);
     assert!(world.view("x").why.contains("not attached"));
     assert_eq!(world.attach("a", vec![]), Reply::Attached { concurrency: 2, keep: vec![] });
-    assert_eq!((world.state("x"), world.state("y"), world.state("z")), (State::Running, State::Running, State::Queued));
+    assert_eq!(
+        (world.state("x"), world.state("y"), world.state("z")),
+        (State::Running, State::Running, State::Queued)
+    );
     // It comes back with one of the two.
     let (x, y) = (world.attempt("x"), world.attempt("y"));
     world.ok(Command::Detached { tenant: tenant("t"), name: agent("a"), process_gone: false });
@@ -524,7 +545,10 @@ fn selectors_find_agents_by_their_labels() {
     let mut world = World::new(|config| config.slots = 8);
     world.put_selector("x");
     assert!(world.view("x").why.contains("labels"));
-    world.job_with("b", AgentSpec { labels: labels(&[("gpu", "yes"), ("zone", "1")]), ..AgentSpec::default() });
+    world.job_with(
+        "b",
+        AgentSpec { labels: labels(&[("gpu", "yes"), ("zone", "1")]), ..AgentSpec::default() },
+    );
     assert_eq!(world.view("x").agent.as_deref(), Some("b"));
     world.put_selector("y");
     assert_eq!(world.state("y"), State::Queued, "b takes one at once");
@@ -574,7 +598,10 @@ fn more_slots_without_a_restart() {
     world.put("y", |_| {});
     let mut config = world.core.config().clone();
     config.slots = 0;
-    assert_eq!(world.apply(Command::Configure(Box::new(config.clone()))).unwrap_err().code(), ErrorCode::InvalidField);
+    assert_eq!(
+        world.apply(Command::Configure(Box::new(config.clone()))).unwrap_err().code(),
+        ErrorCode::InvalidField
+    );
     config.slots = 2;
     world.ok(Command::Configure(Box::new(config)));
     assert_eq!(world.state("y"), State::Running);

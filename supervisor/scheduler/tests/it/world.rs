@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use aion_scheduler::{
-    AgentMode, AgentSpec, Applied, Attempt, Class, Command, Config, Effect, Refusal, Reply, Scheduler, State, Submit,
-    Target, TaskId, TaskView,
+    AgentMode, AgentSpec, Applied, Attempt, Class, Command, Config, Effect, Refusal, Reply, Scheduler, State,
+    Submit, Target, TaskId, TaskView,
 };
 use aion_types::{AgentName, TenantId};
 
