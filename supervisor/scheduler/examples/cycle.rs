@@ -1,6 +1,8 @@
 //! What the core costs: `cargo run --release -p aion-scheduler --example cycle`. One JSON object: full cycles a second with rows and
 //! events as bytes, memory of a queued task, restore of a million.
 
+#![expect(clippy::print_stdout, reason = "it is what the example is for")]
+
 use std::hint::black_box;
 use std::time::Instant;
 

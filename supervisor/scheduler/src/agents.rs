@@ -81,10 +81,10 @@ impl Scheduler {
                 reason: "it must be at least 1".into(),
             });
         }
-        if let Ok(id) = self.find_agent(tenant, name) {
-            if self.agents[id].spec == spec {
-                return Ok(Reply::Done);
-            }
+        if let Ok(id) = self.find_agent(tenant, name)
+            && self.agents[id].spec == spec
+        {
+            return Ok(Reply::Done);
         }
         let tenant_id = self.tenant(tenant.as_str());
         let id = match self.tenants[tenant_id].agents.get(name) {
@@ -270,10 +270,12 @@ impl Scheduler {
             let Some(run) = &self.tasks[number].run else { continue };
             let spec = &self.agents[run.agent].spec;
             let alone = spec.mode == AgentMode::Service && spec.concurrency == 1;
-            if run.stage == Stage::Running && spec.may_freeze && alone {
-                if let Some((attempt, tenant, agent)) = self.whose(number) {
-                    out.effects.push(Effect::Thaw { attempt, tenant, agent });
-                }
+            if run.stage == Stage::Running
+                && spec.may_freeze
+                && alone
+                && let Some((attempt, tenant, agent)) = self.whose(number)
+            {
+                out.effects.push(Effect::Thaw { attempt, tenant, agent });
             }
         }
         for id in self.agents.ids() {

@@ -182,10 +182,10 @@ impl Scheduler {
                 for (_, class) in order {
                     let Some(task) = self.head(lane, class) else { continue };
                     let task = &self.tasks[self.instead(task.number)];
-                    if let Some(urgent) = self.urgent(task) {
-                        if let Some(pick) = fit(urgent) {
-                            return pick;
-                        }
+                    if let Some(urgent) = self.urgent(task)
+                        && let Some(pick) = fit(urgent)
+                    {
+                        return pick;
                     }
                     if let Some(pick) = fit(task) {
                         return pick;

@@ -155,9 +155,7 @@ impl Scheduler {
         let limited = |agent: &&crate::entity::Agent| {
             Some((agent.rates.limited(&agent.quotas, self.now)?, agent.name.clone()))
         };
-        if let Some(((quota, at), name)) =
-            agents.iter().filter_map(|agent| limited(agent)).min_by_key(|((_, at), _)| *at)
-        {
+        if let Some(((quota, at), name)) = agents.iter().filter_map(limited).min_by_key(|((_, at), _)| *at) {
             return (format!("quota {quota} of agent {name} is used up"), Some(at));
         }
         let Some(agent) = agents.iter().find(|agent| agent.present()) else {

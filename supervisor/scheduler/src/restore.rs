@@ -267,17 +267,15 @@ impl Scheduler {
                     self.occupy(number);
                 }
             }
-            if queued {
-                if let Some(promise) = self.promise(&self.tasks[number]) {
-                    self.tenants[owner].promised_work += promise.work;
-                    self.node.promises.insert(promise);
-                    let lane = &mut self.lanes[lane_id];
-                    let capacity = lane.capacity;
-                    lane.promised.insert((promise.deadline, number));
-                    let promises = lane.promises.get_or_insert_with(Box::<Promises>::default);
-                    promises.resize(capacity);
-                    promises.insert(promise);
-                }
+            if queued && let Some(promise) = self.promise(&self.tasks[number]) {
+                self.tenants[owner].promised_work += promise.work;
+                self.node.promises.insert(promise);
+                let lane = &mut self.lanes[lane_id];
+                let capacity = lane.capacity;
+                lane.promised.insert((promise.deadline, number));
+                let promises = lane.promises.get_or_insert_with(Box::<Promises>::default);
+                promises.resize(capacity);
+                promises.insert(promise);
             }
         }
         for (lane, classes) in queues {

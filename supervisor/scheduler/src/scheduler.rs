@@ -208,12 +208,12 @@ impl Scheduler {
         let mut numbers = std::mem::take(&mut self.dirty.tasks);
         numbers.sort_unstable();
         for number in numbers.drain(..) {
-            if let Some(task) = self.tasks.get_mut(number) {
-                if task.has(flag::DIRTY) {
-                    task.set(flag::DIRTY, false);
-                    let value = Some(task.encode());
-                    out.rows.push(Row { key: keys::task(TaskNumber(number)), value });
-                }
+            if let Some(task) = self.tasks.get_mut(number)
+                && task.has(flag::DIRTY)
+            {
+                task.set(flag::DIRTY, false);
+                let value = Some(task.encode());
+                out.rows.push(Row { key: keys::task(TaskNumber(number)), value });
             }
         }
         self.dirty.tasks = numbers;

@@ -82,7 +82,6 @@ impl Tasks {
         self.seed.id(tenant, id)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a remainder below 256")]
     fn shard(hash: u64) -> usize {
         (hash >> 48) as usize % SHARDS
     }
@@ -173,13 +172,13 @@ impl Tasks {
             entry.remove();
         }
         let position = usize::try_from(number / PAGE as u64 - self.base).unwrap_or(usize::MAX);
-        if let Some(slot) = self.pages.get_mut(position) {
-            if let Some(page) = slot.as_mut() {
-                page.indices[Self::within(number)] = NONE;
-                page.count -= 1;
-                if page.count == 0 {
-                    *slot = None;
-                }
+        if let Some(slot) = self.pages.get_mut(position)
+            && let Some(page) = slot.as_mut()
+        {
+            page.indices[Self::within(number)] = NONE;
+            page.count -= 1;
+            if page.count == 0 {
+                *slot = None;
             }
         }
         while let Some(None) = self.pages.front() {

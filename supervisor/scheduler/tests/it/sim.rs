@@ -156,7 +156,7 @@ impl Sim {
             checkpoint_interval_ms: if self.dice.percent(50) { 1000 } else { 0 },
             quotas: Quotas::default(),
         };
-        self.command(Command::AgentKnown { tenant: tenant(owner), name: agent(name), spec });
+        self.insist(Command::AgentKnown { tenant: tenant(owner), name: agent(name), spec });
     }
 
     /// Applies, writes, maybe crashes in between, then lets the effects out.
