@@ -412,9 +412,17 @@ impl Sim {
             concurrency: 0,
             running: running.clone(),
         };
-        if let Some(Ok(Reply::Attached { keep, .. })) = self.command(command) {
+        let epoch = self.core.epoch();
+        match self.command(command) {
             // The agent drops what no longer counts.
-            self.work.retain(|attempt, _| !running.contains(attempt) || keep.contains(attempt));
+            Some(Ok(Reply::Attached { keep, .. })) => {
+                self.work.retain(|attempt, _| !running.contains(attempt) || keep.contains(attempt));
+            }
+            // Not recorded, so its stream ends. (A crash has cut all of them, and it may have come back since.)
+            None if self.core.epoch() == epoch => {
+                self.attached.remove(&(owner.to_owned(), name.to_owned()));
+            }
+            _ => {}
         }
     }
 
