@@ -119,6 +119,14 @@ impl Journal {
         Ok(())
     }
 
+    /// Lets go of the files, once whoever reads is done: from here on everything answers [`Error::Closed`], and the folder may be
+    /// opened again or moved.
+    pub fn close(&self) {
+        let mut head = self.lock_head();
+        head.failed = true;
+        *self.db.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The newest event on disk; 0 before the first.
     pub fn last_event(&self) -> u64 {
         self.lock_head().last_event

@@ -139,11 +139,20 @@ fn pending(journal: &std::path::Path) -> PathBuf {
     journal.with_file_name(name)
 }
 
-/// Puts an import in the journal's place; called before the journal is opened.
+/// Puts an import in the place of a journal without tasks; called before the journal is opened.
 pub(crate) fn adopt_import(journal: &std::path::Path) -> io::Result<()> {
     let imported = pending(journal);
     if !imported.is_dir() {
         return Ok(());
+    }
+    if journal.exists() {
+        // Opened and not only read: nobody else may have it, and its log counts.
+        let options = aion_task_journal::Options::default();
+        let old = Journal::open(journal, options).map_err(io::Error::other)?;
+        if has_tasks(&old).map_err(io::Error::other)? {
+            tracing::error!("an imported journal is left out: there were new tasks before it could be taken");
+            return std::fs::remove_dir_all(&imported);
+        }
     }
     let mut old = journal.file_name().unwrap_or_default().to_owned();
     old.push(".before-import");
@@ -156,6 +165,16 @@ pub(crate) fn adopt_import(journal: &std::path::Path) -> io::Result<()> {
     tracing::info!("an imported journal took the place of the empty one");
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
+}
+
+/// Whether anything in it is a task.
+fn has_tasks(journal: &Journal) -> Result<bool, aion_task_journal::Error> {
+    let mut found = journal.stats()?.ended > 0;
+    journal.rows(|key, _| {
+        found |= key.first() == Some(&keys::TASK);
+        Ok::<_, aion_task_journal::Error>(())
+    })?;
+    Ok(found)
 }
 
 /// Checks a journal; the rows of what lives must make a core, too.

@@ -50,7 +50,6 @@ pub(crate) fn core(file: &SchedulerFile, hash_seed: u64) -> Config {
             min_run_ms: file.min_run.0,
             max_per_task: file.max_per_task,
             frozen_memory_max: file.frozen_memory_max,
-            ..defaults.preemption
         },
         checkpoint_keep: file.checkpoint_keep,
         tenant_default: tenant(file.default_weight, &file.quotas),

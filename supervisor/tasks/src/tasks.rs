@@ -31,6 +31,8 @@ use crate::work::Work;
 const HEARD: usize = 256;
 /// How often ended tasks are looked through.
 const TIDY: Duration = Duration::from_secs(30);
+/// How long reads that are under way may take when everything ends.
+const LAST_READS: Duration = Duration::from_secs(3);
 /// Ended tasks that go in one step.
 const TIDY_STEP: usize = 1000;
 
@@ -378,6 +380,12 @@ impl Tasks {
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the engine did not run to its end");
             }
+        }
+        // Streams and reads may hold the handle for a while: what is in the folder from here on is not theirs.
+        let journal = Arc::clone(&self.inner.journal);
+        let closed = tokio::task::spawn_blocking(move || journal.close());
+        if tokio::time::timeout(LAST_READS, closed).await.is_err() {
+            tracing::warn!("somebody still reads the journal of the tasks");
         }
     }
 }

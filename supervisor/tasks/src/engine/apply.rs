@@ -123,7 +123,7 @@ impl Engine {
                 group.settles.push(Box::new(move |_| drop(permit)));
             }
             Work::Checkpointed { attempt, checkpoint, yields, session, answer } => {
-                let result = self.checkpoint(group, attempt, checkpoint, yields);
+                let result = self.checkpoint(group, attempt, *checkpoint, yields);
                 group.settles.push(Box::new(move |failed| {
                     let result = match failed {
                         None => result,
@@ -281,7 +281,7 @@ impl Engine {
         &mut self,
         group: &mut Group,
         attempt: Attempt,
-        checkpoint: Box<aion_task_journal::Checkpoint>,
+        checkpoint: aion_task_journal::Checkpoint,
         yields: bool,
     ) -> Result<u32, Error> {
         let info = *checkpoint.info();

@@ -24,7 +24,7 @@ pub(super) struct Group {
     pub(super) out: Applied,
     pub(super) bodies: Vec<(TaskNumber, Arc<[u8]>)>,
     pub(super) results: Vec<(TaskNumber, Vec<u8>)>,
-    pub(super) checkpoints: Vec<Box<Checkpoint>>,
+    pub(super) checkpoints: Vec<Checkpoint>,
     pub(super) settles: Vec<Settle>,
     deeds: Vec<Deed>,
 }

@@ -15,7 +15,7 @@ async fn round(size: usize) {
     world.submit(api::TaskSpec { queue: "high".into(), ..spec("quick", "high") }).await.unwrap();
     let Told::Preempt(preempt) = slow.hear().await else { panic!("not preempted") };
     assert_eq!(preempt.attempt, Some(first));
-    let data: Vec<u8> = (0..size).map(|n| (n * 7 % 251) as u8).collect();
+    let data: Vec<u8> = (0..size).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
     slow.checkpoint(first, &data, true).await;
     let Told::Recorded(recorded) = slow.hear().await else { panic!("not recorded") };
     assert_eq!(recorded.checkpoints, [first]);

@@ -19,11 +19,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Endpoint, Uri};
 
-pub fn tenant(name: &str) -> TenantId {
+pub(crate) fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).unwrap()
 }
 
-pub fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
+pub(crate) fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
     Known {
         tenant: tenant(tenant_name),
         name: AgentName::parse(name).unwrap(),
@@ -39,9 +39,9 @@ pub fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
 
 /// What was asked of the host.
 #[derive(Default)]
-pub struct FakeHost {
-    pub asked: Mutex<Vec<String>>,
-    pub records: Mutex<Vec<AuditRecord>>,
+pub(crate) struct FakeHost {
+    pub(crate) asked: Mutex<Vec<String>>,
+    pub(crate) records: Mutex<Vec<AuditRecord>>,
 }
 
 impl FakeHost {
@@ -87,13 +87,13 @@ impl Host for FakeHost {
 }
 
 /// A state folder: this test's own, or somebody else's.
-pub enum State {
+pub(crate) enum State {
     Own(tempfile::TempDir),
     Given(std::path::PathBuf),
 }
 
 impl State {
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Own(folder) => folder.path(),
             Self::Given(path) => path,
@@ -101,27 +101,27 @@ impl State {
     }
 }
 
-pub struct World {
-    pub tasks: Tasks,
-    pub doors: Doors,
-    pub host: Arc<FakeHost>,
-    pub state: Arc<State>,
+pub(crate) struct World {
+    pub(crate) tasks: Tasks,
+    pub(crate) doors: Doors,
+    pub(crate) host: Arc<FakeHost>,
+    pub(crate) state: Arc<State>,
     agents: Vec<Known>,
     settings: String,
 }
 
-pub fn settings(slots: u32) -> String {
+pub(crate) fn settings(slots: u32) -> String {
     format!(
         "apiVersion: aion.os/v1\nkind: Scheduler\nnode: {{slots: {slots}}}\npreemption: {{min_run: 0, high_cap_percent: 100}}\n"
     )
 }
 
 impl World {
-    pub fn new(slots: u32, agents: Vec<Known>) -> Self {
+    pub(crate) fn new(slots: u32, agents: Vec<Known>) -> Self {
         Self::on(Arc::new(State::Own(tempfile::tempdir().unwrap())), settings(slots), agents)
     }
 
-    pub fn at(state: &Path, text: String, agents: Vec<Known>) -> Self {
+    pub(crate) fn at(state: &Path, text: String, agents: Vec<Known>) -> Self {
         Self::on(Arc::new(State::Given(state.to_owned())), text, agents)
     }
 
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Everything ends in order and begins again.
-    pub async fn restart(self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
         let Self { tasks, doors, state, agents, settings, .. } = self;
         tasks.shut_down().await;
         drop((tasks, doors));
@@ -152,22 +152,22 @@ impl World {
     }
 
     /// The agent that was given as the `n`th opens its stream.
-    pub async fn attach(&self, n: u64, concurrency: u32, running: Vec<api::Attempt>) -> Agent {
+    pub(crate) async fn attach(&self, n: u64, concurrency: u32, running: Vec<api::Attempt>) -> Agent {
         attach(self.state.path(), n, concurrency, running).await
     }
 
-    pub async fn submit(&self, spec: api::TaskSpec) -> Result<api::Task, Error> {
+    pub(crate) async fn submit(&self, spec: api::TaskSpec) -> Result<api::Task, Error> {
         self.tasks
             .submit(&tenant("default"), api::SubmitRequest { request_id: String::new(), task: Some(spec) })
             .await
     }
 
-    pub async fn get(&self, id: &str) -> api::Task {
+    pub(crate) async fn get(&self, id: &str) -> api::Task {
         self.tasks.get(&tenant("default"), id).await.unwrap()
     }
 
     /// Waits for a task's state.
-    pub async fn until(&self, id: &str, state: &str) -> api::Task {
+    pub(crate) async fn until(&self, id: &str, state: &str) -> api::Task {
         for _ in 0..500 {
             let task = self.get(id).await;
             if task.state == state {
@@ -178,25 +178,25 @@ impl World {
         panic!("{id} never was {state}: {:?}", self.get(id).await);
     }
 
-    pub async fn kinds(&self, id: &str) -> Vec<String> {
+    pub(crate) async fn kinds(&self, id: &str) -> Vec<String> {
         let request = api::TaskHistoryRequest { task: id.into(), page_size: 1000, after_seq: 0 };
         let page = self.tasks.history(&tenant("default"), request).await.unwrap();
         page.events.into_iter().map(|event| event.kind).collect()
     }
 }
 
-pub fn spec(agent: &str, id: &str) -> api::TaskSpec {
+pub(crate) fn spec(agent: &str, id: &str) -> api::TaskSpec {
     api::TaskSpec { agent: agent.into(), task_id: id.into(), ..api::TaskSpec::default() }
 }
 
 /// An agent's end of its stream.
-pub struct Agent {
+pub(crate) struct Agent {
     say: mpsc::Sender<api::FromAgent>,
     hear: Streaming<api::ToAgent>,
-    pub welcome: api::Welcome,
+    pub(crate) welcome: api::Welcome,
 }
 
-pub async fn attach(state: &Path, n: u64, concurrency: u32, running: Vec<api::Attempt>) -> Agent {
+pub(crate) async fn attach(state: &Path, n: u64, concurrency: u32, running: Vec<api::Attempt>) -> Agent {
     let path = state.join("doors").join(AgentId::from_parts(n, 0).as_str()).join("kernel.sock");
     let connect = tower::service_fn(move |_: Uri| {
         let path = path.clone();
@@ -216,45 +216,45 @@ pub async fn attach(state: &Path, n: u64, concurrency: u32, running: Vec<api::At
 }
 
 impl Agent {
-    pub async fn say(&self, kind: api::from_agent::Kind) {
+    pub(crate) async fn say(&self, kind: api::from_agent::Kind) {
         // The daemon may be gone.
         let _ = self.say.send(api::FromAgent { kind: Some(kind) }).await;
     }
 
-    pub async fn hear(&mut self) -> Told {
+    pub(crate) async fn hear(&mut self) -> Told {
         let message = tokio::time::timeout(Duration::from_secs(10), self.hear.message()).await;
         message.expect("it was told nothing").unwrap().expect("its stream ended").kind.unwrap()
     }
 
     /// None when the stream has ended.
-    pub async fn try_hear(&mut self) -> Option<Told> {
+    pub(crate) async fn try_hear(&mut self) -> Option<Told> {
         self.hear.message().await.ok().flatten()?.kind
     }
 
     /// The next assignments; nothing else may come.
-    pub async fn assigned(&mut self) -> Vec<api::Assignment> {
+    pub(crate) async fn assigned(&mut self) -> Vec<api::Assignment> {
         match self.hear().await {
             Told::Assignments(all) => all.assignments,
             other => panic!("{other:?} instead of assignments"),
         }
     }
 
-    pub async fn complete(&self, attempt: api::Attempt, result: &str) {
+    pub(crate) async fn complete(&self, attempt: api::Attempt, result: &str) {
         let outcome = Some(api::completion::Outcome::ResultJson(result.into()));
         let completions = vec![api::Completion { attempt: Some(attempt), outcome }];
         self.say(api::from_agent::Kind::Completions(api::Completions { completions })).await;
     }
 
-    pub async fn checkpoint(&self, attempt: api::Attempt, data: &[u8], yields: bool) {
+    pub(crate) async fn checkpoint(&self, attempt: api::Attempt, data: &[u8], yields: bool) {
         let parts = data.len().div_ceil(1 << 20).max(1);
-        for (n, part) in (0u64..)
-            .zip(data.chunks(1 << 20).chain(std::iter::repeat_n(&[][..], usize::from(data.is_empty()))))
+        for (n, part) in
+            (0..).zip(data.chunks(1 << 20).chain(std::iter::repeat_n(&[][..], usize::from(data.is_empty()))))
         {
             self.say(api::from_agent::Kind::Checkpoint(api::CheckpointPart {
                 attempt: Some(attempt),
-                offset: n << 20,
+                offset: (n as u64) << 20,
                 data: part.to_vec(),
-                last: n as usize + 1 == parts,
+                last: n + 1 == parts,
                 yields,
                 sha256: Vec::new(),
             }))
