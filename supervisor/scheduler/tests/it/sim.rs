@@ -6,7 +6,7 @@
 //! answers from then on; no slot is used twice; quotas and caps hold. At the end of a run everything that was acknowledged has ended
 //! exactly once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aion_scheduler::{
     AgentMode, AgentSpec, Applied, Attempt, Class, Command, Config, Dependency, Effect, Ended, Event,
@@ -77,6 +77,9 @@ struct Sim {
     /// Messages that are on their way, by when they arrive.
     mail: BTreeMap<(u64, u64), Command>,
     mails: u64,
+    /// What is to be done, in order; and whether it is being done.
+    effects: VecDeque<Effect>,
+    acting: bool,
     acknowledged: BTreeMap<(String, String), u64>,
     assigned: BTreeSet<Attempt>,
     count: u64,
@@ -128,6 +131,8 @@ impl Sim {
             attached: BTreeSet::new(),
             mail: BTreeMap::new(),
             mails: 0,
+            effects: VecDeque::new(),
+            acting: false,
             acknowledged: BTreeMap::new(),
             assigned: BTreeSet::new(),
             count: 0,
@@ -218,14 +223,16 @@ impl Sim {
         }
         self.note(&applied);
         let epoch = self.core.epoch();
-        for effect in applied.effects {
-            if self.core.epoch() != epoch {
-                // It died between two effects: the rest is never done.
-                return None;
+        self.effects.extend(applied.effects);
+        // In order: what follows from an effect stands behind the others.
+        if !std::mem::replace(&mut self.acting, true) {
+            while let Some(effect) = self.effects.pop_front() {
+                self.effect(effect);
             }
-            self.effect(effect);
+            self.acting = false;
         }
-        Some(Ok(applied.reply))
+        // It died between two effects: the answer is never given.
+        (self.core.epoch() == epoch).then_some(Ok(applied.reply))
     }
 
     /// What the journal has told is what counts, also when the answer was lost.
@@ -253,6 +260,8 @@ impl Sim {
     }
 
     fn crash(&mut self) {
+        // What was still to be done is never done.
+        self.effects.clear();
         self.attached.clear();
         // Streams are cut: what services sent is lost, and said again after they attach. Jobs leave what they said on disk.
         let work = &self.work;
@@ -274,7 +283,8 @@ impl Sim {
             }
         }
         for view in self.core.attempts() {
-            if view.mode != AgentMode::Job {
+            // Those that begin with this start are only on their way.
+            if view.mode != AgentMode::Job || view.attempt.epoch >= epoch {
                 continue;
             }
             let attempt = view.attempt;
