@@ -89,9 +89,9 @@ impl Scheduler {
         let tenant_id = self.tenant(tenant.as_str());
         let id = match self.tenants[tenant_id].agents.get(name) {
             Some(&id) => {
-                let frozen = self.agents[id].frozen;
-                let old = u64::from(frozen) * self.agents[id].spec.memory_bytes;
-                self.node.frozen_bytes = self.node.frozen_bytes - old + u64::from(frozen) * spec.memory_bytes;
+                let cold = u64::from(self.agents[id].cold);
+                let old = cold * self.agents[id].spec.memory_bytes;
+                self.node.frozen_bytes = self.node.frozen_bytes - old + cold * spec.memory_bytes;
                 self.leave_lanes(id);
                 self.agents[id].spec = spec;
                 id

@@ -353,8 +353,7 @@ impl Scheduler {
             run.unsaved_ms = unsaved;
             run.until = 0;
         }
-        self.agents[agent].frozen += 1;
-        self.node.frozen_bytes += self.agents[agent].spec.memory_bytes;
+        self.restage(agent, Some(Stage::Freezing), Some(Stage::Frozen));
         self.refresh_agent(agent);
         self.enqueue(number);
         Ok(self.answer(number))

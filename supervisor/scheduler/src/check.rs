@@ -71,7 +71,9 @@ impl Scheduler {
             let stopping = runs().filter(|run| run.stage.stopping()).count();
             same!(format!("agent {id} stopping"), agent.stopping as usize, stopping);
             same!(format!("agent {id} available"), agent.available, agent.has_room().then_some(agent.busy));
-            frozen += u64::from(agent.frozen) * agent.spec.memory_bytes;
+            let cold = runs().filter(|run| run.stage.cold()).count();
+            same!(format!("agent {id} cold"), agent.cold as usize, cold);
+            frozen += u64::from(agent.cold) * agent.spec.memory_bytes;
         }
         same!("frozen bytes", self.node.frozen_bytes, frozen);
         for (id, lane) in self.lanes.iter() {

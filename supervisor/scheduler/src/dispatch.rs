@@ -259,7 +259,7 @@ impl Scheduler {
             run.room_for = 0;
             run.until = 0;
         }
-        self.thawed(number, agent);
+        self.restage(agent, Some(Stage::Frozen), Some(Stage::Running));
         self.take(number);
         self.tell(number, EventKind::Thawed, out);
         let thawed = &mut self.agents[agent];

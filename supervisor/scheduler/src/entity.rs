@@ -104,6 +104,8 @@ pub(crate) struct Agent {
     pub(crate) busy: u32,
     /// Attempts that are frozen; a service with one is frozen as a whole.
     pub(crate) frozen: u32,
+    /// Attempts that are frozen or about to be.
+    pub(crate) cold: u32,
     /// Attempts that are being stopped: a service's process goes with them, so it gets nothing new.
     pub(crate) stopping: u32,
     pub(crate) limited_until: u64,
@@ -129,6 +131,7 @@ pub(crate) struct Node {
     pub(crate) class_slots: [u32; 3],
     pub(crate) class_running: [u64; 3],
     pub(crate) charged: i128,
+    /// Of attempts that are frozen or about to be.
     pub(crate) frozen_bytes: u64,
     pub(crate) ready: BTreeSet<(u64, u32)>,
     pub(crate) promised: BTreeSet<(u64, u32)>,
@@ -234,6 +237,7 @@ impl Agent {
             tasks: BTreeSet::new(),
             busy: 0,
             frozen: 0,
+            cold: 0,
             stopping: 0,
             limited_until: 0,
             available: None,

@@ -165,12 +165,8 @@ impl Scheduler {
             let (old, agent) = (run.stage, run.agent);
             run.stage = stage;
             run.until = until;
-            if old == Stage::Frozen && stage != Stage::Frozen {
-                self.thawed(number, agent);
-            }
-            self.agents[agent].stopping -= u32::from(old.stopping());
-            self.agents[agent].stopping += u32::from(stage.stopping());
-            if old.stopping() != stage.stopping() {
+            self.restage(agent, Some(old), Some(stage));
+            if old.stopping() != stage.stopping() || old == Stage::Frozen {
                 self.refresh_agent(agent);
             }
         }

@@ -10,7 +10,7 @@ use crate::entity::{Agent, Lane, Node, Tenant};
 use crate::promises::Promises;
 use crate::row::keys;
 use crate::scheduler::{Scheduler, Timer};
-use crate::task::{Stage, Task, flag};
+use crate::task::{Task, flag};
 use crate::{Class, Config, ConfigError, State};
 
 /// Why rows are not a state.
@@ -169,7 +169,8 @@ impl Scheduler {
             agent.configure(&self.config, &tenant);
             agent.lanes = BTreeSet::new();
             agent.tasks = BTreeSet::new();
-            (agent.busy, agent.frozen, agent.stopping, agent.limited_until, agent.timer) = (0, 0, 0, 0, 0);
+            (agent.busy, agent.frozen, agent.cold, agent.stopping) = (0, 0, 0, 0);
+            (agent.limited_until, agent.timer) = (0, 0);
             agent.available = None;
             if let Ok(name) = AgentName::parse(&agent.name) {
                 let tenant = agent.tenant;
@@ -256,13 +257,8 @@ impl Scheduler {
             }
             if let Some((attempt, agent_id, stage, holds)) = run {
                 self.attempts.insert(attempt, number);
-                let agent = &mut self.agents[agent_id];
-                agent.tasks.insert(number);
-                agent.stopping += u32::from(stage.stopping());
-                if stage == Stage::Frozen {
-                    agent.frozen += 1;
-                    self.node.frozen_bytes += agent.spec.memory_bytes;
-                }
+                self.agents[agent_id].tasks.insert(number);
+                self.restage(agent_id, None, Some(stage));
                 if holds {
                     self.occupy(number);
                 }

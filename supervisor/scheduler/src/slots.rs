@@ -127,10 +127,7 @@ impl Scheduler {
         let gpu_free = self.tasks[number].gpu != 0;
         let agent = &mut self.agents[run.agent];
         agent.tasks.remove(&number);
-        agent.stopping -= u32::from(run.stage.stopping());
-        if run.stage == Stage::Frozen {
-            self.thawed(number, run.agent);
-        }
+        self.restage(run.agent, Some(run.stage), None);
         if gpu_free {
             self.unpark_all();
         }
@@ -140,11 +137,17 @@ impl Scheduler {
         Some(run)
     }
 
-    /// A frozen attempt is frozen no more.
-    pub(crate) fn thawed(&mut self, _number: u64, agent: u32) {
+    /// An attempt came to another stage; none: there is none before, or after.
+    pub(crate) fn restage(&mut self, agent: u32, old: Option<Stage>, new: Option<Stage>) {
         let agent = &mut self.agents[agent];
-        agent.frozen -= 1;
-        self.node.frozen_bytes -= agent.spec.memory_bytes;
+        let count = |stage: Option<Stage>, kind: fn(Stage) -> bool| u32::from(stage.is_some_and(kind));
+        let frozen = |stage| stage == Stage::Frozen;
+        agent.frozen = agent.frozen + count(new, frozen) - count(old, frozen);
+        agent.stopping = agent.stopping + count(new, Stage::stopping) - count(old, Stage::stopping);
+        let (gone, come) = (count(old, Stage::cold), count(new, Stage::cold));
+        agent.cold = agent.cold + come - gone;
+        let bytes = agent.spec.memory_bytes;
+        self.node.frozen_bytes = self.node.frozen_bytes + u64::from(come) * bytes - u64::from(gone) * bytes;
     }
 
     /// Where an attempt stands among those that may make room; none: it may not.

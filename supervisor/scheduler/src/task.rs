@@ -154,6 +154,11 @@ impl Stage {
         matches!(self, Self::Over | Self::OverStopping)
     }
 
+    /// Its memory counts as that of a frozen one.
+    pub(crate) const fn cold(self) -> bool {
+        matches!(self, Self::Freezing | Self::Frozen)
+    }
+
     /// `Stop` was sent and is repeated.
     pub(crate) const fn stopping(self) -> bool {
         matches!(self, Self::Stopping | Self::OverStopping | Self::LostStopping)
