@@ -38,7 +38,8 @@ fn processes(state: &Path) -> Vec<String> {
             let pid: u32 = folder.file_name()?.to_str()?.parse().ok()?;
             let comm = fs::read_to_string(folder.join("comm")).ok()?;
             let comm = comm.trim();
-            let cmdline = fs::read(folder.join("cmdline")).ok()?;
+            // What is dead has none, and is nobody's leftover; on some hosts it waits forever to be reaped.
+            let cmdline = fs::read(folder.join("cmdline")).ok().filter(|words| !words.is_empty())?;
             let daemon = ["aiond", "aion-launcher"].contains(&comm)
                 && cmdline.split(|&byte| byte == 0).any(|word| word == state.as_os_str().as_encoded_bytes());
             let inside = fs::read_to_string(folder.join("cgroup"))

@@ -125,41 +125,13 @@ impl Core {
         );
         labels.insert(AGENT.to_owned(), place.agent.to_string());
         let record = AgentRecord {
-            id: id.clone(),
-            tenant: place.tenant.clone(),
-            name,
             version: spec.version.clone(),
-            state: AgentState::Created,
-            incarnation: 0,
-            restarts: 0,
-            restarts_in_row: 0,
-            restart: Default::default(),
-            restart_at_ns: 0,
-            stop_requested: false,
-            launched: false,
-            pid: 0,
-            cgroup: String::new(),
-            layers: Vec::new(),
-            exit: None,
-            dropped_events: 0,
             created_ns: now_ns(),
-            started_ns: 0,
-            finished_ns: 0,
-            launch_ns: 0,
             command: spec.argv.clone(),
-            message: String::new(),
-            failure_code: String::new(),
-            heartbeat_ns: 0,
-            status: Default::default(),
-            workspace: spec
-                .workspace
-                .directory
-                .as_ref()
-                .map_or_else(|| "managed".to_owned(), |path| path.to_string_lossy().into_owned()),
+            workspace: launch::workspace_word(spec),
             audit: launch::audit_word(spec),
             labels,
-            tty: false,
-            auto_remove: false,
+            ..AgentRecord::new(id.clone(), place.tenant.clone(), name)
         };
         Ok((record, plan))
     }

@@ -129,6 +129,12 @@ const fn audit_mode(mode: AuditMode) -> launcher::AuditMode {
     }
 }
 
+/// What workspace it has, for people: a folder of the host, or `managed`.
+pub(crate) fn workspace_word(spec: &AgentSpec) -> String {
+    let directory = spec.workspace.directory.as_ref();
+    directory.map_or_else(|| "managed".to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
 /// The word for people.
 pub(crate) fn audit_word(spec: &AgentSpec) -> String {
     let word = match spec.audit {

@@ -153,36 +153,12 @@ impl Core {
 
 fn orphan(tenant: &TenantId, id: &AgentId, name: AgentName, state: &launcher::AgentState) -> AgentRecord {
     AgentRecord {
-        id: id.clone(),
-        tenant: tenant.clone(),
-        name,
-        version: String::new(),
         state: AgentState::Starting,
         incarnation: state.incarnation,
-        restarts: 0,
-        restarts_in_row: 0,
-        restart: Default::default(),
-        restart_at_ns: 0,
-        stop_requested: false,
         launched: true,
-        pid: 0,
-        cgroup: String::new(),
-        layers: Vec::new(),
-        exit: None,
-        dropped_events: 0,
         created_ns: state.started_ns,
         started_ns: state.started_ns,
-        finished_ns: 0,
-        launch_ns: 0,
-        command: Vec::new(),
-        message: String::new(),
-        failure_code: String::new(),
-        heartbeat_ns: 0,
-        status: Default::default(),
-        workspace: String::new(),
-        audit: String::new(),
         labels: [("aion.orphan".to_owned(), "true".to_owned())].into(),
-        tty: false,
-        auto_remove: false,
+        ..AgentRecord::new(id.clone(), tenant.clone(), name)
     }
 }

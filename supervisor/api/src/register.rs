@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_manifest::{AgentSpec, Overrides};
-use aion_store::{AgentRecord, AgentState, Batch};
+use aion_store::{AgentRecord, Batch};
 use aion_types::{AgentId, ErrorCode};
 use prost::Message as _;
 use serde_json::json;
@@ -59,41 +59,16 @@ impl Core {
         let id = new_id()?;
         let launch = launch::plan(&spec, tenant, &id, tty_size);
         let record = AgentRecord {
-            id: id.clone(),
-            tenant: tenant.clone(),
-            name: spec.name.clone(),
             version: spec.version.clone(),
-            state: AgentState::Created,
-            incarnation: 0,
-            restarts: 0,
-            restarts_in_row: 0,
             restart: launch::restart_rule(&spec),
-            restart_at_ns: 0,
-            stop_requested: false,
-            launched: false,
-            pid: 0,
-            cgroup: String::new(),
-            layers: Vec::new(),
-            exit: None,
-            dropped_events: 0,
             created_ns: now_ns(),
-            started_ns: 0,
-            finished_ns: 0,
-            launch_ns: 0,
             command: spec.argv.clone(),
-            message: String::new(),
-            failure_code: String::new(),
-            heartbeat_ns: 0,
-            status: Default::default(),
-            workspace: spec
-                .workspace
-                .directory
-                .as_ref()
-                .map_or_else(|| "managed".to_owned(), |path| path.to_string_lossy().into_owned()),
+            workspace: launch::workspace_word(&spec),
             audit: launch::audit_word(&spec),
             labels: spec.labels.clone(),
             tty: spec.tty,
             auto_remove,
+            ..AgentRecord::new(id.clone(), tenant.clone(), spec.name.clone())
         };
         let answer = convert::agent(&record);
         let old = if request.replace { self.store.agent_by_name(tenant, &spec.name)? } else { None };

@@ -2,9 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_server::AgentServiceServer;
@@ -16,16 +14,15 @@ use aion_api_proto::v1::task_service_server::TaskServiceServer;
 use aion_launcher_client::Client;
 use aion_manifest::SchedulerFile;
 use aion_store::Store;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use aion_tasks::Connection;
+use tokio::net::UnixListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
 use crate::core::{Core, Options};
-use crate::principal::{Admission, Door};
+use crate::principal::Door;
 use crate::service::Services;
 
 /// The largest request.
@@ -122,7 +119,7 @@ impl Api {
             .filter_map(|accepted| accepted.inspect_err(|error| tracing::warn!(%error, "accept failed")).ok())
             .map(move |stream| {
                 let admission = door.admit(&stream);
-                Ok::<_, io::Error>(Connection { stream, admission })
+                Ok::<_, io::Error>(Connection::new(stream, admission))
             });
         let shutdown = self.core.shutdown.clone();
         let ending = shutdown.clone();
@@ -152,55 +149,5 @@ impl Api {
         // Its tasks hold nothing that must be written down.
         let _ = supervisor.await;
         served
-    }
-}
-
-/// A client's connection, with what the door decided about it.
-struct Connection {
-    stream: UnixStream,
-    admission: Admission,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Admission;
-
-    fn connect_info(&self) -> Admission {
-        self.admission.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -190,3 +190,43 @@ pub struct AgentRecord {
     /// Removed once it has ended and been read.
     pub auto_remove: bool,
 }
+
+impl AgentRecord {
+    /// An agent that was never started, about which nothing else is known.
+    #[must_use]
+    pub fn new(id: AgentId, tenant: TenantId, name: AgentName) -> Self {
+        Self {
+            id,
+            tenant,
+            name,
+            version: String::new(),
+            state: AgentState::Created,
+            incarnation: 0,
+            restarts: 0,
+            restarts_in_row: 0,
+            restart: RestartRule::default(),
+            restart_at_ns: 0,
+            stop_requested: false,
+            launched: false,
+            pid: 0,
+            cgroup: String::new(),
+            layers: Vec::new(),
+            exit: None,
+            dropped_events: 0,
+            created_ns: 0,
+            started_ns: 0,
+            finished_ns: 0,
+            launch_ns: 0,
+            command: Vec::new(),
+            message: String::new(),
+            failure_code: String::new(),
+            heartbeat_ns: 0,
+            status: BTreeMap::new(),
+            workspace: String::new(),
+            audit: String::new(),
+            labels: BTreeMap::new(),
+            tty: false,
+            auto_remove: false,
+        }
+    }
+}

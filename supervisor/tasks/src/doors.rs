@@ -6,20 +6,17 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use aion_api_proto::v1::runtime_service_server::RuntimeServiceServer;
 use aion_types::{AgentId, AgentName, TenantId};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
+use crate::connection::Connection;
 use crate::runtime::Runtime;
 use crate::tasks::Tasks;
 
@@ -42,7 +39,7 @@ pub(crate) struct Visitor {
 pub struct Doors {
     folder: PathBuf,
     open: Arc<Mutex<HashMap<AgentId, AbortHandle>>>,
-    connections: mpsc::Sender<io::Result<Connection>>,
+    connections: mpsc::Sender<io::Result<Connection<Visitor>>>,
 }
 
 impl std::fmt::Debug for Doors {
@@ -128,13 +125,17 @@ fn bind(folder: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, visitor: Visitor, connections: mpsc::Sender<io::Result<Connection>>) {
+async fn accept(
+    listener: UnixListener,
+    visitor: Visitor,
+    connections: mpsc::Sender<io::Result<Connection<Visitor>>>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = Connection { stream, visitor: visitor.clone(), _place: place };
+                let connection = Connection::new(stream, visitor.clone()).keeping(place);
                 if connections.send(Ok(connection)).await.is_err() {
                     return;
                 }
@@ -144,56 +145,5 @@ async fn accept(listener: UnixListener, visitor: Visitor, connections: mpsc::Sen
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }
-    }
-}
-
-/// An agent's connection.
-struct Connection {
-    stream: UnixStream,
-    visitor: Visitor,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Visitor;
-
-    fn connect_info(&self) -> Visitor {
-        self.visitor.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

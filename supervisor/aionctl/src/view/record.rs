@@ -61,24 +61,9 @@ impl RecordView {
         }
     }
 
-    /// `pid=42 argv="ls -l"`: the detail's fields in their order.
-    fn detail_words(&self) -> String {
-        let Value::Object(fields) = &self.detail else { return String::new() };
-        let words: Vec<String> = fields
-            .iter()
-            .map(|(key, value)| match value {
-                Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
-                    format!("{key}={text}")
-                }
-                other => format!("{key}={other}"),
-            })
-            .collect();
-        words.join(" ")
-    }
-
     /// One line of a stream for people.
     pub(crate) fn line(&self, wide: bool) -> String {
-        let detail = self.detail_words();
+        let detail = detail_words(&self.detail);
         let rule = if self.rule.is_empty() { String::new() } else { format!(" [{}]", self.rule) };
         let text = format!(
             "{} {:>6} {:<20} {:<16} {:<8}{rule} {}",
@@ -101,7 +86,7 @@ pub(crate) fn records_table(records: &[RecordView], wide: bool) -> Table {
     }
     let mut rows = table(&header);
     for record in records {
-        let detail = record.detail_words();
+        let detail = detail_words(&record.detail);
         let mut row = vec![
             cell(record.time.get(..23).unwrap_or(&record.time)),
             cell(record.seq.to_string()),
@@ -117,6 +102,21 @@ pub(crate) fn records_table(records: &[RecordView], wide: bool) -> Table {
         rows.add_row(row);
     }
     rows
+}
+
+/// `pid=42 argv="ls -l"`: a detail's fields in their order.
+pub(crate) fn detail_words(detail: &Value) -> String {
+    let Value::Object(fields) = detail else { return String::new() };
+    let words: Vec<String> = fields
+        .iter()
+        .map(|(key, value)| match value {
+            Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
+                format!("{key}={text}")
+            }
+            other => format!("{key}={other}"),
+        })
+        .collect();
+    words.join(" ")
 }
 
 #[cfg(test)]

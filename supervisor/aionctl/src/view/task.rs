@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::output::{cell, table};
 use crate::text::{clean, clean_line, shorten};
+use crate::view::record::detail_words;
 use crate::when::Moment;
 
 /// The JSON of a task.
@@ -192,20 +193,6 @@ impl From<api::TaskEvent> for EventView {
 }
 
 impl EventView {
-    fn detail_words(&self) -> String {
-        let Value::Object(fields) = &self.detail else { return self.detail.to_string() };
-        let words: Vec<String> = fields
-            .iter()
-            .map(|(key, value)| match value {
-                Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '=']) => {
-                    format!("{key}={text}")
-                }
-                other => format!("{key}={other}"),
-            })
-            .collect();
-        words.join(" ")
-    }
-
     /// One line for people; the task is left out when all lines are of one.
     pub(crate) fn line(&self, with_task: bool) -> String {
         let task = if with_task { format!("{:<26} ", self.task) } else { String::new() };
@@ -216,7 +203,7 @@ impl EventView {
             self.kind,
             self.attempt.as_deref().unwrap_or("-"),
             self.agent.as_deref().unwrap_or("-"),
-            shorten(&self.detail_words(), 160),
+            shorten(&detail_words(&self.detail), 160),
         );
         clean_line(text.trim_end())
     }

@@ -10,42 +10,18 @@ use super::*;
 
 fn record() -> AgentRecord {
     AgentRecord {
-        id: AgentId::from_parts(1, 1),
-        tenant: TenantId::parse("default").unwrap(),
-        name: AgentName::parse("x").unwrap(),
-        version: String::new(),
-        state: AgentState::Created,
-        incarnation: 0,
-        restarts: 0,
-        restarts_in_row: 0,
         restart: RestartRule {
             mode: RestartMode::Never,
             max_restarts: 3,
             backoff_ms: 100,
             max_backoff_ms: 300,
         },
-        restart_at_ns: 0,
-        stop_requested: false,
-        launched: false,
-        pid: 0,
-        cgroup: String::new(),
-        layers: Vec::new(),
-        exit: None,
-        dropped_events: 0,
         created_ns: 1,
-        started_ns: 0,
-        finished_ns: 0,
-        launch_ns: 0,
-        command: Vec::new(),
-        message: String::new(),
-        failure_code: String::new(),
-        heartbeat_ns: 0,
-        status: BTreeMap::new(),
-        workspace: String::new(),
-        audit: String::new(),
-        labels: BTreeMap::new(),
-        tty: false,
-        auto_remove: false,
+        ..AgentRecord::new(
+            AgentId::from_parts(1, 1),
+            TenantId::parse("default").unwrap(),
+            AgentName::parse("x").unwrap(),
+        )
     }
 }
 

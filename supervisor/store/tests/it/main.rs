@@ -11,7 +11,7 @@ mod requests;
 
 use std::collections::BTreeMap;
 
-use aion_store::{AgentRecord, AgentState, Options, RestartRule, Store};
+use aion_store::{AgentRecord, Options, Store};
 use aion_types::{AgentId, AgentName, TenantId};
 
 pub(crate) fn tenant(name: &str) -> TenantId {
@@ -33,36 +33,12 @@ pub(crate) fn open(dir: &std::path::Path) -> Store {
 
 pub(crate) fn record(tenant_name: &str, n: u64, name: &str) -> AgentRecord {
     AgentRecord {
-        id: id(n),
-        tenant: tenant(tenant_name),
-        name: AgentName::parse(name).unwrap(),
         version: "1".into(),
-        state: AgentState::Created,
-        incarnation: 0,
-        restarts: 0,
-        restarts_in_row: 0,
-        restart: RestartRule::default(),
-        restart_at_ns: 0,
-        stop_requested: false,
-        launched: false,
-        pid: 0,
-        cgroup: String::new(),
-        layers: Vec::new(),
-        exit: None,
-        dropped_events: 0,
         created_ns: 1,
-        started_ns: 0,
-        finished_ns: 0,
-        launch_ns: 0,
         command: vec!["true".into()],
-        message: String::new(),
-        failure_code: String::new(),
-        heartbeat_ns: 0,
-        status: BTreeMap::new(),
         workspace: "managed".into(),
         audit: "events".into(),
         labels: BTreeMap::from([("n".to_owned(), (n % 3).to_string())]),
-        tty: false,
-        auto_remove: false,
+        ..AgentRecord::new(id(n), tenant(tenant_name), AgentName::parse(name).unwrap())
     }
 }
