@@ -174,9 +174,10 @@ impl Outlets {
         }
     }
 
-    /// The core was made anew: what runs must be compared with it.
+    /// The core was made anew: what runs must be compared with it. Attempts of this epoch are not yet begun, and cannot be lost.
     pub(crate) fn rebooted(&self, core: &Scheduler) {
-        let held = core.attempts().into_iter().map(|view| {
+        let before = core.attempts().into_iter().filter(|view| view.attempt.epoch < core.epoch());
+        let held = before.map(|view| {
             let taken = core.task_by_number(view.task).map_or(0, |task| task.checkpoints);
             (view, taken)
         });
