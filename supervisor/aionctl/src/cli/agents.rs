@@ -83,6 +83,9 @@ pub(crate) struct ApplyArgs {
     /// Manifests ('-': from stdin)
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+    /// Register only: a job that is given tasks has a process for each of them, and needs none besides
+    #[arg(long)]
+    pub(crate) no_start: bool,
 }
 
 #[derive(Debug, Args)]

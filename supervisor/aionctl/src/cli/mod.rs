@@ -120,7 +120,7 @@ pub(crate) enum Command {
     Rm(Rm),
     /// Start registered agents
     Start(Names),
-    /// Register the agents of manifests and start them, anew where they changed; jobs start with their tasks
+    /// Register the agents of manifests and start them, anew where they changed
     Apply(ApplyArgs),
     /// Check manifests without the daemon
     Validate(ValidateArgs),

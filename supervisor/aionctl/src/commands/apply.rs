@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use aion_client::{Client, api, duration};
-use aion_manifest::Mode;
 use aion_types::ErrorCode;
 use serde::Serialize;
 
@@ -26,7 +25,7 @@ struct Applied {
 pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -> Outcome {
     let files: Vec<String> = args.files.iter().map(|path| path.display().to_string()).collect();
     each(&files, async |file| {
-        let applied = one(client, Source::read(file.as_ref())?).await?;
+        let applied = one(client, Source::read(file.as_ref())?, !args.no_start).await?;
         if printer.is_human() {
             return lines([format!("{} {}", applied.agent.name, applied.result)]);
         }
@@ -35,7 +34,7 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
     .await
 }
 
-async fn one(client: &Client, source: Source) -> Outcome<Applied> {
+async fn one(client: &Client, source: Source, start: bool) -> Outcome<Applied> {
     // Here first: a manifest that cannot be used does not even stop what runs.
     let spec = check(&source, aion_manifest::Overrides::default())?;
     let name = spec.name.as_str().to_owned();
@@ -62,11 +61,10 @@ async fn one(client: &Client, source: Source) -> Outcome<Applied> {
     }
     let register = api::RegisterRequest { manifest, manifest_name, replace: true, ..Default::default() };
     let agent = client.register(register).await?;
-    // A job that is given tasks has a process for each of them, and none without.
-    let agent = if spec.mode == Mode::Job && spec.tasks.is_some() {
-        agent
-    } else {
+    let agent = if start {
         client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?
+    } else {
+        agent
     };
     let result = if before.is_some() { "configured" } else { "created" };
     Ok(Applied { result, agent: AgentView::from(agent) })
