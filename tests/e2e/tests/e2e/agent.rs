@@ -18,6 +18,9 @@ pub(crate) struct Agent<'a> {
 
 impl Drop for Agent<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
         self.daemons.ctl(["rm", "-f", &self.name]).spawn().done_quietly();
     }
 }
@@ -50,6 +53,14 @@ pub(crate) fn detached_sh<'a>(daemons: &'a Daemons, stem: &str, flags: &[&str], 
 }
 
 impl Agent<'_> {
+    /// What became of it, for whoever reads of a failed test; without a panic of its own.
+    #[expect(clippy::print_stderr, reason = "a test's output")]
+    fn tell(&self) {
+        let inspected = self.daemons.ctl(["inspect", &self.name, "-o", "json"]).into_command().output();
+        let text = inspected.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        eprintln!("{} is {}\n{}", self.name, text.unwrap_or_default().trim(), self.daemons.last_words());
+    }
+
     pub(crate) fn inspect(&self) -> Value {
         self.daemons.ctl(["inspect", &self.name]).json()
     }
@@ -59,7 +70,9 @@ impl Agent<'_> {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        u32::try_from(self.inspect()["pid"].as_u64().expect("a pid")).unwrap()
+        let value = self.inspect();
+        let pid = value["pid"].as_u64();
+        u32::try_from(pid.unwrap_or_else(|| panic!("{} has no process: {value}", self.name))).unwrap()
     }
 
     /// Waits for its end; gives the code.

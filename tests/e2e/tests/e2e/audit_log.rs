@@ -92,8 +92,9 @@ fn segments(state: &Path) -> Vec<PathBuf> {
 
 pub(crate) fn tampering_is_found() {
     let daemons = Daemons::start().unwrap();
-    drop(storm(&daemons, 20, &[]));
-    std::thread::sleep(Duration::from_millis(1500));
+    let agent = storm(&daemons, 20, &[]);
+    settle(&agent);
+    drop(agent);
     let whole = daemons.ctl(["audit", "verify"]).json();
     assert_eq!(whole["ok"], true);
     assert!(whole["records"].as_u64().unwrap() > 60, "{whole}");

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use aion_e2e::until;
+use aion_e2e::{slowness, until};
 
 use crate::Shared;
 use crate::agent::{detached, detached_sh, pair, python, sh};
@@ -49,9 +49,13 @@ pub(crate) fn the_order_between_streams_is_kept(shared: &Shared) {
         let own: Vec<usize> = numbers.iter().copied().filter(|n| n % 2 == stream).collect();
         assert!(own.is_sorted(), "within a stream the order is exact");
     }
-    let slow = "import os, time\nfor i in range(10): os.write(1 + i % 2, b'%d\\n' % i); time.sleep(0.02)";
+    // Far apart is what the reader inside cannot take for one moment, however slow the machine is.
+    let slow = format!(
+        "import os, time\nfor i in range(10): os.write(1 + i % 2, b'%d\\n' % i); time.sleep({})",
+        0.02 * f64::from(slowness())
+    );
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut command = python(daemons, &[], slow).into_command();
+    let mut command = python(daemons, &[], &slow).into_command();
     let mut child =
         command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
     drop(command);
