@@ -12,6 +12,7 @@ mod admin;
 mod audit;
 mod clock;
 mod config;
+mod connection;
 mod convert;
 mod doors;
 mod effects;
@@ -32,6 +33,7 @@ mod tasks;
 mod work;
 
 pub use crate::audit::AuditRecord;
+pub use crate::connection::Connection;
 pub use crate::doors::Doors;
 pub use crate::error::Error;
 pub use crate::host::{BoxFuture, Host, JobEnd, JobFound, JobLaunch, LaunchError, Place};
