@@ -1,7 +1,7 @@
 //! The folder from which Python agents serve tasks: grpcio, the protocol's stubs, aion_runtime. Made for the host's own Python,
 //! because that is the one that a sandbox shows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -13,11 +13,14 @@ const PYTHON: &str = "/usr/bin/python3";
 
 /// Makes it, unless it is there and current.
 pub(crate) fn python(project: &Project) -> Result<PathBuf> {
-    let folder = project.cache.join("sdk/python");
+    // No agent may read below /root, whatever its manifest says.
+    let cache =
+        if project.cache.starts_with("/root") { Path::new("/var/cache/aion") } else { &project.cache };
+    let folder = cache.join("sdk/python");
     if !folder.join(".complete").is_file() {
         note("the Python SDK: grpcio and protobuf from pip");
     }
-    std::fs::create_dir_all(project.cache.join("sdk"))?;
+    std::fs::create_dir_all(cache.join("sdk"))?;
     // It decides by itself whether anything is to be done.
     run(Command::new(PYTHON).arg(project.root.join("sdk/python/build.py")).arg(&folder))?;
     Ok(folder)

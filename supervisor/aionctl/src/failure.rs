@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use aion_types::ErrorCode;
 
@@ -139,6 +140,11 @@ impl From<aion_client::Error> for Failure {
         }
         failure.hint =
             error.meta("hint").map(str::to_owned).or_else(|| default_hint(&error).map(str::to_owned));
+        if let Some(ms) = error.meta("retry_after_ms").and_then(|text| text.parse::<u64>().ok()) {
+            let hint = failure.hint.take().map_or_else(String::new, |hint| format!("{hint}; "));
+            failure.hint =
+                Some(format!("{hint}try again in {:.1} s", Duration::from_millis(ms).as_secs_f64()));
+        }
         failure
     }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use aion_api_proto::v1 as api;
 use aion_api_proto::v1::journal_service_server::JournalService;
 use aion_api_proto::v1::task_service_server::TaskService;
+use aion_tasks::Tasks;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +19,14 @@ use crate::stage::Action;
 const AHEAD: usize = 16;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What a client is told; counted.
+fn told(tasks: &Tasks) -> impl Fn(aion_tasks::Error) -> Status + '_ {
+    |error| {
+        tasks.refused(&error);
+        failed(error)
+    }
+}
 
 fn failed(error: aion_tasks::Error) -> Status {
     // As when the daemon goes: without details, so that clients come back.
@@ -39,7 +48,8 @@ impl TaskService for Services {
 
     async fn submit(&self, request: Request<api::SubmitRequest>) -> Result<Response<api::Task>, Status> {
         let (principal, request) = self.admit(request, Action::SubmitTask).await?.into_parts();
-        self.0.tasks()?.submit(principal.tenant(), request).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.submit(principal.tenant(), request).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn submit_stream(
@@ -58,7 +68,7 @@ impl TaskService for Services {
             let _permit = permit;
             loop {
                 let next = match batches.message().await {
-                    Ok(Some(batch)) => sender.submit_batch(&owner, batch).await.map_err(failed),
+                    Ok(Some(batch)) => sender.submit_batch(&owner, batch).await.map_err(told(&sender)),
                     Ok(None) => return,
                     Err(status) => Err(status),
                 };
@@ -84,7 +94,8 @@ impl TaskService for Services {
 
     async fn get(&self, request: Request<api::GetTaskRequest>) -> Result<Response<api::Task>, Status> {
         let (principal, request) = self.admit(request, Action::ReadTasks).await?.into_parts();
-        self.0.tasks()?.get(principal.tenant(), &request.task).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.get(principal.tenant(), &request.task).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn list(
@@ -92,12 +103,14 @@ impl TaskService for Services {
         request: Request<api::ListTasksRequest>,
     ) -> Result<Response<api::ListTasksResponse>, Status> {
         let (principal, request) = self.admit(request, Action::ReadTasks).await?.into_parts();
-        self.0.tasks()?.list(principal.tenant(), request).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.list(principal.tenant(), request).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn cancel(&self, request: Request<api::CancelTaskRequest>) -> Result<Response<api::Task>, Status> {
         let (principal, request) = self.admit(request, Action::CancelTask).await?.into_parts();
-        self.0.tasks()?.cancel(principal.tenant(), request).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.cancel(principal.tenant(), request).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn watch(
@@ -106,7 +119,8 @@ impl TaskService for Services {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (principal, request) = self.admit(request, Action::ReadTasks).await?.into_parts();
         let permit = self.0.stream_permit()?;
-        let events = self.0.tasks()?.watch(principal.tenant(), request).await.map_err(failed)?;
+        let tasks = self.0.tasks()?;
+        let events = tasks.watch(principal.tenant(), request).await.map_err(told(tasks))?;
         let told = stream(events).map(move |item| {
             let _held = &permit;
             item
@@ -119,7 +133,8 @@ impl TaskService for Services {
         request: Request<api::TaskHistoryRequest>,
     ) -> Result<Response<api::TaskHistoryResponse>, Status> {
         let (principal, request) = self.admit(request, Action::ReadTasks).await?.into_parts();
-        self.0.tasks()?.history(principal.tenant(), request).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.history(principal.tenant(), request).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn queues(
@@ -127,7 +142,8 @@ impl TaskService for Services {
         request: Request<api::QueuesRequest>,
     ) -> Result<Response<api::QueuesResponse>, Status> {
         let (principal, _) = self.admit(request, Action::ReadTasks).await?.into_parts();
-        self.0.tasks()?.queues(principal.tenant()).await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.queues(principal.tenant()).await.map(Response::new).map_err(told(tasks))
     }
 
     async fn checkpoint(
@@ -135,7 +151,8 @@ impl TaskService for Services {
         request: Request<api::GetCheckpointRequest>,
     ) -> Result<Response<Self::CheckpointStream>, Status> {
         let (principal, request) = self.admit(request, Action::ReadTasks).await?.into_parts();
-        let parts = self.0.tasks()?.checkpoint(principal.tenant(), &request.task).await.map_err(failed)?;
+        let tasks = self.0.tasks()?;
+        let parts = tasks.checkpoint(principal.tenant(), &request.task).await.map_err(told(tasks))?;
         Ok(Response::new(stream(parts)))
     }
 
@@ -144,7 +161,8 @@ impl TaskService for Services {
         request: Request<api::ReloadRequest>,
     ) -> Result<Response<api::ReloadResponse>, Status> {
         self.admit(request, Action::ManageTasks).await?;
-        self.0.tasks()?.reload().await.map_err(failed)?;
+        let tasks = self.0.tasks()?;
+        tasks.reload().await.map_err(told(tasks))?;
         Ok(Response::new(api::ReloadResponse { warnings: Vec::new() }))
     }
 
@@ -166,7 +184,8 @@ impl JournalService for Services {
         request: Request<api::JournalCheckRequest>,
     ) -> Result<Response<api::JournalReport>, Status> {
         self.admit(request, Action::ManageTasks).await?;
-        self.0.tasks()?.check_journal().await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.check_journal().await.map(Response::new).map_err(told(tasks))
     }
 
     async fn compact(
@@ -174,7 +193,8 @@ impl JournalService for Services {
         request: Request<api::JournalCompactRequest>,
     ) -> Result<Response<api::JournalReport>, Status> {
         self.admit(request, Action::ManageTasks).await?;
-        self.0.tasks()?.compact_journal().await.map(Response::new).map_err(failed)
+        let tasks = self.0.tasks()?;
+        tasks.compact_journal().await.map(Response::new).map_err(told(tasks))
     }
 
     async fn export(
@@ -199,6 +219,6 @@ impl JournalService for Services {
                 }
             }
         });
-        tasks.import_journal(receive).await.map(Response::new).map_err(failed)
+        tasks.import_journal(receive).await.map(Response::new).map_err(told(&tasks))
     }
 }

@@ -260,7 +260,12 @@ impl Host for Lives {
             core.launch_job(job).await.map_err(|problem| LaunchError {
                 code: problem.code(),
                 passing: problem.is_passing(),
-                message: problem.message().to_owned(),
+                message: match problem.meta("field") {
+                    field if field.is_empty() || problem.message().starts_with(field) => {
+                        problem.message().to_owned()
+                    }
+                    field => format!("{field}: {}", problem.message()),
+                },
             })
         })
     }

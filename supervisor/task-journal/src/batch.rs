@@ -92,6 +92,12 @@ impl Batch {
     /// A task has ended: `rows` are its last ones. They leave the rows that a start reads, stay readable under the same
     /// keys with [`crate::Journal::ended_row`], and go with the task when retention drops it. Once per task.
     pub fn end_task(&mut self, ended: EndedTask, rows: &[(&[u8], &[u8])]) {
+        self.end_task_again(ended, rows);
+        self.ended += 1;
+    }
+
+    /// The same task once more, with the same time: something happened to it after its end, and its rows changed.
+    pub fn end_task_again(&mut self, ended: EndedTask, rows: &[(&[u8], &[u8])]) {
         for (key, value) in rows {
             self.push(Family::Rows, false, &[key], &[]);
             self.push(Family::Ended, true, &[&[keys::ENDED_ROW], key], &[value]);
@@ -100,7 +106,6 @@ impl Batch {
             Ok(entry) => {
                 let at = keys::ended_at(ended.ended_ms, ended.task);
                 self.push(Family::Ended, true, &[&at], &[&entry]);
-                self.ended += 1;
             }
             Err(error) => self.refused = Some(error),
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rocksdb::{DB, DBRawIterator, ReadOptions};
@@ -39,7 +39,7 @@ pub struct Journal {
     pub(crate) sweeping: Mutex<()>,
     /// Held by retention: two at once would count the same tasks.
     pub(crate) pruning: Mutex<()>,
-    epoch: u64,
+    pub(crate) epoch: AtomicU64,
     read_only: bool,
 }
 
@@ -63,8 +63,9 @@ impl Journal {
         let room = Room::new(path, options.reserve_bytes, options.admit_bytes);
         let mut journal = Self::assemble(path, options, room, db::open, false)?;
         journal.with_db(schema::migrate)?;
-        journal.epoch = journal.bump_epoch()?;
-        journal.nonce = AtomicU64::new(journal.epoch << 32);
+        let epoch = journal.bump_epoch()?;
+        journal.epoch = AtomicU64::new(epoch);
+        journal.nonce = AtomicU64::new(epoch << 32);
         *journal.lock_head() = journal.read_head()?;
         journal.remove_orphans()?;
         Ok(journal)
@@ -82,7 +83,7 @@ impl Journal {
         if found > schema::SCHEMA_VERSION {
             return Err(Error::SchemaTooNew { found, supported: schema::SCHEMA_VERSION });
         }
-        journal.epoch = journal.number(keys::META_EPOCH)?.unwrap_or(0);
+        journal.epoch = AtomicU64::new(journal.number(keys::META_EPOCH)?.unwrap_or(0));
         *journal.lock_head() = journal.read_head()?;
         Ok(journal)
     }
@@ -106,7 +107,7 @@ impl Journal {
             doomed: Mutex::new(Vec::new()),
             sweeping: Mutex::new(()),
             pruning: Mutex::new(()),
-            epoch: 0,
+            epoch: AtomicU64::new(0),
             read_only,
         })
     }
@@ -129,8 +130,8 @@ impl Journal {
 
     /// Counts the opens of this journal. Tokens of attempts carry it.
     #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Its folder.
@@ -146,6 +147,14 @@ impl Journal {
     /// What is free on its disk. Cheap: the file system is asked now and then.
     pub fn space(&self) -> Space {
         self.room.space()
+    }
+
+    /// Whether new work may be taken in. The reserve is taken again when there is room for it.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`], with what is free and what must be.
+    pub fn admits(&self) -> Result<(), Error> {
+        self.room.check(true)
     }
 
     /// Calls `visit` with key and value of every row of what lives, in order of the keys.

@@ -18,6 +18,7 @@ mod journal;
 mod keys;
 mod options;
 mod prune;
+mod replace;
 mod schema;
 mod space;
 mod stats;

@@ -89,6 +89,17 @@ impl Room {
         self.lock().at = None;
     }
 
+    /// The folder is another one now: its reserve is taken.
+    pub(crate) fn moved(&self) {
+        let mut known = self.lock();
+        known.reserve = self.reserve_bytes == 0;
+        known.at = None;
+        self.refresh(&mut known);
+        if !known.reserve {
+            self.restore(&mut known);
+        }
+    }
+
     /// Whether a write may be tried.
     pub(crate) fn check(&self, admits_work: bool) -> Result<(), Error> {
         let mut known = self.lock();
@@ -108,7 +119,9 @@ impl Room {
             self.refresh(&mut known);
         }
         if known.free < needed || (admits_work && !known.reserve) {
-            return Err(Error::DiskFull { free: known.free, needed });
+            // Without the reserve its room is missing, too.
+            let missing = if admits_work && !known.reserve { self.reserve_bytes } else { 0 };
+            return Err(Error::DiskFull { free: known.free, needed: needed.saturating_add(missing) });
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! While one write is on its way to the disk its user makes the next batches. They build on what is not on disk yet, so
 //! after one failure all that follow fail as well, until the user has gone back to what is on disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
@@ -32,6 +33,7 @@ type Done = Box<dyn FnOnce(Result<(), Arc<Error>>) + Send>;
 enum Job {
     Write(Batch, Done),
     Recover(mpsc::Sender<Result<(), Error>>),
+    Replace(PathBuf, mpsc::Sender<Result<(), Error>>),
 }
 
 /// The handle. Dropping it waits for what was handed in.
@@ -77,6 +79,17 @@ impl Writer {
         jobs.send(Job::Recover(answer)).map_err(|_| Error::WriterEnded)?;
         answered.recv().map_err(|_| Error::WriterEnded)?
     }
+
+    /// When all that was handed in is on disk: another journal takes the place of this one.
+    ///
+    /// # Errors
+    /// As [`Journal::replace`].
+    pub fn replace(&self, from: PathBuf) -> Result<(), Error> {
+        let (answer, answered) = mpsc::channel();
+        let jobs = self.jobs.as_ref().ok_or(Error::WriterEnded)?;
+        jobs.send(Job::Replace(from, answer)).map_err(|_| Error::WriterEnded)?;
+        answered.recv().map_err(|_| Error::WriterEnded)?
+    }
 }
 
 impl Drop for Writer {
@@ -109,6 +122,9 @@ fn run(journal: &Journal, options: &WriterOptions, queue: &Receiver<Job>) {
                         failed = None;
                     }
                     let _ = answer.send(result);
+                }
+                Some(Job::Replace(from, answer)) if batches.is_empty() => {
+                    let _ = answer.send(journal.replace(&from));
                 }
                 other => {
                     put_back = other;

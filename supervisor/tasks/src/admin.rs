@@ -1,6 +1,6 @@
 //! The journal as a whole: check, compact, export, import.
 //!
-//! An import takes the place of the journal before the daemon has one: it is put beside it, and the next start finds it.
+//! An import is read into a folder beside the journal, checked there, and then takes its place between two groups.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -87,49 +87,58 @@ impl Tasks {
         receive
     }
 
-    /// Takes an export in: it becomes the journal at the next start. Only when there are no tasks yet.
+    /// Takes an export in: it becomes the journal at once. Only when there are no tasks yet.
     ///
     /// # Errors
     /// There are tasks, or the export is damaged.
     pub async fn import_journal(&self, parts: mpsc::Receiver<Vec<u8>>) -> Result<api::JournalReport, Error> {
-        let empty = {
-            let (answer, answered) = oneshot::channel();
-            let look: Look = Box::new(move |core| {
-                let none = core.tasks_from(aion_scheduler::TaskNumber(0)).next().is_none();
-                Box::new(move || {
-                    let _ = answer.send(none);
-                })
-            });
-            self.inner.inbox.system(Work::Look(look));
-            answered.await.map_err(|_| Error::away())?
-        };
+        let _alone = self.inner.importing.try_lock().map_err(|_| {
+            Error::new(aion_types::ErrorCode::TaskExists, "another import is under way")
+                .hint("wait until it has ended")
+        })?;
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |core| {
+            let none = core.tasks_from(TaskNumber(0)).next().is_none();
+            Box::new(move || {
+                let _ = answer.send(none);
+            })
+        });
+        self.inner.inbox.system(Work::Look(look));
+        let empty = answered.await.map_err(|_| Error::away())?;
         let journal = Arc::clone(&self.inner.journal);
         let config = self.inner.config.borrow().clone();
-        blocking(move || {
+        let imported = pending(journal.path());
+        let from = imported.clone();
+        let found = blocking(move || {
             if !empty || journal.stats()?.ended > 0 {
-                return Err(Error::new(
-                    aion_types::ErrorCode::TaskExists,
-                    "the journal has tasks: an import would replace them",
-                )
-                .hint("move STATE/journal away while aiond is stopped, start it, and import then"));
+                return Err(has_tasks_already());
             }
-            let target = import_folder(&journal);
-            let _ = std::fs::remove_dir_all(&target);
+            let _ = std::fs::remove_dir_all(&imported);
             let options = aion_task_journal::Options::default();
             let input = Taken { parts, part: Vec::new(), at: 0 };
-            let done = Journal::import(&target, &options, input)?;
-            let imported = Journal::open_read_only(&target, options)?;
-            let mut found = report(checked(&imported, &config), done.bytes);
-            found.faults.truncate(100);
+            let done = Journal::import(&imported, &options, input)?;
+            let found = report(checked(&Journal::open_read_only(&imported, options)?, &config), done.bytes);
+            if let Some(fault) = found.faults.first() {
+                let why = format!("the export is damaged, {} faults: {fault}", found.faults.len());
+                let _ = std::fs::remove_dir_all(&imported);
+                return Err(Error::new(aion_types::ErrorCode::JournalBroken, why)
+                    .hint("nothing was changed; export it again where it came from"));
+            }
             Ok(found)
         })
-        .await
+        .await?;
+        let (answer, answered) = oneshot::channel();
+        self.inner.inbox.system(Work::Import { from, answer });
+        answered.await.map_err(|_| Error::away())??;
+        Ok(found)
     }
 }
 
-/// Where an import waits for the next start.
-fn import_folder(journal: &Journal) -> PathBuf {
-    pending(journal.path())
+/// Why an import is refused.
+pub(crate) fn has_tasks_already() -> Error {
+    Error::new(aion_types::ErrorCode::TaskExists, "the journal has tasks: an import would replace them").hint(
+        "import on a node without tasks; or stop aiond, move STATE/journal away, start it, and import then",
+    )
 }
 
 /// An import beside a journal's folder.
@@ -139,7 +148,7 @@ fn pending(journal: &std::path::Path) -> PathBuf {
     journal.with_file_name(name)
 }
 
-/// Puts an import in the place of a journal without tasks; called before the journal is opened.
+/// Puts an import, which was whole when aiond ended, in the place of a journal without tasks; called before the journal is opened.
 pub(crate) fn adopt_import(journal: &std::path::Path) -> io::Result<()> {
     let imported = pending(journal);
     if !imported.is_dir() {
@@ -186,7 +195,9 @@ fn checked(journal: &Journal, config: &Config) -> Checked {
         match key.first() {
             Some(&keys::ENDED) => {
                 let view = TaskView::decode(value).map_err(text)?;
-                Ok(Some(RowRefs { task: view.number.0, last_event: view.last_event }))
+                // One that was cancelled, and whose process is not gone yet, has its row among those that live, too.
+                let refs = RowRefs { task: view.number.0, last_event: view.last_event };
+                Ok(living(refs.task).is_none().then_some(refs))
             }
             Some(&keys::ENDED_INDEX) => Ended::decode(value).map(|_| None).map_err(text),
             Some(&keys::TASK) => {

@@ -80,11 +80,12 @@ impl From<Refusal> for Error {
             Refusal::DeadlineUnmeetable { .. } => "deadline",
             _ => "",
         };
-        Self {
-            field,
-            retry_after_ms: refusal.retry_after_ms(),
-            ..Self::new(code(&refusal), refusal.to_string())
-        }
+        let message = match &refusal {
+            Refusal::InvalidField { .. } => refusal.to_string(),
+            _ if field.is_empty() => refusal.to_string(),
+            _ => format!("{field}: {refusal}"),
+        };
+        Self { field, retry_after_ms: refusal.retry_after_ms(), ..Self::new(code(&refusal), message) }
     }
 }
 

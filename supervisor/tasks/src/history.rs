@@ -43,7 +43,7 @@ impl Tasks {
         let journal = Arc::clone(&self.inner.journal);
         let (events, next, end) = blocking(move || past(&journal, last, request.after_seq, limit)).await?;
         Ok(api::TaskHistoryResponse {
-            events: events.iter().map(convert::event).collect(),
+            events: events.iter().map(|event| convert::event(event, &self.inner.journal)).collect(),
             next_after_seq: next,
             more: !end,
         })
@@ -92,7 +92,7 @@ impl Tasks {
                                 if !mine {
                                     continue;
                                 }
-                                if send.send(Ok(convert::event(event))).await.is_err() {
+                                if send.send(Ok(convert::event(event, &tasks.inner.journal))).await.is_err() {
                                     return Ok(());
                                 }
                                 if id.is_some() && convert::is_last(&event.kind) {
@@ -150,7 +150,7 @@ impl Tasks {
                 if *event.tenant != *tenant.as_str() || event.task.0 == 0 {
                     continue;
                 }
-                if send.send(Ok(convert::event(event))).await.is_err() {
+                if send.send(Ok(convert::event(event, &self.inner.journal))).await.is_err() {
                     return Ok(false);
                 }
                 if id.is_some() && convert::is_last(&event.kind) {

@@ -34,7 +34,7 @@ const MAX_RESULT: u64 = 1 << 20;
 /// While something of the host is away it is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Job {
     place: Place,
     task: u64,
@@ -45,6 +45,10 @@ struct Job {
     ending: bool,
     folder: Option<PathBuf>,
     cursor: u64,
+    /// What was found up to there and not taken in yet.
+    left: Left,
+    /// Held while a checkpoint is taken in: the next one needs to know its number.
+    taking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The processes of attempts that are under way.
@@ -56,10 +60,13 @@ pub(crate) struct Jobs {
     under_way: Mutex<HashMap<Attempt, Job>>,
 }
 
-/// What the records since the last look say.
-#[derive(Default)]
+/// What records say that a process left behind. The last of them may be read before it is known that the process has ended.
+#[derive(Debug, Default)]
 struct Left {
+    /// Counts at once.
     checkpoint: Option<Record>,
+    /// Was made when the process ended, and counts only when it made room.
+    at_end: Option<Record>,
     result: Option<Result<Vec<u8>, String>>,
 }
 
@@ -104,6 +111,8 @@ impl Jobs {
             ending: false,
             folder: None,
             cursor: 0,
+            left: Left::default(),
+            taking: Arc::default(),
         };
         self.lock().insert(attempt, job);
         Box::pin(async move {
@@ -167,50 +176,50 @@ impl Jobs {
                 if jobs.lock().get(&attempt).is_none_or(|job| job.ending) {
                     return;
                 }
-                let left = jobs.look(attempt).await;
-                if let Some(checkpoint) = left.checkpoint {
+                jobs.look(attempt).await;
+                let checkpoint = jobs.lock().get_mut(&attempt).and_then(|job| job.left.checkpoint.take());
+                if let Some(checkpoint) = checkpoint {
                     jobs.take_in(attempt, checkpoint, false).await;
                 }
             }
         });
     }
 
-    /// Reads the records since the last look.
-    async fn look(self: &Arc<Self>, attempt: Attempt) -> Left {
+    /// Reads the records since the last look, and keeps what they say.
+    async fn look(self: &Arc<Self>, attempt: Attempt) {
         let Some((folder, cursor)) =
             self.lock().get(&attempt).and_then(|job| Some((job.folder.clone()?, job.cursor)))
         else {
-            return Left::default();
+            return;
         };
         let read = tokio::task::spawn_blocking(move || read(&folder, cursor)).await;
         match read {
-            Ok(Ok((left, cursor))) => {
-                if let Some(job) = self.lock().get_mut(&attempt) {
-                    job.cursor = cursor;
+            Ok(Ok((left, next))) => {
+                // Of two looks at once the second is told nothing new.
+                if let Some(job) = self.lock().get_mut(&attempt).filter(|job| job.cursor == cursor) {
+                    job.cursor = next;
+                    job.left.add(left);
                 }
-                left
             }
-            Ok(Err(why)) => {
-                tracing::warn!(%attempt, why, "a job's journal cannot be read");
-                Left::default()
-            }
+            Ok(Err(why)) => tracing::warn!(%attempt, why, "a job's journal cannot be read"),
             Err(error) => {
                 tracing::error!(%attempt, %error, "reading a job's journal did not run to its end");
-                Left::default()
             }
         }
     }
 
     /// Stores a checkpoint that the process left. False: it does not count.
     async fn take_in(self: &Arc<Self>, attempt: Attempt, record: Record, yields: bool) -> bool {
-        let Some(job) = self.lock().get(&attempt).cloned() else { return false };
-        let Some(folder) = job.folder else { return false };
+        let Some(taking) = self.lock().get(&attempt).map(|job| Arc::clone(&job.taking)) else { return false };
+        let _one_at_a_time = taking.lock().await;
+        let known = self.lock().get(&attempt).map(|job| (job.folder.clone(), job.task, job.next_checkpoint));
+        let Some((Some(folder), task, next_checkpoint)) = known else { return false };
         let journal = Arc::clone(&self.journal);
         let stored = tokio::task::spawn_blocking(move || {
             let mut file = File::open(folder.join(format!("checkpoint.{}", record.file)))
                 .map_err(|error| Error::internal("a job's checkpoint cannot be opened", &error))?
                 .take(record.len);
-            let mut writer = journal.checkpoint_writer(job.task, job.next_checkpoint)?;
+            let mut writer = journal.checkpoint_writer(task, next_checkpoint)?;
             let mut part = vec![0; 256 << 10];
             loop {
                 match file.read(&mut part) {
@@ -274,14 +283,21 @@ impl Jobs {
             job.ending = true;
             job.terminated
         };
-        let left = self.look(attempt).await;
+        self.look(attempt).await;
+        let left = self.lock().get_mut(&attempt).map(|job| std::mem::take(&mut job.left)).unwrap_or_default();
         let room = terminated && end.code == TERMINATED;
         let yields = !end.lost && (room || end.code == AGAIN);
+        // What is packed at the end of a process that failed may be half of something.
+        let at_end = left.at_end.filter(|_| yields);
+        let yielding = yields && at_end.is_none();
         if let Some(record) = left.checkpoint
-            // What is packed at the end of a process that failed may be half of something.
-            && (!record.at_end || yields)
-            && self.take_in(attempt, record, yields).await
-            && yields
+            && self.take_in(attempt, record, yielding).await
+            && yielding
+        {
+            return self.forget(attempt).await;
+        }
+        if let Some(record) = at_end
+            && self.take_in(attempt, record, true).await
         {
             return self.forget(attempt).await;
         }
@@ -362,6 +378,8 @@ impl Jobs {
                 ending: false,
                 folder: None,
                 cursor: 0,
+                left: Left::default(),
+                taking: Arc::default(),
             };
             self.lock().insert(view.attempt, job);
             runtime.spawn(Arc::clone(self).find(view.attempt, place));
@@ -395,6 +413,15 @@ impl Jobs {
 
     pub(crate) fn count(&self) -> usize {
         self.lock().len()
+    }
+}
+
+impl Left {
+    fn add(&mut self, later: Self) {
+        let Self { checkpoint, at_end, result } = later;
+        self.checkpoint = checkpoint.or(self.checkpoint.take());
+        self.at_end = at_end.or(self.at_end.take());
+        self.result = result.or(self.result.take());
     }
 }
 
@@ -432,7 +459,7 @@ fn read(folder: &Path, cursor: u64) -> Result<(Left, u64), String> {
     while let Some(item) = reader.next_event().map_err(|error| error.to_string())? {
         let Item::Record(record) = item else { continue };
         if let Some(checkpoint) = record.checkpoint() {
-            left.checkpoint = Some(checkpoint);
+            *(if checkpoint.at_end { &mut left.at_end } else { &mut left.checkpoint }) = Some(checkpoint);
         }
         if let Some(result) = record.result() {
             left.result = Some(result_of(folder, result));

@@ -168,9 +168,11 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn rates(&self, class: Class) -> Rates {
+    /// Of the last minute; `level`: the tasks that wait or run now.
+    pub(crate) fn rates(&self, class: Class, level: u64) -> Rates {
         let counts = self.lock();
-        let since = now_ms().saturating_sub(WINDOW * 1000);
+        let now = now_ms();
+        let since = now.saturating_sub(WINDOW * 1000);
         let mut waits: Vec<u64> = counts
             .waits
             .iter()
@@ -187,12 +189,14 @@ impl Metrics {
             preemptions: counts.preempted_of[at(class)],
             ..Rates::default()
         };
-        if let (Some(first), Some(last)) = (counts.seconds.front(), counts.seconds.back())
-            && last.at > first.at
+        // How it was a minute ago is how it was when something happened last before that.
+        let before = counts.seconds.iter().rev().find(|second| second.at <= since);
+        if let Some(first) = before.or_else(|| counts.seconds.front())
+            && now > first.at
         {
-            let (i, ms) = (at(class), last.at - first.at);
-            let submitted = last.submitted[i] - first.submitted[i];
-            let finished = (submitted + first.level[i]).saturating_sub(last.level[i]);
+            let (i, ms) = (at(class), (now - first.at.max(since)).max(1000));
+            let submitted = counts.submitted[i].saturating_sub(first.submitted[i]);
+            let finished = (submitted + first.level[i]).saturating_sub(level);
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
             let per_second = |n: u64| n as f64 * 1000.0 / ms as f64;
             (rates.submitted_per_s, rates.finished_per_s) = (per_second(submitted), per_second(finished));
@@ -325,7 +329,8 @@ fn second(counts: &mut Counts, core: &Scheduler, now: u64) {
     }
     let submitted = counts.submitted;
     counts.seconds.push_back(Second { at: now, submitted, level });
-    while counts.seconds.front().is_some_and(|first| first.at + WINDOW * 1000 < now) {
+    // One from before the window stays, to compare with.
+    while counts.seconds.get(1).is_some_and(|next| next.at + WINDOW * 1000 < now) {
         counts.seconds.pop_front();
     }
     counts.queues = queues;

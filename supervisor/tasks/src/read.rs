@@ -71,7 +71,7 @@ impl Tasks {
                 .map(|tenant| f64::from(tenant.weight))
                 .sum();
             let queues = views.into_iter().map(|queue| {
-                let rates = metrics.rates(queue.class);
+                let rates = metrics.rates(queue.class, queue.depth + queue.running);
                 api::Queue {
                     name: queue.class.as_str().to_owned(),
                     depth: queue.depth,
@@ -100,7 +100,7 @@ impl Tasks {
                     queued: tenant.queued,
                     running: tenant.running,
                     limited_by: tenant.limited_by.map_or_else(String::new, |(quota, frees)| match frees {
-                        Some(at) => format!("{quota}, frees up in {} ms", at.saturating_sub(now)),
+                        Some(at) => format!("{quota}, frees up in {}", convert::span(at.saturating_sub(now))),
                         None => quota.to_owned(),
                     }),
                 }
@@ -127,10 +127,13 @@ impl Tasks {
     ) -> Result<mpsc::Receiver<Result<api::CheckpointChunk, Error>>, Error> {
         let view = self.find(tenant, id).await?;
         let journal = Arc::clone(&self.inner.journal);
-        let task = view.number.0;
+        let (task, id) = (view.number.0, view.id.clone());
         let (found, journal) = blocking(move || {
             let newest = journal.checkpoints(task)?.pop();
-            let none = || Error::new(aion_types::ErrorCode::TaskNotFound, "the task has no checkpoint");
+            let none = || {
+                Error::new(aion_types::ErrorCode::TaskNotFound, format!("task {id} has no checkpoint"))
+                    .hint("there is one from the first that its agent leaves until the task ends")
+            };
             Ok((newest.ok_or_else(none)?, journal))
         })
         .await?;

@@ -187,7 +187,7 @@ impl Underway {
     pub async fn results(self, tasks: &Tasks, tenant: &TenantId) -> api::SubmitResults {
         let mut results = vec![api::SubmitResult::default(); self.total];
         for (at, task, error) in self.refused {
-            results[at] = refused(task, error);
+            results[at] = refused(tasks, task, error);
         }
         for piece in self.pieces {
             let mut answers = piece.answer.await.unwrap_or_default().into_iter();
@@ -198,7 +198,7 @@ impl Underway {
                         existed: submitted.existed,
                         ..api::SubmitResult::default()
                     },
-                    Err(error) => refused(task, tasks.explain(tenant, error, false)),
+                    Err(error) => refused(tasks, task, tasks.explain(tenant, error, false)),
                 };
             }
         }
@@ -206,7 +206,8 @@ impl Underway {
     }
 }
 
-fn refused(task_id: String, error: Error) -> api::SubmitResult {
+fn refused(tasks: &Tasks, task_id: String, error: Error) -> api::SubmitResult {
+    tasks.refused(&error);
     api::SubmitResult {
         task_id,
         error_code: error.code.as_str().to_owned(),

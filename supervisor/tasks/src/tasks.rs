@@ -53,7 +53,7 @@ impl Options {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         let state = state.into();
         Self {
-            journal: state.join("journal"),
+            journal: state.join("journal/db"),
             tmp: state.join("tmp"),
             journal_options: JournalOptions::default(),
         }
@@ -138,6 +138,8 @@ pub(crate) struct Inner {
     runtime: Handle,
     reload: Reload,
     hash_seed: u64,
+    /// Held by an import.
+    pub(crate) importing: tokio::sync::Mutex<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -250,6 +252,7 @@ impl Tasks {
                 runtime: runtime.clone(),
                 reload: Box::new(reload),
                 hash_seed,
+                importing: tokio::sync::Mutex::default(),
                 thread: Mutex::new(Some(thread)),
             }),
         };
@@ -347,6 +350,11 @@ impl Tasks {
         self.inner.roster.tell(&self.inner.inbox);
         tracing::info!("scheduler.yaml was read again");
         Ok(())
+    }
+
+    /// A client was told of this.
+    pub fn refused(&self, error: &Error) {
+        self.inner.metrics.refused(error.code);
     }
 
     /// Counters and gauges, as Prometheus reads them.

@@ -1,5 +1,6 @@
 //! What the engine is asked for, and how it answers: always after the group is on disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
@@ -43,6 +44,8 @@ pub(crate) enum Work {
     Look(Look),
     /// New settings.
     Configure { config: Box<Config>, settings: Settings, answer: Answer<()> },
+    /// Another journal, whole and checked, in the place of this one.
+    Import { from: PathBuf, answer: Answer<()> },
     /// What the daemon itself says: nobody waits for it.
     Command(Command),
     /// A service agent opened its stream.

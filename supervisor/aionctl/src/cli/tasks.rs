@@ -73,7 +73,7 @@ pub(crate) struct SubmitArgs {
     /// Its effects may be repeated without harm
     #[arg(long)]
     pub(crate) idempotent: bool,
-    /// Stay until it has ended, and print its result instead
+    /// Stay until it has ended; its end and its result are told on stderr
     #[arg(short, long)]
     pub(crate) wait: bool,
 }

@@ -9,7 +9,7 @@ use aion_types::ErrorCode;
 use super::task::ended;
 use crate::cli::SubmitArgs;
 use crate::failure::{Failure, Outcome, USAGE};
-use crate::output::{Printer, lines};
+use crate::output::{Printer, lines, note};
 use crate::source::Source;
 use crate::view::task::TaskView;
 use crate::when::Deadline;
@@ -21,9 +21,12 @@ pub(super) async fn submit(client: &Client, args: SubmitArgs, printer: Printer) 
     let wait = args.wait;
     let spec = spec(args)?;
     let task = client.submit_task(api::SubmitRequest { task: Some(spec), ..Default::default() }).await?;
+    if printer.is_human() {
+        // At once: whoever waits may go away, and the task is there all the same.
+        lines([task.id.clone()])?;
+    }
     if !wait {
         if printer.is_human() {
-            lines([task.id])?;
             return Ok(0);
         }
         let view = TaskView::from(task);
@@ -33,7 +36,7 @@ pub(super) async fn submit(client: &Client, args: SubmitArgs, printer: Printer) 
     let task = TaskView::from(ended(client, &task.id).await?);
     if printer.is_human() {
         if task.state == "succeeded" {
-            lines([task.result.to_string()])?;
+            note(&format!("succeeded: {}", task.result));
         }
     } else {
         printer.document(&task, &task.id, String::new)?;

@@ -261,12 +261,21 @@ pub(crate) fn inspect_text(task: &TaskView) -> String {
     line("Agent", task.agent.as_deref().or(task.spec.agent.as_deref()).unwrap_or_default());
     line("Queue", &format!("{}, priority {}", task.queue, task.priority));
     line("Intent", &task.spec.intent);
-    line("Attempts", &format!("{} of which {} were preempted", task.attempts, task.preemptions));
-    let size = crate::text::bytes(task.checkpoint_bytes);
-    line("Checkpoints", &format!("{}, the newest {size}", task.checkpoints));
+    line("Attempts", &task.attempts.to_string());
+    if task.preemptions > 0 {
+        line("Made room", &format!("{} times", task.preemptions));
+    }
+    match task.checkpoint_bytes {
+        0 => line("Checkpoints", &task.checkpoints.to_string()),
+        kept => {
+            line("Checkpoints", &format!("{}, the newest {}", task.checkpoints, crate::text::bytes(kept)))
+        }
+    }
     let note = task.progress_note.as_deref().unwrap_or_default();
     line("Progress", &format!("{:.1}% {note}", task.progress * 100.0));
-    line("Used", &format!("{} tokens, {} USD", task.tokens, task.usd));
+    if task.tokens > 0 || task.usd > 0.0 {
+        line("Used", &format!("{} tokens, {} USD", task.tokens, task.usd));
+    }
     for (title, value) in [
         ("Submitted", &task.submitted),
         ("Started", &task.started),

@@ -163,8 +163,10 @@ fn aiond_writes_no_kernel_records() {
         let append = v1::AppendAudit { kind: kind.into(), verdict: "allowed".into(), ..Default::default() };
         op(Raw::AppendAudit(append), 0)
     };
-    assert!(record("api.agent.start").is_ok());
-    for bad in ["proc.exec", "agent.killed", "api", "api.x\n", "api.X"] {
+    for good in ["api.agent.start", "task.submitted"] {
+        assert!(record(good).is_ok(), "{good}");
+    }
+    for bad in ["proc.exec", "agent.killed", "api", "task", "api.x\n", "api.X"] {
         assert_eq!(record(bad).unwrap_err().field, "kind", "{bad}");
     }
 }

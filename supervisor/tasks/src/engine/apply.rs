@@ -57,12 +57,14 @@ impl Engine {
         }
     }
 
+    /// A command of an agent.
     fn try_command(&mut self, group: &mut Group, command: Command) -> Result<Reply, Error> {
-        self.core.apply_into(group.now, command, &mut group.out).map_err(|refusal| {
-            let error = Error::from(refusal);
-            self.metrics.refused(error.code);
-            error
-        })
+        self.ask(group, command).inspect_err(|error| self.metrics.refused(error.code))
+    }
+
+    /// A command of a client, whose refusals are counted where it is told of them.
+    fn ask(&mut self, group: &mut Group, command: Command) -> Result<Reply, Error> {
+        self.core.apply_into(group.now, command, &mut group.out).map_err(Error::from)
     }
 
     pub(super) fn apply(&mut self, group: &mut Group, work: Work) {
@@ -81,7 +83,7 @@ impl Engine {
                 }));
             }
             Work::Cancel { tenant, task, reason, answer } => {
-                let result = self.try_command(group, Command::Cancel { tenant, task, reason }).map(drop);
+                let result = self.ask(group, Command::Cancel { tenant, task, reason }).map(drop);
                 settle(group, result, answer);
             }
             Work::Look(look) => {
@@ -94,13 +96,14 @@ impl Engine {
                 }));
             }
             Work::Configure { config, settings, answer } => {
-                let result = self.try_command(group, Command::Configure(config.clone())).map(drop);
+                let result = self.ask(group, Command::Configure(config.clone())).map(drop);
                 if result.is_ok() {
                     self.config = *config;
                     self.settings = settings;
                 }
                 settle(group, result, answer);
             }
+            Work::Import { from, answer } => self.import = Some((from, answer)),
             Work::Command(command) => self.command(group, command),
             Work::Attach { session, concurrency, running } => {
                 self.attach(group, session, concurrency, running)
@@ -168,13 +171,9 @@ impl Engine {
     }
 
     fn submit(&mut self, group: &mut Group, task: NewTask) -> Result<Submitted, Error> {
-        if !self.journal.space().admits {
-            let space = self.journal.space();
-            let full = aion_task_journal::Error::DiskFull { free: space.free, needed: 0 };
-            return Err(Error::disk_full(&full));
-        }
+        self.journal.admits()?;
         let class = task.submit.class;
-        match self.try_command(group, Command::Submit(task.submit))? {
+        match self.ask(group, Command::Submit(task.submit))? {
             Reply::Existed { .. } => Ok(Submitted { existed: true }),
             Reply::Submitted { task: number } => {
                 self.metrics.submitted(class);
@@ -332,7 +331,10 @@ impl Work {
             Self::Submit { tasks, answer } => {
                 let _ = answer.send(tasks.iter().map(|_| Err(error.clone())).collect());
             }
-            Self::Cancel { answer, .. } | Self::Configure { answer, .. } | Self::JobEnded { answer, .. } => {
+            Self::Cancel { answer, .. }
+            | Self::Configure { answer, .. }
+            | Self::Import { answer, .. }
+            | Self::JobEnded { answer, .. } => {
                 let _ = answer.send(Err(error.clone()));
             }
             Self::Checkpointed { attempt, session, answer, .. } => {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use aion_scheduler::{Applied, Effect, Event, Scheduler, TaskNumber, keys};
+use aion_scheduler::{Applied, Effect, Event, Scheduler, TaskNumber, TaskView, keys};
 use aion_task_journal::{Batch, Checkpoint, EndedTask, Error as JournalError};
 use tokio::sync::{broadcast, watch};
 
 use super::apply::Bodies;
 use crate::audit::Audit;
 use crate::clock::now_ms;
+use crate::convert;
 use crate::effects::{Deed, Deeds};
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -74,12 +75,12 @@ impl Group {
             match (&row.value, row.key.first()) {
                 (Some(value), Some(&keys::ENDED)) => {
                     if let Some(task) = row.key.last_chunk::<8>().map(|n| u64::from_be_bytes(*n)) {
-                        ended.entry(task).or_default().rows.push((&row.key, value));
+                        ended.entry(task).or_default().put(&row.key, value);
                     }
                 }
                 (Some(value), Some(&keys::ENDED_INDEX)) => {
                     if let Ok(index) = aion_scheduler::Ended::decode(value) {
-                        ended.entry(index.number.0).or_default().rows.push((&row.key, value));
+                        ended.entry(index.number.0).or_default().put(&row.key, value);
                     }
                 }
                 (Some(value), _) => batch.put_row(&row.key, value),
@@ -89,20 +90,21 @@ impl Group {
         if !ended.is_empty() {
             for event in &self.out.events {
                 if let Some(rows) = ended.get_mut(&event.task.0) {
-                    (rows.last_event, rows.time) = (event.seq, event.time);
+                    rows.first |= convert::is_last(&event.kind);
                 }
             }
         }
-        for (task, mut rows) in ended {
-            // What ends without an event of its own names its last one itself.
-            if rows.last_event == 0
-                && let Some((_, value)) = rows.rows.iter().find(|(key, _)| key.first() == Some(&keys::ENDED))
-                && let Ok(view) = aion_scheduler::TaskView::decode(value)
-            {
-                (rows.last_event, rows.time) = (view.last_event, view.finished.unwrap_or_default());
+        for (task, rows) in ended {
+            let view = rows.rows.iter().find(|(key, _)| key.first() == Some(&keys::ENDED));
+            let Some(Ok(view)) = view.map(|(_, value)| TaskView::decode(value)) else { continue };
+            let ended_ms = view.finished.unwrap_or_default().max(1);
+            let ended = EndedTask { task, ended_ms, last_event: view.last_event };
+            // One that was cancelled while it ran comes a second time, when its process is gone.
+            if rows.first {
+                batch.end_task(ended, &rows.rows);
+            } else {
+                batch.end_task_again(ended, &rows.rows);
             }
-            let ended = EndedTask { task, ended_ms: rows.time.max(1), last_event: rows.last_event };
-            batch.end_task(ended, &rows.rows);
         }
         for (task, body) in &self.bodies {
             batch.body(task.0, body);
@@ -132,8 +134,18 @@ impl Group {
 #[derive(Default)]
 struct EndedRows<'a> {
     rows: Vec<(&'a [u8], &'a [u8])>,
-    last_event: u64,
-    time: u64,
+    /// It ended in this group.
+    first: bool,
+}
+
+impl<'a> EndedRows<'a> {
+    /// Of a row that came twice the later one counts.
+    fn put(&mut self, key: &'a [u8], value: &'a [u8]) {
+        match self.rows.iter_mut().find(|(known, _)| *known == key) {
+            Some(row) => row.1 = value,
+            None => self.rows.push((key, value)),
+        }
+    }
 }
 
 /// Where things go that are on disk.

@@ -7,10 +7,11 @@
 mod apply;
 mod group;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aion_scheduler::{Command, Config, Refusal, Restore, Scheduler};
+use aion_scheduler::{Command, Config, Refusal, Restore, Scheduler, TaskNumber};
 use aion_task_journal::{Journal, Writer};
 
 use crate::clock::now_ms;
@@ -20,7 +21,7 @@ use crate::inbox::{Inbox, Taken};
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
 use crate::tasks::Roster;
-use crate::work::Work;
+use crate::work::{Answer, Work};
 
 use group::{Group, Outlets};
 
@@ -40,6 +41,8 @@ pub(crate) struct Engine {
     outlets: Arc<Outlets>,
     roster: Arc<Roster>,
     bodies: apply::Bodies,
+    /// Taken in when the group that is being made has departed.
+    import: Option<(PathBuf, Answer<()>)>,
 }
 
 pub(crate) struct Parts {
@@ -88,6 +91,7 @@ impl Engine {
             outlets,
             roster,
             bodies,
+            import: None,
         };
         engine.boot();
         engine.outlets.rebooted(&engine.core);
@@ -121,9 +125,41 @@ impl Engine {
                         self.apply(&mut group, one);
                     }
                     self.depart(group);
+                    if let Some((from, answer)) = self.import.take() {
+                        let _ = answer.send(self.take_in(&from));
+                    }
                 }
             }
         }
+    }
+
+    /// Another journal in the place of this one, which has no tasks; the core is made of it.
+    fn take_in(&mut self, from: &Path) -> Result<(), Error> {
+        if self.core.tasks_from(TaskNumber(0)).next().is_some() {
+            let _ = std::fs::remove_dir_all(from);
+            return Err(crate::admin::has_tasks_already());
+        }
+        self.sessions.end_all();
+        self.writer.replace(from.to_owned()).map_err(|error| {
+            let _ = std::fs::remove_dir_all(from);
+            match error {
+                aion_task_journal::Error::NotEmpty { .. } => crate::admin::has_tasks_already(),
+                error => Error::from(error),
+            }
+        })?;
+        let core = restore(&self.journal, &self.config)?;
+        self.begin_anew(core);
+        tracing::info!("an imported journal took the place of the empty one");
+        Ok(())
+    }
+
+    /// Goes on with another core: what runs is compared with it.
+    fn begin_anew(&mut self, core: Scheduler) {
+        self.core = core;
+        self.bodies = apply::Bodies::default();
+        self.boot();
+        self.outlets.rebooted(&self.core);
+        self.roster.tell(&self.inbox);
     }
 
     /// Makes a batch of a group and sends it off.
@@ -157,13 +193,9 @@ impl Engine {
                 .and_then(|()| restore(&self.journal, &self.config));
             match back {
                 Ok(core) => {
-                    self.core = core;
-                    self.bodies = apply::Bodies::default();
                     self.inbox.recovered();
                     self.metrics.recovered();
-                    self.boot();
-                    self.outlets.rebooted(&self.core);
-                    self.roster.tell(&self.inbox);
+                    self.begin_anew(core);
                     tracing::info!("the journal of the tasks is whole again");
                     return;
                 }

@@ -37,13 +37,17 @@ async fn requests_that_cannot_be_are_refused_and_change_nothing() {
         let what = format!("{:?}", (&spec.queue, &spec.task_id, &spec.agent, &spec.after, code));
         let error = world.submit(spec).await.err().unwrap_or_else(|| panic!("{what} was taken"));
         assert_eq!(error.code.as_str(), code, "{what}: {error:?}");
+        // As the service does that tells the client.
+        world.tasks.refused(&error);
     }
     let tenant = crate::world::tenant("default");
     let all = world.tasks.list(&tenant, Default::default()).await.unwrap().tasks;
     assert_eq!(all.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), [before.id.as_str()]);
-    assert!(
-        world.tasks.metrics().contains("aion_kernel_scheduler_refused_total{code=\"AGENT_NOT_FOUND\"} 2")
-    );
+    let metrics = world.tasks.metrics();
+    for counted in ["\"AGENT_NOT_FOUND\"} 1", "\"NOT_SERVED\"} 1", "\"INVALID_FIELD\"} 5"] {
+        let line = format!("aion_kernel_scheduler_refused_total{{code={counted}\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
     // One request id, one task.
     let request = |task| api::SubmitRequest { request_id: "r-1".into(), task: Some(task) };
     let first = world.tasks.submit(&tenant, request(spec("w", ""))).await.unwrap();

@@ -71,9 +71,16 @@ async fn an_export_becomes_the_journal_of_another_node() {
     drop(send);
     let report = fresh.tasks.import_journal(receive).await.unwrap();
     assert_eq!((report.tasks, report.faults), (2, Vec::new()));
+    assert_eq!(fresh.get("done").await.result_json, "42");
+    assert_eq!(refused_import(&fresh, vec![Vec::new()]).await, "TASK_EXISTS");
+    let mut agent = fresh.attach(1, 0, Vec::new()).await;
+    let attempt = agent_first(&mut agent).await;
+    agent.complete(attempt, "43").await;
+    fresh.until("open", "succeeded").await;
+    assert!(fresh.tasks.check_journal().await.unwrap().faults.is_empty());
     let fresh = fresh.restart().await;
     assert_eq!(fresh.get("done").await.result_json, "42");
-    assert_eq!(fresh.get("open").await.id, "open");
+    assert_eq!(fresh.get("open").await.result_json, "43");
 }
 
 async fn agent_first(agent: &mut crate::world::Agent) -> api::Attempt {

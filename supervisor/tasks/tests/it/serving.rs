@@ -46,6 +46,30 @@ async fn a_task_is_assigned_done_and_remembered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_while_it_runs_has_ended_once() {
+    let world = World::new(4, vec![known("default", "w", 2)]);
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    world.submit(spec("w", "a")).await.unwrap();
+    let attempt = agent.assigned().await.remove(0).attempt.unwrap();
+    let cancel = api::CancelTaskRequest { task: "a".into(), reason: "no".into(), ..Default::default() };
+    assert_eq!(world.tasks.cancel(&tenant("default"), cancel.clone()).await.unwrap().state, "cancelled");
+    let Told::Cancel(told) = agent.hear().await else { panic!("not told") };
+    assert_eq!((told.attempt, told.reason.as_str()), (Some(attempt), "no"));
+    // Another time than that of the end.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    agent.complete(attempt, "1").await;
+    // It need not be said again, and changes nothing.
+    let Told::Recorded(recorded) = agent.hear().await else { panic!("not recorded") };
+    assert_eq!(recorded.attempts, [attempt]);
+    assert_eq!(world.get("a").await.result_json, "");
+    assert_eq!(world.tasks.cancel(&tenant("default"), cancel).await.unwrap().state, "cancelled");
+    assert_eq!(world.kinds("a").await.last().map(String::as_str), Some("released"));
+    assert_eq!(world.tasks.check_journal().await.unwrap().faults, Vec::<String>::new());
+    assert!(world.tasks.metrics().contains("aion_kernel_journal_ended_tasks 1\n"));
+    world.tasks.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn batches_lists_watches_and_tenants() {
     let world = World::new(4, vec![known("default", "w", 64), known("other", "w", 1)]);
     let names = (0..300).map(|n| spec("w", &format!("b-{n}"))).chain([spec("nobody", "x"), spec("w", "b-0")]);

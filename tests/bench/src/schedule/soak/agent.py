@@ -260,6 +260,7 @@ class Agent:
                 task = Task(self, attempt, one(assignment, 4), one(assignment, 9))
                 with self.lock:
                     self.tasks[attempt] = task
+                self.send(field(2, field(1, attempt)))
                 task.start()
         elif kind == 4:
             task = self.tasks.get(one(body, 1))
