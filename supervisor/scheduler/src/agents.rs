@@ -45,23 +45,6 @@ impl Scheduler {
                 lane.available.insert((busy, agent_id));
             }
         }
-        self.measure(lane_id);
-    }
-
-    /// How much the lane's agents take at once.
-    fn measure(&mut self, lane: u32) {
-        let lane = &mut self.lanes[lane];
-        lane.capacity = lane.agents.iter().map(|id| u64::from(self.agents[*id].capacity())).sum();
-        let capacity = lane.capacity;
-        if let Some(promises) = &mut lane.promises {
-            promises.resize(capacity);
-        }
-    }
-
-    fn measure_lanes_of(&mut self, agent: u32) {
-        for lane in self.agents[agent].lanes.clone() {
-            self.measure(lane);
-        }
     }
 
     pub(crate) fn agent_known(
@@ -127,7 +110,6 @@ impl Scheduler {
                 self.lanes[lane].available.remove(&(busy, id));
             }
             self.lanes[lane].agents.remove(&id);
-            self.measure(lane);
             self.refresh_lane(lane);
             self.drop_lane(lane);
         }
@@ -147,6 +129,7 @@ impl Scheduler {
         for number in self.agents[id].tasks.clone() {
             self.lose(number, "the agent was removed".into(), out);
         }
+        self.break_promises_at(id);
         let owner = self.agents[id].tenant;
         self.tenants[owner].agents.remove(name);
         let timer = self.agents[id].timer;
@@ -178,7 +161,6 @@ impl Scheduler {
         agent.back_until = 0;
         agent.woken_at = 0;
         self.mark_agent(id);
-        self.measure_lanes_of(id);
         self.tell_agent(Some(id), EventKind::Attached { concurrency }, out);
         let named: BTreeSet<Attempt> = running.iter().copied().collect();
         let mut keep = Vec::new();
@@ -216,7 +198,6 @@ impl Scheduler {
             self.tell_agent(Some(id), EventKind::Detached, out);
         }
         self.mark_agent(id);
-        self.measure_lanes_of(id);
         if process_gone {
             self.agents[id].back_until = 0;
             for number in self.agents[id].tasks.clone() {
@@ -286,7 +267,6 @@ impl Scheduler {
             agent.back_until =
                 if service && !agent.tasks.is_empty() { self.now + self.config.reattach_ms } else { 0 };
             self.mark_agent(id);
-            self.measure_lanes_of(id);
             self.refresh_agent(id);
         }
         for lane in self.lanes.ids() {

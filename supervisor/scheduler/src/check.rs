@@ -20,7 +20,7 @@ impl Scheduler {
     /// # Errors
     /// What does not agree.
     pub fn check(&self) -> Result<(), String> {
-        let (mut used, mut used_gpu, mut running, mut charged) = (0, 0, 0, 0i128);
+        let (mut used, mut used_gpu, mut running) = (0, 0, 0);
         let mut victims = BTreeSet::new();
         for task in self.tasks.iter_from(0) {
             let n = task.number;
@@ -42,7 +42,6 @@ impl Scheduler {
                     if run.holds {
                         used += task.slots;
                         used_gpu += u32::from(task.gpu);
-                        charged += i128::from(run.charged_until) * i128::from(task.slots);
                     }
                 }
                 None if task.state.ended() => return Err(format!("task {n} has ended and is in memory")),
@@ -56,8 +55,8 @@ impl Scheduler {
         same!("slots in use", self.node.used, used);
         same!("GPUs in use", self.node.used_gpu, used_gpu);
         same!("attempts", self.attempts.len(), running);
-        same!("charged", self.node.charged, charged);
         same!("victims", self.node.victims, victims);
+        self.check_promises()?;
         self.check_sets()
     }
 

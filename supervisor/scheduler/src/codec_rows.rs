@@ -6,7 +6,7 @@ use aion_types::AgentName;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::entity::{Agent, Lane, Tenant};
-use crate::task::{Failure, Rare, Run, Stage, Task, flag};
+use crate::task::{Failure, Promise, Rare, Run, Stage, Task, flag};
 use crate::window::Rates;
 use crate::{AgentMode, AgentSpec, Attempt, Class, Ended, Quotas, State, Target, TaskNumber, TaskView};
 
@@ -18,6 +18,7 @@ const GLOBALS: u8 = 1;
 const ENDED: u8 = 1;
 const VIEW: u8 = 1;
 
+const HAS_PROMISE: u8 = 32;
 const HAS_RARE: u8 = 64;
 const HAS_RUN: u8 = 128;
 
@@ -102,7 +103,8 @@ impl Task {
         w.byte(self.state as u8);
         let has_run = if self.run.is_some() { HAS_RUN } else { 0 };
         let has_rare = if self.rare.is_some() { HAS_RARE } else { 0 };
-        w.byte((self.flags & flag::STORED) | has_rare | has_run);
+        let has_promise = if self.promise().is_some() { HAS_PROMISE } else { 0 };
+        w.byte((self.flags & flag::STORED) | has_promise | has_rare | has_run);
         for n in [self.submitted, self.deadline, self.ready_at, self.last_event] {
             w.int(n);
         }
@@ -126,6 +128,10 @@ impl Task {
         }
         if let Some(run) = &self.run {
             run.encode(&mut w);
+        }
+        if let Some(promise) = self.promise() {
+            w.int(promise.start);
+            w.int(promise.agent.into());
         }
         w.0
     }
@@ -175,6 +181,9 @@ impl Task {
         }
         if flags & HAS_RUN != 0 {
             task.run = Some(Box::new(Run::decode(&mut r)?));
+        }
+        if flags & HAS_PROMISE != 0 {
+            task.rare().promise = Some(Promise { start: r.int()?, agent: r.small()? });
         }
         r.end()?;
         Ok(task)

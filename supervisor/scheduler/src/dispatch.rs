@@ -1,10 +1,12 @@
 //! Who runs next. See "Order" in docs/scheduler.md.
 
 use crate::entity::Lane;
-use crate::promises::Promises;
 use crate::scheduler::{Applied, Scheduler};
 use crate::task::{Run, Stage, Task, flag};
 use crate::{AgentMode, Attempt, Class, Effect, EventKind, State};
+
+/// How many tasks are looked at that would take what is promised to others.
+const MOST_REFUSED: u32 = 16;
 
 /// What is to be done with the next free slot.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,12 +21,18 @@ enum Pick {
 impl Scheduler {
     /// Starts what can be started, then makes room for what may have it.
     pub(crate) fn schedule(&mut self, out: &mut Applied) {
+        self.lapse();
+        let mut holding = true;
         loop {
-            if self.start_claimed(out) {
+            if let Some(number) = self.due_now() {
+                self.start(number, out);
+                continue;
+            }
+            if self.start_claimed(&mut holding, out) {
                 continue;
             }
             let mut parked = Vec::new();
-            let pick = self.pick(&mut parked);
+            let pick = self.pick(holding, &mut parked);
             for lane in parked {
                 self.park(lane);
             }
@@ -78,12 +86,13 @@ impl Scheduler {
         kept
     }
 
-    fn fits(&self, task: &Task) -> bool {
+    pub(crate) fn fits(&self, task: &Task) -> bool {
         task.slots <= self.free_slots() && u32::from(task.gpu) <= self.free_gpus()
     }
 
-    /// Starts the first task that room was made for and that fits now. Claims of tasks that could not start anyway are dropped.
-    fn start_claimed(&mut self, out: &mut Applied) -> bool {
+    /// Starts the first task that room was made for and that fits now. Claims of tasks that could not start anyway, or would take what is
+    /// promised to others, are dropped.
+    fn start_claimed(&mut self, holding: &mut bool, out: &mut Applied) -> bool {
         if self.node.claims.is_empty() && self.node.hold_slots == 0 && self.node.hold_gpu == 0 {
             return false;
         }
@@ -104,10 +113,16 @@ impl Scheduler {
             }
             // The room was made; who is frozen at the only agent goes on in it first.
             let first = self.instead(number);
-            if self.fits(&self.tasks[first]) {
-                self.start(first, out);
-                return true;
+            if !self.fits(&self.tasks[first]) {
+                continue;
             }
+            if self.may_start(&self.tasks[first]) {
+                self.start(first, out);
+            } else {
+                self.drop_claim(number);
+                *holding = false;
+            }
+            return true;
         }
         false
     }
@@ -127,12 +142,18 @@ impl Scheduler {
                 let agent = &self.agents[run.agent];
                 (run.stage == Stage::Frozen && agent.has_room()).then_some(run.agent)
             }
-            None => self.lanes[task.lane].available.first().map(|(_, agent)| *agent),
+            None => {
+                let lane = &self.lanes[task.lane];
+                // Where it was promised a place, when there is one.
+                let promised = task.promise().map(|promise| promise.agent);
+                let there = |id: &u32| self.agents[*id].available.is_some() && lane.agents.contains(id);
+                promised.filter(there).or_else(|| lane.available.first().map(|(_, agent)| *agent))
+            }
         }
     }
 
     /// A service agent that is frozen takes nothing else before it has gone on with what it was frozen in.
-    fn instead(&self, number: u64) -> u64 {
+    pub(crate) fn instead(&self, number: u64) -> u64 {
         let Some(id) = self.place_for(&self.tasks[number]) else { return number };
         let agent = &self.agents[id];
         if agent.spec.mode == AgentMode::Job || agent.frozen == 0 {
@@ -155,44 +176,52 @@ impl Scheduler {
         task.slots <= self.config.slots && u32::from(task.gpu) <= self.config.gpus
     }
 
-    fn pick(&self, parked: &mut Vec<u32>) -> Pick {
+    fn pick(&self, holding: bool, parked: &mut Vec<u32>) -> Pick {
         let (kept, kept_gpu) = self.kept();
         let free = self.free_slots().saturating_sub(kept);
         let free_gpu = self.free_gpus().saturating_sub(kept_gpu);
         if free == 0 {
             return Pick::Nothing;
         }
-        let fit = |task: &Task| {
-            if !self.possible(task) {
-                None
-            } else if task.slots > free {
-                if self.node.hold_slots == 0 { Some(Pick::HoldSlots(task.number)) } else { None }
-            } else if u32::from(task.gpu) > free_gpu {
-                if self.node.hold_gpu == 0 { Some(Pick::HoldGpu(task.number)) } else { None }
-            } else {
-                Some(Pick::Start(task.number))
-            }
-        };
+        let mut refused = 0;
         for &(_, tenant) in &self.node.ready {
             for &(_, id) in &self.tenants[tenant].ready {
                 let lane = &self.lanes[id];
                 let mut order = Class::ALL.map(|class| (lane.class_v[class.index()], class));
                 order.sort_unstable();
-                let mut lacks_gpu = false;
+                let (mut lacks_gpu, before) = (false, refused);
                 for (_, class) in order {
                     let Some(task) = self.head(lane, class) else { continue };
                     let task = &self.tasks[self.instead(task.number)];
-                    if let Some(urgent) = self.urgent(task)
-                        && let Some(pick) = fit(urgent)
+                    if !self.possible(task) {
+                        continue;
+                    }
+                    let slots_lack = task.slots > free;
+                    let gpus_lack = !slots_lack && u32::from(task.gpu) > free_gpu;
+                    if slots_lack || gpus_lack {
+                        let held = if slots_lack { self.node.hold_slots } else { self.node.hold_gpu };
+                        if held == 0 && holding && self.may_hold(task) {
+                            let hold = if slots_lack { Pick::HoldSlots } else { Pick::HoldGpu };
+                            return hold(task.number);
+                        }
+                        lacks_gpu |= gpus_lack && held != 0;
+                        continue;
+                    }
+                    if self.may_start(task) {
+                        return Pick::Start(task.number);
+                    }
+                    // It would take what is promised to others, so one of them goes first, or one that is done sooner.
+                    if refused == 0
+                        && let Some(number) = self.promised_first(free, free_gpu)
                     {
-                        return pick;
+                        return Pick::Start(number);
                     }
-                    if let Some(pick) = fit(task) {
-                        return pick;
+                    refused += 1;
+                    if refused == MOST_REFUSED {
+                        return Pick::Nothing;
                     }
-                    lacks_gpu |= task.slots <= free;
                 }
-                if lacks_gpu {
+                if lacks_gpu && refused == before {
                     parked.push(id);
                 }
             }
@@ -200,50 +229,11 @@ impl Scheduler {
         Pick::Nothing
     }
 
-    /// The promised task that must go before this one, as else its deadline or one after it could be missed.
-    fn urgent(&self, task: &Task) -> Option<&Task> {
-        if self.node.promises.is_empty() {
-            return None;
-        }
-        let number = if self.breaks_node(task) {
-            let &(_, tenant) = self.node.promised.first()?;
-            let &(_, lane) = self.tenants[tenant].promised.first()?;
-            self.lanes[lane].promised.first()?.1
-        } else if self.breaks_lane(task) {
-            self.lanes[task.lane].promised.first()?.1
-        } else {
-            return None;
-        };
-        let urgent = &self.tasks[number];
-        (!urgent.has(flag::CLAIMS) && self.place_for(urgent).is_some()).then_some(urgent)
-    }
-
-    /// Starting it now would take slot-time that is promised to others. One with a deadline takes only from those that are due before it: for
-    /// those after it, it has been counted.
-    pub(crate) fn breaks_node(&self, task: &Task) -> bool {
-        let running = left(self.node.charged, self.now, self.node.used.into());
-        self.breaks(task, &self.node.promises, running)
-    }
-
-    fn breaks_lane(&self, task: &Task) -> bool {
-        let lane = &self.lanes[task.lane];
-        let running = left(lane.charged, self.now, lane.slots);
-        lane.promises.as_ref().is_some_and(|promises| self.breaks(task, promises, running))
-    }
-
-    fn breaks(&self, task: &Task, promises: &Promises, running: u64) -> bool {
-        let work = i128::from(self.estimate(task)) * i128::from(task.slots);
-        let slack = match self.promise(task) {
-            Some(promise) => promises.slack_before(&promise, self.now, running),
-            None => promises.slack(self.now, running),
-        };
-        slack.is_some_and(|slack| slack < work)
-    }
-
     /// Assigns the task, or lets it go on where it was frozen.
     fn start(&mut self, number: u64, out: &mut Applied) {
         let Some(agent) = self.place_for(&self.tasks[number]) else { return };
         self.dequeue(number);
+        self.unpromise(number);
         if self.tasks[number].run.is_some() {
             self.thaw(number, agent, out);
         } else {
@@ -334,9 +324,4 @@ impl Scheduler {
         let run = task.run.as_ref()?;
         Some((run.attempt, self.tenants[task.tenant].name.clone(), self.agents[run.agent].name.clone()))
     }
-}
-
-/// What is left of what runs.
-pub(crate) fn left(charged: i128, now: u64, slots: u64) -> u64 {
-    u64::try_from(charged - i128::from(now) * i128::from(slots)).unwrap_or(0)
 }

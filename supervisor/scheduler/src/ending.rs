@@ -98,6 +98,7 @@ impl Scheduler {
     fn end_one(&mut self, number: u64, state: State, out: &mut Applied) -> Vec<u64> {
         let now = self.now;
         self.unlist(number);
+        self.unpromise(number);
         if self.tasks[number].has(flag::QUEUED) {
             self.dequeue(number);
         }

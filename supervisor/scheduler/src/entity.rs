@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aion_types::AgentName;
 
-use crate::promises::Promises;
+use crate::promises::Booked;
 use crate::window::Rates;
 use crate::{AgentSpec, Name, Quotas, Target};
 
@@ -36,17 +36,15 @@ pub(crate) struct Tenant {
     pub(crate) checkpoint_bytes: u64,
     /// Slot-time of promised tasks that wait.
     pub(crate) promised_work: u64,
+    pub(crate) booked: Option<Box<Booked>>,
     /// A rate holds it back until then; 0: none does.
     pub(crate) limited_until: u64,
     pub(crate) ready: BTreeSet<(u64, u32)>,
-    pub(crate) promised: BTreeSet<(u64, u32)>,
     /// Lanes with high tasks that wait.
     pub(crate) high: BTreeSet<u32>,
     /// In the node's set of ready tenants.
     pub(crate) is_ready: bool,
     pub(crate) is_high: bool,
-    /// What it stands in the node's set of promised ones by.
-    pub(crate) promised_at: Option<u64>,
     pub(crate) dirty: bool,
 }
 
@@ -61,20 +59,13 @@ pub(crate) struct Lane {
     // Derived.
     /// (due, number)
     pub(crate) queues: [BTreeSet<(u64, u64)>; 3],
-    pub(crate) promised: BTreeSet<(u64, u64)>,
-    pub(crate) promises: Option<Box<Promises>>,
     pub(crate) agents: BTreeSet<u32>,
     /// Agents with room: (attempts that they have, id).
     pub(crate) available: BTreeSet<(u32, u32)>,
     /// Tasks that refer to it.
     pub(crate) tasks: u64,
-    pub(crate) capacity: u64,
     pub(crate) checkpoint_bytes: u64,
-    /// Of its attempts: the sum of slots times the time that is charged up to, and of slots.
-    pub(crate) charged: i128,
-    pub(crate) slots: u64,
     pub(crate) is_ready: bool,
-    pub(crate) promised_at: Option<u64>,
     /// It waits for a GPU: not in the set of ready lanes until one is free.
     pub(crate) parked: bool,
     pub(crate) dirty: bool,
@@ -109,6 +100,7 @@ pub(crate) struct Agent {
     /// Attempts that are being stopped: a service's process goes with them, so it gets nothing new.
     pub(crate) stopping: u32,
     pub(crate) limited_until: u64,
+    pub(crate) booked: Option<Box<Booked>>,
     /// What it stands in its lanes' sets by.
     pub(crate) available: Option<u32>,
     pub(crate) timer: u64,
@@ -130,12 +122,13 @@ pub(crate) struct Node {
     pub(crate) used_gpu: u32,
     pub(crate) class_slots: [u32; 3],
     pub(crate) class_running: [u64; 3],
-    pub(crate) charged: i128,
     /// Of attempts that are frozen or about to be.
     pub(crate) frozen_bytes: u64,
     pub(crate) ready: BTreeSet<(u64, u32)>,
-    pub(crate) promised: BTreeSet<(u64, u32)>,
-    pub(crate) promises: Promises,
+    /// Tasks with a promise that have not begun, by when they begin at the latest.
+    pub(crate) promised: BTreeSet<(u64, u64)>,
+    /// There is one as long as there are promises.
+    pub(crate) booked: Option<Box<Booked>>,
     /// Tenants with high tasks that wait.
     pub(crate) high: BTreeSet<(u64, u32)>,
     /// Attempts that may make room, the best first: (0 low, 1 normal; latest checkpoint first; number).
@@ -167,13 +160,12 @@ impl Tenant {
             slots: 0,
             checkpoint_bytes: 0,
             promised_work: 0,
+            booked: None,
             limited_until: 0,
             ready: BTreeSet::new(),
-            promised: BTreeSet::new(),
             high: BTreeSet::new(),
             is_ready: false,
             is_high: false,
-            promised_at: None,
             dirty: false,
         }
     }
@@ -193,17 +185,11 @@ impl Lane {
             class_v: [0; 3],
             floor: 0,
             queues: Default::default(),
-            promised: BTreeSet::new(),
-            promises: None,
             agents: BTreeSet::new(),
             available: BTreeSet::new(),
             tasks: 0,
-            capacity: 0,
             checkpoint_bytes: 0,
-            charged: 0,
-            slots: 0,
             is_ready: false,
-            promised_at: None,
             parked: false,
             dirty: false,
         }
@@ -240,6 +226,7 @@ impl Agent {
             cold: 0,
             stopping: 0,
             limited_until: 0,
+            booked: None,
             available: None,
             timer: 0,
             dirty: false,
@@ -256,6 +243,11 @@ impl Agent {
         }
     }
 
+    /// How many attempts it has at most.
+    pub(crate) fn places(&self) -> u32 {
+        self.capacity().min(self.quotas.max_concurrency.unwrap_or(u32::MAX))
+    }
+
     /// It is there. A frozen service is, attached or not: it comes back when it goes on.
     pub(crate) fn present(&self) -> bool {
         let there = self.attached.is_some() || self.frozen > 0;
@@ -264,9 +256,6 @@ impl Agent {
 
     /// It may take one more.
     pub(crate) fn has_room(&self) -> bool {
-        self.present()
-            && self.limited_until == 0
-            && self.busy < self.capacity()
-            && self.quotas.max_concurrency.is_none_or(|most| self.busy < most)
+        self.present() && self.limited_until == 0 && self.busy < self.places()
     }
 }

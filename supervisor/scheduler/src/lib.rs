@@ -19,6 +19,7 @@ mod event;
 mod id;
 mod inspect;
 mod preempt;
+mod profile;
 mod promises;
 mod ready;
 mod refusal;

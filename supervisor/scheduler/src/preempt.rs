@@ -41,7 +41,7 @@ impl Scheduler {
             for &id in self.tenants[tenant].high.iter().take(LOOK_AT) {
                 let lane = &self.lanes[id];
                 let Some(task) = self.next_high(lane) else { continue };
-                if task.slots > room || self.breaks_node(task) {
+                if task.slots > room {
                     continue;
                 }
                 let victims = if lane.available.is_empty() {
@@ -49,12 +49,24 @@ impl Scheduler {
                 } else {
                     self.victims_anywhere(task, v, again)
                 };
-                if let Some(victims) = victims {
+                if let Some(victims) = victims.filter(|victims| self.worth_it(task, victims)) {
                     return Some((task.number, victims));
                 }
             }
         }
         None
+    }
+
+    /// The task can use the room once it is made: it takes nothing that is promised to others.
+    fn worth_it(&self, task: &Task, victims: &[u64]) -> bool {
+        let runs = victims.iter().filter_map(|number| self.tasks[*number].run.as_ref());
+        let grace = runs.map(|run| self.agents[run.agent].spec.grace_ms).max().unwrap_or(0);
+        let agent = self.place_for(task).or_else(|| {
+            let victim = self.tasks[*victims.first()?].run.as_ref()?;
+            Some(victim.agent)
+        });
+        let length = self.remaining(task).saturating_add(grace);
+        agent.is_some_and(|agent| self.keeps_promises(task, agent, self.now, length, victims))
     }
 
     fn next_high(&self, lane: &Lane) -> Option<&Task> {
@@ -128,6 +140,7 @@ impl Scheduler {
         self.tasks[number].state = State::Preempting;
         self.tell(number, EventKind::Preempting { by: crate::TaskNumber(room_for), grace_ms }, out);
         if grace_ms > 0 {
+            self.charge_until(number, now + grace_ms);
             if let Some((attempt, tenant, agent)) = self.whose(number) {
                 out.effects.push(Effect::Preempt { attempt, tenant, agent, grace_ms });
             }

@@ -1,224 +1,519 @@
-//! Deadlines that were admitted: whether all of them can still be met, and by how much.
-//!
-//! With list scheduling on `m` slots a task starts at the latest when the work that runs and the work that is due before it, spread over
-//! `m`, is done (Graham). So the promise to a task with deadline D and length e holds while `m(D - e) - W - R - m now >= 0`, where W is the work
-//! that is due before it and R what is left of what runs. The least of `m(D - e) - W` over all is kept; now and R are common to all.
-//! Tasks lie in buckets, so that a change touches one bucket and one number of each of the others.
+//! Deadlines that were admitted. Each has a stretch of its own, as late as it can be, in which a slot, a GPU if it needs one, a place at an
+//! agent and a place of its tenant are kept for it. Nothing is started that would still run in a stretch that others need; who has a
+//! promise begins by its turn, earlier when there is nothing else to do with a slot, and when its stretch begins at the latest.
 
-const FULL: usize = 128;
+use std::collections::BTreeSet;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Promise {
-    pub(crate) deadline: u64,
-    pub(crate) number: u64,
-    /// Slots times length.
-    pub(crate) work: u64,
-    /// The latest time to start, with the margin.
-    pub(crate) latest: u64,
-    /// What is lost because a task of several slots waits for all of them: (slots - 1) times the time to its latest start.
-    pub(crate) penalty: u64,
-}
+use crate::profile::{Profile, Taken};
+use crate::scheduler::Scheduler;
+use crate::task::{Promise, Task, flag};
+use crate::{Submit, Target};
 
+/// How many promised tasks, and agents, are looked at in one go.
+const LOOK_AT: usize = 16;
+const OVERDUE_AT: usize = 64;
+
+/// What is taken of the node, of a tenant or of an agent: by what runs, and by what is promised.
 #[derive(Debug, Default)]
-struct Bucket {
-    items: Vec<Promise>,
-    work: u64,
-    /// The least of `m latest - penalty - (work before it in the bucket)`.
-    least: i128,
+pub(crate) struct Booked {
+    /// Slots of the node; attempts of a tenant or an agent.
+    pub(crate) taken: Profile,
+    pub(crate) gpus: Profile,
+    /// Tasks with a promise.
+    pub(crate) tasks: BTreeSet<u64>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Promises {
-    buckets: Vec<Bucket>,
-    slots: u64,
-    least: Option<i128>,
+/// Whom a stretch is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Node,
+    Tenant(u32),
+    Agent(u32),
 }
 
-impl Promises {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
-    }
+fn signed(amount: u32) -> i64 {
+    i64::from(amount)
+}
 
-    /// How many slots there are.
-    pub(crate) fn resize(&mut self, slots: u64) {
-        if self.slots != slots {
-            self.slots = slots;
-            for bucket in &mut self.buckets {
-                Self::sum(bucket, slots);
-            }
-            self.find_least();
+impl Booked {
+    fn add(&mut self, stretch: Taken, amount: u32, gpu: u16) {
+        self.taken.add(Taken { amount: stretch.amount * signed(amount), ..stretch });
+        if gpu != 0 {
+            self.gpus.add(Taken { amount: stretch.amount * signed(gpu.into()), ..stretch });
         }
-    }
-
-    fn sum(bucket: &mut Bucket, slots: u64) {
-        bucket.work = 0;
-        bucket.least = i128::MAX;
-        for item in &bucket.items {
-            let value = i128::from(slots) * i128::from(item.latest)
-                - i128::from(item.penalty)
-                - i128::from(bucket.work);
-            bucket.least = bucket.least.min(value);
-            bucket.work = bucket.work.saturating_add(item.work);
-        }
-    }
-
-    fn find_least(&mut self) {
-        let mut before: u64 = 0;
-        self.least = None;
-        for bucket in &self.buckets {
-            let value = bucket.least - i128::from(before);
-            self.least = Some(self.least.map_or(value, |least| least.min(value)));
-            before = before.saturating_add(bucket.work);
-        }
-    }
-
-    fn bucket_of(&self, item: &Promise) -> usize {
-        self.buckets.partition_point(|bucket| bucket.items.last().is_some_and(|last| last < item))
-    }
-
-    pub(crate) fn insert(&mut self, item: Promise) {
-        let mut at = self.bucket_of(&item);
-        if at == self.buckets.len() {
-            match at.checked_sub(1) {
-                Some(last) => at = last,
-                None => self.buckets.push(Bucket::default()),
-            }
-        }
-        let slots = self.slots;
-        let bucket = &mut self.buckets[at];
-        let place = bucket.items.partition_point(|other| other < &item);
-        bucket.items.insert(place, item);
-        if bucket.items.len() > FULL {
-            let mut upper = Bucket { items: bucket.items.split_off(FULL / 2), ..Bucket::default() };
-            Self::sum(&mut upper, slots);
-            Self::sum(bucket, slots);
-            self.buckets.insert(at + 1, upper);
-        } else {
-            Self::sum(bucket, slots);
-        }
-        self.find_least();
-    }
-
-    pub(crate) fn remove(&mut self, item: &Promise) -> bool {
-        let at = self.bucket_of(item);
-        let slots = self.slots;
-        let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let Ok(place) = bucket.items.binary_search(item) else { return false };
-        bucket.items.remove(place);
-        if bucket.items.is_empty() {
-            self.buckets.remove(at);
-        } else {
-            Self::sum(bucket, slots);
-        }
-        self.find_least();
-        true
-    }
-
-    /// How much slot-time may be given to others before a promise breaks; none: no promise. `running` is what is left of what runs.
-    pub(crate) fn slack(&self, now: u64, running: u64) -> Option<i128> {
-        self.least.map(|least| least - i128::from(self.slots) * i128::from(now) - i128::from(running))
-    }
-
-    /// As [`Promises::slack`], of those alone that are due at this time or later.
-    pub(crate) fn slack_after(&self, deadline: u64, now: u64, running: u64) -> Option<i128> {
-        let mut before: u64 = 0;
-        let mut least: Option<i128> = None;
-        for bucket in &self.buckets {
-            if bucket.items.first().is_some_and(|first| first.deadline >= deadline) {
-                let value = bucket.least - i128::from(before);
-                least = Some(least.map_or(value, |l| l.min(value)));
-                before = before.saturating_add(bucket.work);
-                continue;
-            }
-            for item in &bucket.items {
-                if item.deadline >= deadline {
-                    let value = self.value(item) - i128::from(before);
-                    least = Some(least.map_or(value, |l| l.min(value)));
-                }
-                before = before.saturating_add(item.work);
-            }
-        }
-        least.map(|least| least - i128::from(self.slots) * i128::from(now) - i128::from(running))
-    }
-
-    /// As [`Promises::slack`], of those alone that stand before this one: what it may take from them when it starts before they do.
-    pub(crate) fn slack_before(&self, item: &Promise, now: u64, running: u64) -> Option<i128> {
-        let mut before: u64 = 0;
-        let mut least: Option<i128> = None;
-        for bucket in &self.buckets {
-            if bucket.items.last().is_some_and(|last| last < item) {
-                let value = bucket.least - i128::from(before);
-                least = Some(least.map_or(value, |l| l.min(value)));
-                before = before.saturating_add(bucket.work);
-                continue;
-            }
-            for other in bucket.items.iter().take_while(|other| *other < item) {
-                let value = self.value(other) - i128::from(before);
-                least = Some(least.map_or(value, |l| l.min(value)));
-                before = before.saturating_add(other.work);
-            }
-            break;
-        }
-        least.map(|least| least - i128::from(self.slots) * i128::from(now) - i128::from(running))
-    }
-
-    fn value(&self, item: &Promise) -> i128 {
-        i128::from(self.slots) * i128::from(item.latest) - i128::from(item.penalty)
-    }
-
-    /// All of it.
-    pub(crate) fn total(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.work))
-    }
-
-    /// Work that is due before this time.
-    pub(crate) fn due_before(&self, deadline: u64) -> u64 {
-        let mut work: u64 = 0;
-        for bucket in &self.buckets {
-            if bucket.items.last().is_some_and(|last| last.deadline < deadline) {
-                work = work.saturating_add(bucket.work);
-                continue;
-            }
-            let due = bucket.items.iter().take_while(|item| item.deadline < deadline).map(|item| item.work);
-            return due.fold(work, u64::saturating_add);
-        }
-        work
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+impl Scheduler {
+    /// How long a promised stretch is.
+    fn length(&self, task: &Task) -> u64 {
+        u64::from(task.estimate_ms).saturating_add(self.config.deadline_margin_ms).max(1)
+    }
 
-    proptest! {
-        #[test]
-        fn the_least_slack_is_that_of_all_one_by_one(
-            changes in proptest::collection::vec((any::<bool>(), 0u64..5000, 1u64..50), 1..600),
-            slots in 1u64..5,
-        ) {
-            let mut promises = Promises::default();
-            promises.resize(slots);
-            let mut model: Vec<Promise> = Vec::new();
-            for (number, (add, deadline, work)) in changes.into_iter().enumerate() {
-                if add || model.is_empty() {
-                    let item = Promise { deadline, number: number as u64, work, latest: deadline.saturating_sub(work), penalty: 0 };
-                    promises.insert(item);
-                    model.push(item);
-                    model.sort();
+    fn stretch(&self, task: &Task, promise: Promise) -> Taken {
+        Taken { from: promise.start, to: promise.start.saturating_add(self.length(task)), amount: 1 }
+    }
+
+    pub(crate) fn promised_work(&self, task: &Task) -> u64 {
+        self.length(task).saturating_mul(task.slots.into())
+    }
+
+    // What is taken.
+
+    fn booked(&self, whose: Whose) -> Option<&Booked> {
+        match whose {
+            Whose::Node => self.node.booked.as_deref(),
+            Whose::Tenant(id) => self.tenants[id].booked.as_deref(),
+            Whose::Agent(id) => self.agents[id].booked.as_deref(),
+        }
+    }
+
+    fn booked_mut(&mut self, whose: Whose) -> &mut Option<Box<Booked>> {
+        match whose {
+            Whose::Node => &mut self.node.booked,
+            Whose::Tenant(id) => &mut self.tenants[id].booked,
+            Whose::Agent(id) => &mut self.agents[id].booked,
+        }
+    }
+
+    /// What runs there, alone.
+    fn running(&self, whose: Whose) -> Booked {
+        let mut booked = Booked::default();
+        let mut count = |number: &u64| {
+            let task = &self.tasks[*number];
+            let Some(run) = task.run.as_ref().filter(|run| run.holds) else { return };
+            let stretch = Taken { from: 0, to: run.charged_until, amount: 1 };
+            match whose {
+                Whose::Node => booked.add(stretch, task.slots, task.gpu),
+                Whose::Tenant(id) if task.tenant != id => {}
+                Whose::Tenant(_) | Whose::Agent(_) => booked.add(stretch, 1, 0),
+            }
+        };
+        match whose {
+            Whose::Agent(id) => self.agents[id].tasks.iter().for_each(&mut count),
+            Whose::Node | Whose::Tenant(_) => self.attempts.values().for_each(&mut count),
+        }
+        booked
+    }
+
+    /// Room, a task's part of it, and what of it a profile must leave.
+    fn room(&self, whose: Whose) -> i64 {
+        let most = match whose {
+            Whose::Node => self.config.slots,
+            Whose::Tenant(id) => self.tenants[id].quotas.max_concurrency.unwrap_or(u32::MAX),
+            Whose::Agent(id) => self.agents[id].places(),
+        };
+        signed(most)
+    }
+
+    fn part(whose: Whose, task: &Task) -> i64 {
+        if whose == Whose::Node { signed(task.slots) } else { 1 }
+    }
+
+    /// An attempt that holds its slots comes (1) or goes (-1).
+    pub(crate) fn count_run(&mut self, number: u64, sign: i64) {
+        if self.node.booked.is_none() {
+            return;
+        }
+        let task = &self.tasks[number];
+        let Some(run) = &task.run else { return };
+        let stretch = Taken { from: 0, to: run.charged_until, amount: sign };
+        let (slots, gpu, tenant, agent) = (task.slots, task.gpu, task.tenant, run.agent);
+        for (whose, amount, gpu) in
+            [(Whose::Node, slots, gpu), (Whose::Tenant(tenant), 1, 0), (Whose::Agent(agent), 1, 0)]
+        {
+            if let Some(booked) = self.booked_mut(whose) {
+                booked.add(stretch, amount, gpu);
+            }
+        }
+    }
+
+    fn book(&mut self, number: u64, sign: i64) {
+        let task = &self.tasks[number];
+        let Some(promise) = task.promise() else { return };
+        let stretch = Taken { amount: sign, ..self.stretch(task, promise) };
+        let (slots, gpu, tenant) = (task.slots, task.gpu, task.tenant);
+        for (whose, amount, gpu) in
+            [(Whose::Node, slots, gpu), (Whose::Tenant(tenant), 1, 0), (Whose::Agent(promise.agent), 1, 0)]
+        {
+            if self.booked(whose).is_none() {
+                let running = self.running(whose);
+                *self.booked_mut(whose) = Some(Box::new(running));
+            }
+            let place = self.booked_mut(whose);
+            if let Some(booked) = place {
+                booked.add(stretch, amount, gpu);
+                if sign > 0 {
+                    booked.tasks.insert(number);
                 } else {
-                    let item = model.remove(usize::try_from(deadline).unwrap() % model.len());
-                    prop_assert!(promises.remove(&item));
+                    booked.tasks.remove(&number);
                 }
-                let mut before = 0;
-                let mut least = None;
-                for item in &model {
-                    let value = i128::from(slots * item.latest) - i128::from(before);
-                    least = Some(least.map_or(value, |l: i128| l.min(value)));
-                    before += item.work;
+                if booked.tasks.is_empty() {
+                    *place = None;
                 }
-                prop_assert_eq!(promises.slack(0, 0), least);
             }
         }
+    }
+
+    // Promises.
+
+    fn promise(&mut self, number: u64, promise: Promise) {
+        self.tasks[number].rare().promise = Some(promise);
+        self.count_promise(number);
+        self.book(number, 1);
+        self.mark_task(number);
+    }
+
+    /// Counts a promise that the task has; also while everything is rebuilt.
+    pub(crate) fn count_promise(&mut self, number: u64) {
+        let task = &self.tasks[number];
+        let Some(promise) = task.promise() else { return };
+        let (work, tenant) = (self.promised_work(task), task.tenant);
+        self.node.promised.insert((promise.start, number));
+        self.tenants[tenant].promised_work += work;
+    }
+
+    /// While everything is rebuilt: what is taken, when all that runs is known.
+    pub(crate) fn book_all(&mut self) {
+        let numbers: Vec<u64> = self.node.promised.iter().map(|(_, number)| *number).collect();
+        for number in numbers {
+            self.book(number, 1);
+        }
+    }
+
+    /// Its stretch is free for others: it begins, or is over, or cannot be kept.
+    pub(crate) fn unpromise(&mut self, number: u64) {
+        let task = &self.tasks[number];
+        let Some(promise) = task.promise() else { return };
+        let (work, tenant) = (self.promised_work(task), task.tenant);
+        self.book(number, -1);
+        self.node.promised.remove(&(promise.start, number));
+        self.tenants[tenant].promised_work -= work;
+        self.tasks[number].rare().promise = None;
+        self.mark_task(number);
+    }
+
+    pub(crate) fn break_promises_at(&mut self, agent: u32) {
+        let numbers = self.agents[agent].booked.as_ref().map(|booked| booked.tasks.clone());
+        for number in numbers.into_iter().flatten() {
+            self.unpromise(number);
+        }
+    }
+
+    /// A task that was just taken in, or goes on after its attempt was lost, gets a stretch if there is one.
+    pub(crate) fn promise_again(&mut self, number: u64) {
+        let task = &self.tasks[number];
+        if task.deadline == 0 || task.promise().is_some() || task.run.is_some() {
+            return;
+        }
+        let agents: Vec<u32> = self.lanes[task.lane].agents.iter().take(LOOK_AT).copied().collect();
+        if let Some(promise) = self.find_stretch(task, Some(task.tenant), &agents) {
+            self.promise(number, promise);
+        }
+    }
+
+    pub(crate) fn make_promise(&mut self, number: u64, promise: Option<Promise>) {
+        if let Some(promise) = promise {
+            self.promise(number, promise);
+        }
+    }
+
+    /// Agents that could take the task.
+    pub(crate) fn agents_for(&self, tenant: u32, submit: &Submit) -> Vec<u32> {
+        let tenant = &self.tenants[tenant];
+        if let Some(lane) = tenant.lanes.get(&submit.target) {
+            return self.lanes[*lane].agents.iter().take(LOOK_AT).copied().collect();
+        }
+        match &submit.target {
+            Target::Agent(name) => tenant.agents.get(name).copied().into_iter().collect(),
+            Target::Selector(labels) => {
+                let all = |id: &u32| {
+                    labels.iter().all(|(name, value)| self.agents[*id].spec.labels.get(name) == Some(value))
+                };
+                tenant.agents.values().copied().filter(all).take(LOOK_AT).collect()
+            }
+        }
+    }
+
+    /// The latest stretch before the deadline in which all that the task needs is free, and at which agent.
+    pub(crate) fn find_stretch(&self, task: &Task, tenant: Option<u32>, agents: &[u32]) -> Option<Promise> {
+        self.search(task, tenant, agents, |profile, to, length, room| {
+            profile.latest(self.now, to, length, room)
+        })
+        .max_by_key(|promise| promise.start)
+    }
+
+    /// When it could end at the earliest, by what is known now: for those who are refused.
+    pub(crate) fn earliest_end(&self, task: &Task, tenant: Option<u32>, agents: &[u32]) -> u64 {
+        let length = self.length(task);
+        let mut from = self.now;
+        // Each asks for more time in turn, until all are content.
+        for _ in 0..LOOK_AT {
+            let before = from;
+            let mut ask = |booked: &Booked, room: i64| {
+                from = booked.taken.earliest(from, length, room).unwrap_or(from);
+            };
+            self.with(Whose::Node, |booked| ask(booked, self.room(Whose::Node) - signed(task.slots)));
+            if let Some(id) = tenant {
+                self.with(Whose::Tenant(id), |booked| ask(booked, self.room(Whose::Tenant(id)) - 1));
+            }
+            let id = agents.iter().min_by_key(|id| {
+                let room = self.room(Whose::Agent(**id)) - 1;
+                self.with(Whose::Agent(**id), |booked| booked.taken.earliest(before, length, room))
+            });
+            if let Some(id) = id {
+                let room = self.room(Whose::Agent(*id)) - 1;
+                self.with(Whose::Agent(*id), |booked| ask(booked, room));
+            }
+            if from == before {
+                break;
+            }
+        }
+        from.saturating_add(length).saturating_sub(self.now)
+    }
+
+    /// What is taken there, built for the occasion when nothing is promised.
+    fn with<T>(&self, whose: Whose, ask: impl FnOnce(&Booked) -> T) -> T {
+        match self.booked(whose) {
+            Some(booked) => ask(booked),
+            None => ask(&self.running(whose)),
+        }
+    }
+
+    fn search<'a>(
+        &'a self,
+        task: &'a Task,
+        tenant: Option<u32>,
+        agents: &'a [u32],
+        latest: impl Fn(&Profile, u64, u64, i64) -> Option<u64> + Copy + 'a,
+    ) -> impl Iterator<Item = Promise> + 'a {
+        let length = self.length(task);
+        let of_tenant = tenant.filter(|id| self.tenants[*id].quotas.max_concurrency.is_some());
+        agents.iter().filter_map(move |agent| {
+            let mut start = task.deadline.checked_sub(length)?;
+            // Each asks for less in turn, until all are content.
+            for _ in 0..4 * LOOK_AT {
+                let before = start;
+                let to = |start: u64| start.saturating_add(length);
+                let room = self.room(Whose::Node) - signed(task.slots);
+                start = self.with(Whose::Node, |b| latest(&b.taken, to(start), length, room))?;
+                if task.gpu != 0 {
+                    let room = signed(self.config.gpus) - i64::from(task.gpu);
+                    start = self.with(Whose::Node, |b| latest(&b.gpus, to(start), length, room))?;
+                }
+                for whose in of_tenant.map(Whose::Tenant).into_iter().chain([Whose::Agent(*agent)]) {
+                    let room = self.room(whose) - 1;
+                    start = self.with(whose, |b| latest(&b.taken, to(start), length, room))?;
+                }
+                if start == before {
+                    return Some(Promise { start, agent: *agent });
+                }
+            }
+            None
+        })
+    }
+
+    // Who may start.
+
+    /// Whether a task can run at this agent for as long as it is thought to, from then on, without taking what is promised to others; as
+    /// if some attempts did not run.
+    pub(crate) fn keeps_promises(
+        &self,
+        task: &Task,
+        agent: u32,
+        from: u64,
+        length: u64,
+        but: &[u64],
+    ) -> bool {
+        if self.node.promised.is_empty() {
+            return true;
+        }
+        let to = from.saturating_add(length.max(1));
+        let own = task.promise().map(|promise| (promise.agent, self.stretch(task, promise)));
+        let without = |whose: Whose, gpus: bool| -> Vec<Taken> {
+            let part = |task: &Task| if gpus { i64::from(task.gpu) } else { Self::part(whose, task) };
+            let runs = but.iter().filter_map(|number| {
+                let task = &self.tasks[*number];
+                let run = task.run.as_ref().filter(|run| run.holds)?;
+                let there = match whose {
+                    Whose::Node => true,
+                    Whose::Tenant(id) => task.tenant == id,
+                    Whose::Agent(id) => run.agent == id,
+                };
+                there.then(|| Taken { from: 0, to: run.charged_until, amount: part(task) })
+            });
+            let mine = own.filter(|(at, _)| !matches!(whose, Whose::Agent(id) if id != *at));
+            runs.chain(mine.map(|(_, stretch)| Taken { amount: part(task), ..stretch })).collect()
+        };
+        let fits = |whose: Whose| {
+            self.booked(whose).is_none_or(|booked| {
+                let most = booked.taken.most_but(from, to, &without(whose, false));
+                most + Self::part(whose, task) <= self.room(whose)
+            })
+        };
+        let gpus = || {
+            task.gpu == 0
+                || self.booked(Whose::Node).is_none_or(|booked| {
+                    let most = booked.gpus.most_but(from, to, &without(Whose::Node, true));
+                    most + i64::from(task.gpu) <= signed(self.config.gpus)
+                })
+        };
+        let limited = self.tenants[task.tenant].quotas.max_concurrency.is_some();
+        fits(Whose::Node)
+            && gpus()
+            && fits(Whose::Agent(agent))
+            && (!limited || fits(Whose::Tenant(task.tenant)))
+    }
+
+    /// What it still takes, once it has its slot.
+    pub(crate) fn remaining(&self, task: &Task) -> u64 {
+        let ran = task.run.as_ref().map_or(0, |run| run.ran_ms);
+        self.estimate(task).saturating_sub(ran).max(1)
+    }
+
+    /// It may start now, as far as promises go.
+    pub(crate) fn may_start(&self, task: &Task) -> bool {
+        if self.node.promised.is_empty() || task.promise().is_some_and(|promise| promise.start <= self.now) {
+            return true;
+        }
+        let agent = self.place_for(task);
+        agent.is_some_and(|agent| self.keeps_promises(task, agent, self.now, self.remaining(task), &[]))
+    }
+
+    /// It is worth keeping slots for this one: it fits as soon as enough of what runs has ended.
+    pub(crate) fn may_hold(&self, task: &Task) -> bool {
+        if self.node.promised.is_empty() {
+            return true;
+        }
+        let Some(agent) = self.place_for(task) else { return false };
+        let runs = self.attempts.values().map(|number| &self.tasks[*number]);
+        let mut ends: Vec<(u64, u32, u32)> = runs
+            .filter_map(|task| Some((task.run.as_ref().filter(|run| run.holds)?.charged_until, task)))
+            .map(|(until, task)| (until, task.slots, task.gpu.into()))
+            .collect();
+        ends.sort_unstable();
+        let (mut slots, mut gpus) = (self.free_slots(), self.free_gpus());
+        let mut from = self.now;
+        for (until, more, gpu) in ends {
+            if slots >= task.slots && gpus >= task.gpu.into() {
+                break;
+            }
+            (slots, gpus, from) = (slots + more, gpus + gpu, until);
+        }
+        self.keeps_promises(task, agent, from, self.remaining(task), &[])
+    }
+
+    /// A promised task whose stretch has begun and that can run: it takes any slot that is free.
+    pub(crate) fn due_now(&self) -> Option<u64> {
+        let &(first, _) = self.node.promised.first()?;
+        if first > self.now || self.free_slots() == 0 {
+            return None;
+        }
+        let due = self.node.promised.range(..=(self.now, u64::MAX)).take(OVERDUE_AT);
+        due.map(|(_, number)| *number).find(|number| self.could_start(*number))
+    }
+
+    /// The promised task that is due first, of those that can run now: when a slot cannot be given to whose turn it is.
+    pub(crate) fn promised_first(&self, free: u32, free_gpu: u32) -> Option<u64> {
+        let first = self.node.promised.iter().take(LOOK_AT).map(|(_, number)| *number);
+        first.into_iter().find(|number| {
+            let task = &self.tasks[*number];
+            let fits = task.slots <= free && u32::from(task.gpu) <= free_gpu;
+            fits && self.could_start(*number) && self.may_start(task)
+        })
+    }
+
+    fn could_start(&self, number: u64) -> bool {
+        let task = &self.tasks[number];
+        task.has(flag::QUEUED)
+            && self.fits(task)
+            && self.tenants[task.tenant].has_room()
+            && self.place_for(task).is_some()
+            && self.instead(number) == number
+    }
+
+    /// Promises that cannot be kept since their tasks wait for something else than a slot no longer keep others from one.
+    pub(crate) fn lapse(&mut self) {
+        let Some(before) = self.now.checked_sub(self.config.deadline_margin_ms) else { return };
+        let over = self.node.promised.range(..(before, 0)).take(OVERDUE_AT).map(|(_, number)| *number);
+        let over: Vec<u64> = over.filter(|number| !self.waits_for_slots(*number)).collect();
+        for number in over {
+            self.unpromise(number);
+        }
+    }
+
+    /// It has an agent that is there.
+    fn waits_for_slots(&self, number: u64) -> bool {
+        let task = &self.tasks[number];
+        let there = || {
+            let mut agents = self.lanes[task.lane].agents.iter().take(LOOK_AT).map(|id| &self.agents[*id]);
+            agents.any(|agent| agent.present() && agent.limited_until == 0)
+        };
+        task.has(flag::QUEUED) && self.tenants[task.tenant].limited_until == 0 && there()
+    }
+
+    /// When the next stretch begins, or lapses.
+    pub(crate) fn next_promise(&self) -> Option<u64> {
+        let margin = self.config.deadline_margin_ms;
+        let next = self.node.promised.range((self.now + 1, 0)..).next().map(|(start, _)| *start);
+        let begun =
+            self.node.promised.range((self.now.saturating_sub(margin), 0)..=(self.now, u64::MAX)).next();
+        next.into_iter().chain(begun.map(|(start, _)| start + margin + 1)).min()
+    }
+
+    /// Counts everything anew and compares.
+    pub(crate) fn check_promises(&self) -> Result<(), String> {
+        let mut promised = BTreeSet::new();
+        let mut work = std::collections::BTreeMap::<u32, u64>::new();
+        for task in self.tasks.iter_from(0) {
+            if let Some(promise) = task.promise() {
+                promised.insert((promise.start, task.number));
+                *work.entry(task.tenant).or_default() += self.promised_work(task);
+                if task.run.is_some() || task.state.ended() {
+                    return Err(format!("task {} runs and has a promise", task.number));
+                }
+            }
+        }
+        if promised != self.node.promised {
+            return Err(format!("promised: {:?}, and should be {promised:?}", self.node.promised));
+        }
+        let tenants = self.tenants.iter().map(|(id, _)| Whose::Tenant(id));
+        let agents = self.agents.iter().map(|(id, _)| Whose::Agent(id));
+        for whose in tenants.chain(agents).chain([Whose::Node]) {
+            let mut all = self.running(whose);
+            for (_, number) in &promised {
+                let task = &self.tasks[*number];
+                let Some(promise) = task.promise() else { continue };
+                let stretch = self.stretch(task, promise);
+                match whose {
+                    Whose::Node => all.add(stretch, task.slots, task.gpu),
+                    Whose::Tenant(id) if id == task.tenant => all.add(stretch, 1, 0),
+                    Whose::Agent(id) if id == promise.agent => all.add(stretch, 1, 0),
+                    Whose::Tenant(_) | Whose::Agent(_) => continue,
+                }
+                all.tasks.insert(*number);
+            }
+            let same = match self.booked(whose) {
+                None => all.tasks.is_empty(),
+                Some(booked) => {
+                    booked.tasks == all.tasks
+                        && booked.taken.steps().eq(all.taken.steps())
+                        && booked.gpus.steps().eq(all.gpus.steps())
+                }
+            };
+            if !same {
+                return Err(format!(
+                    "what is taken of {whose:?}: {:?}, and should be {all:?}",
+                    self.booked(whose)
+                ));
+            }
+            if let Whose::Tenant(id) = whose {
+                let work = work.get(&id).copied().unwrap_or(0);
+                if self.tenants[id].promised_work != work {
+                    return Err(format!("promised work of tenant {id}: {}", self.tenants[id].promised_work));
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 //! Each change goes up from where it happens, and stops where nothing changes. Who becomes ready begins at the least virtual time of those
 //! that are: who was idle, or held back, does not save up.
 
-use crate::promises::{Promise, Promises};
 use crate::scheduler::{Scheduler, Timer};
 use crate::task::{Task, flag};
 use crate::{Class, State};
@@ -75,16 +74,6 @@ impl Scheduler {
                 tenant.ready.remove(&(lane.v, id));
             }
         }
-        let promised = lane.promised.first().map(|(deadline, _)| *deadline).filter(|_| ready);
-        if promised != lane.promised_at {
-            if let Some(old) = lane.promised_at {
-                tenant.promised.remove(&(old, id));
-            }
-            if let Some(deadline) = promised {
-                tenant.promised.insert((deadline, id));
-            }
-            lane.promised_at = promised;
-        }
         if lane.queues[Class::High.index()].is_empty() {
             tenant.high.remove(&id);
         } else {
@@ -119,16 +108,6 @@ impl Scheduler {
             } else {
                 self.node.ready.remove(&(tenant.v, id));
             }
-        }
-        let promised = tenant.promised.first().map(|(deadline, _)| *deadline).filter(|_| ready);
-        if promised != tenant.promised_at {
-            if let Some(old) = tenant.promised_at {
-                self.node.promised.remove(&(old, id));
-            }
-            if let Some(deadline) = promised {
-                self.node.promised.insert((deadline, id));
-            }
-            tenant.promised_at = promised;
         }
         let high = !tenant.high.is_empty();
         if high != tenant.is_high {
@@ -188,22 +167,6 @@ impl Scheduler {
         if mean == 0 { self.config.default_estimate_ms } else { mean }
     }
 
-    pub(crate) fn promise(&self, task: &Task) -> Option<Promise> {
-        if task.deadline == 0 {
-            return None;
-        }
-        let length = u64::from(task.estimate_ms).saturating_add(self.config.deadline_margin_ms);
-        let latest = task.deadline.saturating_sub(length);
-        let others = u64::from(task.slots - 1);
-        Some(Promise {
-            deadline: task.deadline,
-            number: task.number,
-            work: length.saturating_mul(task.slots.into()),
-            latest,
-            penalty: others.saturating_mul(latest.saturating_sub(task.submitted)),
-        })
-    }
-
     /// Into its lane's queue. The state is the caller's: `Queued`, or `Frozen`.
     pub(crate) fn enqueue(&mut self, number: u64) {
         let due = self.tasks[number].due(self.config.patience_ms);
@@ -211,7 +174,6 @@ impl Scheduler {
         task.set(flag::QUEUED, true);
         task.ready_at = 0;
         let (lane_id, tenant, class) = (task.lane, task.tenant, task.class);
-        let promise = self.promise(&self.tasks[number]);
         let lane = &mut self.lanes[lane_id];
         if lane.queues[class.index()].is_empty() && !self.rebuilding {
             let others = Class::ALL.iter().filter(|c| !lane.queues[c.index()].is_empty());
@@ -225,15 +187,7 @@ impl Scheduler {
         let lane = &mut self.lanes[lane_id];
         lane.queues[class.index()].insert((due, number));
         self.tenants[tenant].queued += 1;
-        if let Some(promise) = promise {
-            lane.promised.insert((promise.deadline, number));
-            let capacity = lane.capacity;
-            let promises = lane.promises.get_or_insert_with(Box::<Promises>::default);
-            promises.resize(capacity);
-            promises.insert(promise);
-            self.node.promises.insert(promise);
-            self.tenants[tenant].promised_work += promise.work;
-        }
+        self.promise_again(number);
         self.unpark(lane_id);
         self.refresh_lane(lane_id);
         self.mark_task(number);
@@ -247,21 +201,9 @@ impl Scheduler {
         task.set(flag::QUEUED, false);
         let claims = task.has(flag::CLAIMS);
         let (lane_id, tenant, class) = (task.lane, task.tenant, task.class);
-        let promise = self.promise(&self.tasks[number]);
         let lane = &mut self.lanes[lane_id];
         lane.queues[class.index()].remove(&(due, number));
         self.tenants[tenant].queued -= 1;
-        if let Some(promise) = promise {
-            lane.promised.remove(&(promise.deadline, number));
-            if let Some(promises) = &mut lane.promises {
-                promises.remove(&promise);
-                if promises.is_empty() {
-                    lane.promises = None;
-                }
-            }
-            self.node.promises.remove(&promise);
-            self.tenants[tenant].promised_work -= promise.work;
-        }
         if claims {
             self.drop_claim(number);
         }

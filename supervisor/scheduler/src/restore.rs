@@ -7,7 +7,6 @@ use aion_types::AgentName;
 use crate::codec::DecodeError;
 use crate::codec_rows::Globals;
 use crate::entity::{Agent, Lane, Node, Tenant};
-use crate::promises::Promises;
 use crate::row::keys;
 use crate::scheduler::{Scheduler, Timer};
 use crate::task::{Task, flag};
@@ -102,7 +101,8 @@ impl Restore {
         for task in self.tasks {
             let dangling = || RestoreError::Dangling { what: "task", id: task.number };
             let lane = s.lanes.get(task.lane).ok_or_else(dangling)?;
-            let agent_missing = task.run.as_ref().is_some_and(|run| s.agents.get(run.agent).is_none());
+            let mut places = task.run.iter().map(|run| run.agent).chain(task.promise().map(|p| p.agent));
+            let agent_missing = places.any(|agent| s.agents.get(agent).is_none());
             if lane.tenant != task.tenant
                 || agent_missing
                 || s.tasks.get(task.number).is_some()
@@ -153,7 +153,6 @@ impl Scheduler {
             hold_gpu: self.node.hold_gpu,
             ..Node::default()
         };
-        self.node.promises.resize(self.config.slots.into());
         for id in self.tenants.ids() {
             let old = &self.tenants[id];
             let mut tenant = Tenant::new(&old.name);
@@ -170,6 +169,7 @@ impl Scheduler {
             agent.lanes = BTreeSet::new();
             agent.tasks = BTreeSet::new();
             (agent.busy, agent.frozen, agent.cold, agent.stopping) = (0, 0, 0, 0);
+            agent.booked = None;
             (agent.limited_until, agent.timer) = (0, 0);
             agent.available = None;
             if let Ok(name) = AgentName::parse(&agent.name) {
@@ -233,7 +233,7 @@ impl Scheduler {
             task.set(flag::QUEUED, queued);
             let (timer, state, owner, lane_id, class) =
                 (task.timer, task.state, task.tenant, task.lane, task.class);
-            let due = task.due(patience);
+            let (due, promised) = (task.due(patience), task.promise().is_some());
             let kept: u64 =
                 task.rare.as_ref().map_or(0, |rare| rare.kept.iter().map(|(_, bytes)| bytes).sum());
             let run = task.run.as_ref().map(|run| (run.attempt, run.agent, run.stage, run.holds));
@@ -263,17 +263,11 @@ impl Scheduler {
                     self.occupy(number);
                 }
             }
-            if queued && let Some(promise) = self.promise(&self.tasks[number]) {
-                self.tenants[owner].promised_work += promise.work;
-                self.node.promises.insert(promise);
-                let lane = &mut self.lanes[lane_id];
-                let capacity = lane.capacity;
-                lane.promised.insert((promise.deadline, number));
-                let promises = lane.promises.get_or_insert_with(Box::<Promises>::default);
-                promises.resize(capacity);
-                promises.insert(promise);
+            if promised {
+                self.count_promise(number);
             }
         }
+        self.book_all();
         for (lane, classes) in queues {
             for (class, mut queue) in Class::ALL.into_iter().zip(classes) {
                 queue.sort_unstable();

@@ -106,7 +106,7 @@ impl Scheduler {
     /// The configuration is not valid.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.validate()?;
-        let mut scheduler = Self {
+        Ok(Self {
             now: 0,
             epoch: 0,
             seq: 0,
@@ -127,9 +127,7 @@ impl Scheduler {
             rebuilding: false,
             nobody: "".into(),
             config,
-        };
-        scheduler.node.promises.resize(scheduler.config.slots.into());
-        Ok(scheduler)
+        })
     }
 
     /// Applies one command and gives what came of it, rows included.
@@ -291,7 +289,7 @@ impl Scheduler {
     pub fn next_wakeup(&self) -> Option<u64> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let preempt = Some(self.node.preempt_at).filter(|at| *at != 0);
-        timer.into_iter().chain(preempt).min()
+        timer.into_iter().chain(preempt).chain(self.next_promise()).min()
     }
 
     /// The settings in use.

@@ -38,15 +38,10 @@ impl Scheduler {
     pub(crate) fn occupy(&mut self, number: u64) {
         let task = &self.tasks[number];
         let Some(run) = &task.run else { return };
-        let charged = i128::from(run.charged_until) * i128::from(task.slots);
         self.node.used += task.slots;
         self.node.used_gpu += u32::from(task.gpu);
         self.node.class_slots[task.class.index()] += task.slots;
         self.node.class_running[task.class.index()] += 1;
-        self.node.charged += charged;
-        let lane = &mut self.lanes[task.lane];
-        lane.charged += charged;
-        lane.slots += u64::from(task.slots);
         let tenant = &mut self.tenants[task.tenant];
         tenant.running += 1;
         tenant.slots += task.slots;
@@ -54,28 +49,26 @@ impl Scheduler {
         if let Some(key) = self.victim_key(task) {
             self.node.victims.insert(key);
         }
+        self.count_run(number, 1);
     }
 
     /// The run gives its slots back; what it ran is charged, but for what is lost.
     pub(crate) fn give_back(&mut self, number: u64, lost_ms: u64) {
         self.unlist(number);
+        self.count_run(number, -1);
         let now = self.now;
         let task = &mut self.tasks[number];
-        let (slots, gpu, class, lane, tenant) = (task.slots, task.gpu, task.class, task.lane, task.tenant);
+        let (slots, gpu, class, tenant) = (task.slots, task.gpu, task.class, task.tenant);
         let Some(run) = &mut task.run else { return };
         run.holds = false;
         let ran = now.saturating_sub(run.since);
         let charged = run.charged_until.saturating_sub(run.since);
-        let sum = i128::from(run.charged_until) * i128::from(slots);
         let (agent, before) = (run.agent, run.ran_ms);
         run.ran_ms += ran;
         self.node.used -= slots;
         self.node.used_gpu -= u32::from(gpu);
         self.node.class_slots[class.index()] -= slots;
         self.node.class_running[class.index()] -= 1;
-        self.node.charged -= sum;
-        self.lanes[lane].charged -= sum;
-        self.lanes[lane].slots -= u64::from(slots);
         self.tenants[tenant].running -= 1;
         self.tenants[tenant].slots -= slots;
         self.agents[agent].busy -= 1;
@@ -89,21 +82,28 @@ impl Scheduler {
 
     /// It runs longer than was charged: as much again.
     pub(crate) fn charge_more(&mut self, number: u64) {
-        let now = self.now;
-        let task = &mut self.tasks[number];
-        let (slots, lane) = (task.slots, task.lane);
-        let Some(run) = &mut task.run else { return };
-        let mut more = 0;
-        while run.charged_until <= now {
-            let length = (run.charged_until - run.since).max(1);
-            run.charged_until += length;
-            more += length;
+        let Some(run) = &self.tasks[number].run else { return };
+        let mut until = run.charged_until;
+        while until <= self.now {
+            until += (until - run.since).max(1);
         }
-        let sum = i128::from(more) * i128::from(slots);
-        self.node.charged += sum;
-        self.lanes[lane].charged += sum;
+        self.charge_until(number, until);
+    }
+
+    /// It is thought to hold its slots until then, at least.
+    pub(crate) fn charge_until(&mut self, number: u64, until: u64) {
+        let more = match &self.tasks[number].run {
+            Some(run) if run.holds && run.charged_until < until => until - run.charged_until,
+            _ => return,
+        };
+        self.count_run(number, -1);
+        if let Some(run) = &mut self.tasks[number].run {
+            run.charged_until = until;
+        }
+        self.count_run(number, 1);
         self.charge(number, signed(more));
         self.mark_task(number);
+        self.time_task(number);
     }
 
     fn after_change(&mut self, number: u64) {

@@ -1,8 +1,7 @@
 //! Taking in a task. Everything that can be wrong is found before anything changes.
 
-use crate::promises::Promises;
 use crate::scheduler::{Applied, Scheduler};
-use crate::task::{Rare, Task, flag};
+use crate::task::{Promise, Rare, Task, flag};
 use crate::{Class, EventKind, Refusal, Reply, State, Submit, Target, TaskNumber};
 
 fn invalid(field: &'static str, reason: impl Into<String>) -> Refusal {
@@ -29,7 +28,7 @@ impl Scheduler {
         let after = self.dependencies(&submit)?;
         self.room_in_queue(&submit)?;
         self.agent_of(&submit)?;
-        self.deadline_fits(&submit, &mut task)?;
+        let promise = self.deadline_fits(&submit, &mut task)?;
 
         // From here on nothing fails.
         let tenant = self.tenant(submit.tenant.as_str());
@@ -56,6 +55,7 @@ impl Scheduler {
             task.rare().after = after;
         }
         self.tasks.insert(task);
+        self.make_promise(number, promise);
         self.tell(number, EventKind::Submitted { blocked_by }, out);
         if blocked_by == 0 {
             self.enqueue(number);
@@ -235,53 +235,43 @@ impl Scheduler {
         }
     }
 
-    /// Whether the deadline can be met beside all that were promised before. Without an estimate of its own the task gets the one that
-    /// the promise is made with.
-    fn deadline_fits(&self, submit: &Submit, task: &mut Task) -> Result<(), Refusal> {
+    /// A stretch for a task with a deadline, beside all that were promised before. Without an estimate of its own the task gets the one
+    /// that the promise is made with.
+    fn deadline_fits(&self, submit: &Submit, task: &mut Task) -> Result<Option<Promise>, Refusal> {
         if task.deadline == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let tenant = self.names.get(submit.tenant.as_str()).copied();
-        let lane = tenant.and_then(|tenant| self.tenants[tenant].lanes.get(&submit.target)).copied();
+        let agents = tenant.map_or_else(Vec::new, |tenant| self.agents_for(tenant, submit));
         if task.estimate_ms == 0 {
-            let guess = lane.map_or(self.config.default_estimate_ms, |lane| self.guess(0, lane));
+            let guess = agents.first().map_or(0, |id| self.agents[*id].mean_ms);
+            let guess = if guess == 0 { self.config.default_estimate_ms } else { guess };
             task.estimate_ms = u32::try_from(guess.min(LONGEST_MS)).unwrap_or(u32::MAX);
         }
-        let now = self.now;
-        let slots = u64::from(self.config.slots);
-        let Some(promise) = self.promise(task) else { return Ok(()) };
-        let length = u64::from(task.estimate_ms) + self.config.deadline_margin_ms;
-        let work = i128::from(promise.work);
-
-        // On the node: room for itself behind what runs and is due before, and for all that are due after it.
-        let running = crate::dispatch::left(self.node.charged, now, self.node.used.into());
-        check(&self.node.promises, slots, task, length, now, running, work, "the node is busy until then")?;
-        // At its agents, which may take fewer at once.
-        if let Some(lane) = lane.map(|lane| &self.lanes[lane]).filter(|lane| lane.capacity > 0) {
-            let slots = lane.capacity.saturating_mul(task.slots.into()).min(slots);
-            let running = crate::dispatch::left(lane.charged, now, lane.slots);
-            let none = Promises::default();
-            let promises = lane.promises.as_deref().unwrap_or(&none);
-            check(promises, slots, task, length, now, running, work, "its agent is busy until then")?;
+        let refuse = |reason: &str, earliest_ms: u64| {
+            Err(Refusal::DeadlineUnmeetable { reason: reason.into(), earliest_ms })
+        };
+        if agents.is_empty() {
+            return refuse("there is no agent that could run it", u64::from(task.estimate_ms));
         }
         // A tenant promises away no more than its share; a single task may have all that is free.
-        if let Some(tenant) =
-            tenant.map(|tenant| &self.tenants[tenant]).filter(|tenant| tenant.promised_work > 0)
-        {
-            let weight = u64::from(tenant.weight);
+        if let Some(tenant) = tenant.map(|id| &self.tenants[id]).filter(|tenant| tenant.promised_work > 0) {
+            let (weight, slots) = (u64::from(tenant.weight), u64::from(self.config.slots));
             let active = self.node.active_weight.max(weight);
-            let share =
-                u128::from(slots) * u128::from(task.deadline - now) * u128::from(weight) / u128::from(active);
-            let asked = u128::from(tenant.promised_work) + u128::from(promise.work);
-            if asked > share {
+            let ahead = u128::from(slots) * u128::from(task.deadline - self.now);
+            let asked = u128::from(tenant.promised_work) + u128::from(self.promised_work(task));
+            if asked > ahead * u128::from(weight) / u128::from(active) {
                 let earliest = asked * u128::from(active) / (u128::from(weight) * u128::from(slots));
-                return Err(Refusal::DeadlineUnmeetable {
-                    reason: "the tenant's share until then is promised already".into(),
-                    earliest_ms: u64::try_from(earliest).unwrap_or(u64::MAX),
-                });
+                let earliest = u64::try_from(earliest).unwrap_or(u64::MAX);
+                return refuse("the tenant's share until then is promised already", earliest);
             }
         }
-        Ok(())
+        match self.find_stretch(task, tenant, &agents) {
+            Some(promise) => Ok(Some(promise)),
+            None => {
+                refuse("the node or its agent is taken until then", self.earliest_end(task, tenant, &agents))
+            }
+        }
     }
 
     /// A tenant, new when it is not known.
@@ -343,28 +333,4 @@ impl Scheduler {
         let lanes = self.lanes.iter().filter(|(_, lane)| tenant.is_none_or(|tenant| lane.tenant == tenant));
         lanes.map(|(_, lane)| lane.queues[class.index()].len() as u64).sum()
     }
-}
-
-/// One more promise among others on so many slots.
-#[expect(clippy::too_many_arguments, reason = "two callers, one formula")]
-fn check(
-    promises: &Promises,
-    slots: u64,
-    task: &Task,
-    length: u64,
-    now: u64,
-    running: u64,
-    work: i128,
-    reason: &str,
-) -> Result<(), Refusal> {
-    let before = promises.due_before(task.deadline + 1);
-    let usable = slots.saturating_sub(u64::from(task.slots) - 1).max(1);
-    let earliest = running.saturating_add(before) / usable + length;
-    // Those that are due later must keep as much slack as this one takes.
-    let takes = promises.slack_after(task.deadline + 1, now, running).is_some_and(|slack| slack < work);
-    if now.saturating_add(earliest) > task.deadline || takes {
-        let more = if takes { promises.total().saturating_add(running) / usable + length } else { 0 };
-        return Err(Refusal::DeadlineUnmeetable { reason: reason.into(), earliest_ms: earliest.max(more) });
-    }
-    Ok(())
 }

@@ -73,11 +73,20 @@ pub(crate) struct Rare {
     pub(crate) progress: u16,
     pub(crate) note: String,
     pub(crate) error: Option<Failure>,
+    /// Its deadline was admitted, and it has not begun.
+    pub(crate) promise: Option<Promise>,
     /// 0: not yet.
     pub(crate) started: u64,
     /// 0: not yet.
     pub(crate) finished: u64,
     pub(crate) agent: Option<Name>,
+}
+
+/// When a task begins at the latest, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Promise {
+    pub(crate) start: u64,
+    pub(crate) agent: u32,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -193,6 +202,10 @@ impl Task {
         }
         let patience = patience_ms << (9 - u32::from(self.priority.min(9)));
         self.submitted.saturating_add(patience)
+    }
+
+    pub(crate) fn promise(&self) -> Option<Promise> {
+        self.rare.as_ref()?.promise
     }
 
     pub(crate) fn retry(&self) -> RetryPolicy {

@@ -48,7 +48,6 @@ impl Scheduler {
                     self.stage_over(number, stage, out);
                 } else if run.holds && past(run.charged_until) {
                     self.charge_more(number);
-                    self.time_task(number);
                 } else if task.timeout_ms != 0 && run.holds && !stage.fenced() && past(timeout.max(1)) {
                     self.timed_out(number, out);
                 } else if !ended && !late && past(task.deadline) {

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
+mod deadlines;
 mod fairness;
 mod rules;
 mod sim;
