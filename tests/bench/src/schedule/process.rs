@@ -35,7 +35,8 @@ impl Server {
         Ok(Self { child: Some(child), log: log.to_owned(), gentle: Signal::SIGTERM })
     }
 
-    /// Ends it with another signal than SIGTERM.
+    /// Ends it with another signal than SIGTERM, as PostgreSQL wants it.
+    #[cfg(feature = "peers")]
     pub(crate) fn ended_by(mut self, signal: Signal) -> Self {
         self.gentle = signal;
         self
