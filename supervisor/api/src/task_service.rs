@@ -171,7 +171,7 @@ impl TaskService for Services {
         request: Request<api::MetricsRequest>,
     ) -> Result<Response<api::MetricsResponse>, Status> {
         self.admit(request, Action::ReadHost).await?;
-        Ok(Response::new(api::MetricsResponse { text: self.0.tasks()?.metrics() }))
+        Ok(Response::new(api::MetricsResponse { text: self.0.tasks()?.metrics().await }))
     }
 }
 

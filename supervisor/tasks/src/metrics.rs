@@ -121,6 +121,11 @@ impl Metrics {
         self.lock().recoveries += 1;
     }
 
+    /// Takes in how it is now.
+    pub(crate) fn looked(&self, core: &Scheduler) {
+        gauges(&mut self.lock(), core);
+    }
+
     pub(crate) fn restarted(&self, core: &Scheduler, now: u64) {
         let mut counts = self.lock();
         counts.seconds.clear();
@@ -333,7 +338,11 @@ fn second(counts: &mut Counts, core: &Scheduler, now: u64) {
     while counts.seconds.get(1).is_some_and(|next| next.at + WINDOW * 1000 < now) {
         counts.seconds.pop_front();
     }
-    counts.queues = queues;
+    gauges(counts, core);
+}
+
+fn gauges(counts: &mut Counts, core: &Scheduler) {
+    counts.queues = core.queues(None);
     counts.slots = core.config().slots;
     counts.quota_waits = core.tenants().iter().filter(|tenant| tenant.limited_by.is_some()).count() as u64;
 }

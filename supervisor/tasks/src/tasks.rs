@@ -358,9 +358,19 @@ impl Tasks {
     }
 
     /// Counters and gauges, as Prometheus reads them.
-    #[must_use]
-    pub fn metrics(&self) -> String {
+    pub async fn metrics(&self) -> String {
         let inner = &self.inner;
+        let (seen, is_seen) = oneshot::channel();
+        let metrics = Arc::clone(&inner.metrics);
+        inner.inbox.system(Work::Look(Box::new(move |core| {
+            metrics.looked(core);
+            Box::new(move || {
+                // Whoever asked may be gone.
+                let _ = seen.send(());
+            })
+        })));
+        // Without an answer, because everything ends or the disk is full, they are as they were last.
+        let _ = is_seen.await;
         let mut text = inner.metrics.text(inner.inbox.waiting(), inner.sessions.count(), inner.jobs.count());
         if let Ok(stats) = inner.journal.stats() {
             use std::fmt::Write as _;

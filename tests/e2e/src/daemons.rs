@@ -38,6 +38,7 @@ impl Which {
 pub struct Daemons {
     place: Place,
     state: PathBuf,
+    profiles: PathBuf,
     /// Keeps the folder; `None` when it is the caller's.
     dir: Option<tempfile::TempDir>,
     aiond: Mutex<Option<Child>>,
@@ -58,13 +59,16 @@ impl Daemons {
         Ok(daemons)
     }
 
-    /// Starts a pair on a folder of the caller's.
+    /// Starts a pair on a folder of the caller's. Profiles that it holds are used in place of the clone's.
     ///
     /// # Errors
     /// When it does not serve; with the daemons' last words.
     pub fn start_in(folder: &Path) -> Result<Self> {
+        let place = Place::find()?;
+        let profiles = Some(folder.join("profiles")).filter(|own| own.is_dir());
         let daemons = Self {
-            place: Place::find()?,
+            profiles: profiles.unwrap_or_else(|| place.clone.join("profiles")),
+            place,
             state: folder.join("state"),
             dir: None,
             aiond: Mutex::default(),
@@ -169,7 +173,7 @@ impl Daemons {
         let name = which.program();
         let log = OpenOptions::new().create(true).append(true).open(self.log(which))?;
         let mut command = Command::new(self.place.bin.join(name));
-        command.arg("--state").arg(&self.state).arg("--profiles").arg(self.place.clone.join("profiles"));
+        command.arg("--state").arg(&self.state).arg("--profiles").arg(&self.profiles);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         match which {
             Which::Aiond => {

@@ -43,7 +43,7 @@ async fn requests_that_cannot_be_are_refused_and_change_nothing() {
     let tenant = crate::world::tenant("default");
     let all = world.tasks.list(&tenant, Default::default()).await.unwrap().tasks;
     assert_eq!(all.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), [before.id.as_str()]);
-    let metrics = world.tasks.metrics();
+    let metrics = world.tasks.metrics().await;
     for counted in ["\"AGENT_NOT_FOUND\"} 1", "\"NOT_SERVED\"} 1", "\"INVALID_FIELD\"} 5"] {
         let line = format!("aion_kernel_scheduler_refused_total{{code={counted}\n");
         assert!(metrics.contains(&line), "{line}: {metrics}");

@@ -65,7 +65,7 @@ async fn what_is_cancelled_while_it_runs_has_ended_once() {
     assert_eq!(world.tasks.cancel(&tenant("default"), cancel).await.unwrap().state, "cancelled");
     assert_eq!(world.kinds("a").await.last().map(String::as_str), Some("released"));
     assert_eq!(world.tasks.check_journal().await.unwrap().faults, Vec::<String>::new());
-    assert!(world.tasks.metrics().contains("aion_kernel_journal_ended_tasks 1\n"));
+    assert!(world.tasks.metrics().await.contains("aion_kernel_journal_ended_tasks 1\n"));
     world.tasks.shut_down().await;
 }
 
@@ -123,7 +123,7 @@ async fn batches_lists_watches_and_tenants() {
     assert_eq!(world.tasks.list(&mine, ended).await.unwrap().tasks.len(), 300);
     let report = world.tasks.check_journal().await.unwrap();
     assert_eq!((report.faults, report.tasks), (Vec::<String>::new(), 300));
-    let text = world.tasks.metrics();
+    let text = world.tasks.metrics().await;
     assert!(text.contains("aion_kernel_scheduler_ended_total{state=\"succeeded\"} 300"), "{text}");
     world.tasks.shut_down().await;
 }

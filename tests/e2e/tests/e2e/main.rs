@@ -22,6 +22,10 @@ mod observe;
 mod output;
 mod programs;
 mod restart;
+mod tasks;
+mod tasks_crash;
+mod tasks_node;
+mod tasks_preempt;
 mod terminal;
 mod trouble;
 
@@ -110,6 +114,11 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
         trouble::{a_full_disk, no_more_cgroups}
+        tasks::{from_submission_to_result, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
+            quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
+        tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
+            who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
+        tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
     );
     suite

@@ -7,16 +7,20 @@ use std::time::Duration;
 use aion_e2e::{Daemons, Verdict, eventually};
 
 /// A small file system, unmounted at the end.
-struct Small {
+pub(crate) struct Small {
     dir: tempfile::TempDir,
 }
 
 impl Small {
-    fn mount(mib: u32) -> Option<Self> {
+    pub(crate) fn mount(mib: u32) -> Option<Self> {
         let dir = tempfile::Builder::new().prefix("aion-e2e-small-").tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(dir.path());
         mount.status().ok()?.success().then_some(Self { dir })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 }
 
@@ -27,7 +31,7 @@ impl Drop for Small {
 }
 
 /// Fills what is left of a file system.
-fn fill(folder: &Path) -> std::path::PathBuf {
+pub(crate) fn fill(folder: &Path) -> std::path::PathBuf {
     let path = folder.join("ballast");
     let mut file = std::fs::File::create(&path).unwrap();
     let block = vec![0u8; 64 << 10];
