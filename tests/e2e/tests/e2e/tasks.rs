@@ -214,7 +214,7 @@ pub(crate) fn quotas_say_why_and_when() {
     // Settings that are not valid change nothing; those that are take effect while it waits.
     let done = node.reload("node: {slots: 4}\nquotas: {tasks_per_minute: lots}").done().expect(1);
     done.says("scheduler.yaml:4:").says("tasks_per_minute");
-    assert_eq!(node.inspect("t-2")["state"], "queued");
+    assert_eq!(node.inspect("t-2")["state"], "waiting");
     node.reload("node: {slots: 4}").ok();
     node.succeeds("t-2", &short.result());
 
