@@ -100,7 +100,7 @@ pub(crate) async fn measure(args: &ScheduleArgs, size: Size, report: &mut Report
     }
     if wanted(Part::Preempt) && !args.peers_only {
         let folder = scratch.path().join("preempt");
-        let daemons = Daemons::start(&folder, Settings { slots: 2, min_run_ms: 0, grace_ms: 60_000 }).await?;
+        let daemons = Daemons::start(&folder, Settings { slots: 2, min_run_ms: 0 }).await?;
         preempt::measure(&daemons, size, report).await.context("preemption")?;
         daemons.finish()?;
     }
@@ -123,10 +123,7 @@ async fn rates(args: &ScheduleArgs, scratch: &Path, size: Size, report: &mut Rep
     }
     let daemons = match args.peers_only {
         true => None,
-        false => Some(
-            Daemons::start(&scratch.join("rates"), Settings { slots: 4096, min_run_ms: 0, grace_ms: 1000 })
-                .await?,
-        ),
+        false => Some(Daemons::start(&scratch.join("rates"), Settings { slots: 4096, min_run_ms: 0 }).await?),
     };
     rates::measure(daemons.as_ref(), &mut others, size, report).await?;
     daemons.map_or(Ok(()), Daemons::finish)

@@ -56,7 +56,7 @@ pub(crate) async fn measure(
 }
 
 async fn aion(folder: &Path, count: u32, size: Size, report: &mut Report) -> Result<f64> {
-    let mut daemons = Daemons::start(folder, Settings { slots: 1, min_run_ms: 0, grace_ms: 1000 }).await?;
+    let mut daemons = Daemons::start(folder, Settings { slots: 1, min_run_ms: 0 }).await?;
     let agent = daemons.held_door(NAME, 1).await?;
     let seat = Seat::new(&daemons.state(), &agent.id, 1);
     let client = daemons.client();

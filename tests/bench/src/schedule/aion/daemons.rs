@@ -20,17 +20,15 @@ pub(crate) struct Settings {
     pub(crate) slots: u32,
     /// How long a task runs undisturbed, in milliseconds.
     pub(crate) min_run_ms: u32,
-    /// How long an agent has for its checkpoint, in milliseconds.
-    pub(crate) grace_ms: u32,
 }
 
 impl Settings {
     fn yaml(self) -> String {
-        let Self { slots, min_run_ms, grace_ms } = self;
+        let Self { slots, min_run_ms } = self;
         // All that is a guard in production and would only stop the measurement is as wide as it goes.
         format!(
             "apiVersion: aion.os/v1\nkind: Scheduler\nnode: {{slots: {slots}}}\n\
-             preemption: {{high_cap_percent: 100, min_run: {min_run_ms}ms, max_per_task: 1000, grace: {grace_ms}ms}}\n\
+             preemption: {{high_cap_percent: 100, min_run: {min_run_ms}ms, max_per_task: 1000}}\n\
              checkpoints: {{every: 1h, max_size: 256Mi}}\n\
              retention: {{ended: 1h, max_ended: 200000}}\n\
              quotas: {{max_queued: 2000000}}\n"

@@ -39,7 +39,7 @@ pub(crate) async fn run(
     seed: u64,
     report: &mut Report,
 ) -> Result<()> {
-    let mut daemons = Daemons::start(folder, Settings { slots: 1024, min_run_ms: 0, grace_ms: 1000 }).await?;
+    let mut daemons = Daemons::start(folder, Settings { slots: 1024, min_run_ms: 0 }).await?;
     hold(&daemons, queued).await?;
     let ledger = Arc::new(Ledger::new());
     let stop = Arc::new(AtomicBool::new(false));

@@ -48,7 +48,7 @@ impl Chain {
 
 /// Preempts, kills, compares.
 pub(crate) async fn run(folder: &Path, tasks: u32, kills: u32, seed: u64, report: &mut Report) -> Result<()> {
-    let settings = Settings { slots: SLOTS, min_run_ms: 20, grace_ms: 5000 };
+    let settings = Settings { slots: SLOTS, min_run_ms: 20 };
     let mut daemons = Daemons::start(folder, settings).await?;
     let python = json!({
         "entry": ["/usr/bin/python3", "-c", PYTHON], "mode": "service", "tasks": true, "concurrency": SLOTS,
