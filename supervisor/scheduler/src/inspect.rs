@@ -1,10 +1,31 @@
 //! Answers to those who look: tasks, attempts, queues, tenants. And why a task does not run.
 
+use aion_types::AgentName;
+
 use crate::scheduler::Scheduler;
 use crate::task::Task;
-use crate::{AttemptView, Class, QueueView, State, Target, TaskNumber, TaskView, TenantView};
+use crate::{AgentSpec, AttemptView, Class, QueueView, State, Target, TaskNumber, TaskView, TenantView};
 
 impl Scheduler {
+    /// Whether this agent is known here.
+    #[must_use]
+    pub fn knows_agent(&self, tenant: &str, name: &AgentName) -> bool {
+        self.names.get(tenant).is_some_and(|id| self.tenants[*id].agents.contains_key(name))
+    }
+
+    /// Whether tasks wait for, or run at, an agent of this name and kind.
+    #[must_use]
+    pub fn wants_agent(&self, tenant: &str, name: &AgentName, spec: &AgentSpec) -> bool {
+        let mut lanes = self.names.get(tenant).into_iter().flat_map(|id| self.tenants[*id].lanes.values());
+        lanes.any(|lane| self.lanes[*lane].serves(name.as_str(), spec))
+    }
+
+    /// Whether there are tasks that ask for just these agents.
+    #[must_use]
+    pub fn has_tasks_for(&self, tenant: &str, target: &Target) -> bool {
+        self.names.get(tenant).is_some_and(|id| self.tenants[*id].lanes.contains_key(target))
+    }
+
     /// A task in memory; none: unknown or ended.
     #[must_use]
     pub fn task(&self, tenant: &str, id: &str) -> Option<TaskView> {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aion_manifest::SchedulerFile;
-use aion_scheduler::{AgentMode, AgentSpec, Command, Config};
+use aion_scheduler::{AgentMode, AgentSpec, Command, Config, Target};
 use aion_task_journal::{Journal, Options as JournalOptions, Retention, Writer, WriterOptions};
 use aion_types::{AgentName, TenantId};
 use tokio::runtime::Handle;
@@ -109,6 +109,22 @@ impl Roster {
                 grace_ms: known.grace_ms,
                 ..AgentSpec::default()
             },
+        }
+    }
+
+    /// What the core is told of those that a task asks for.
+    pub(crate) fn agents_for(&self, tenant: &TenantId, target: &Target) -> Vec<Command> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match target {
+            Target::Agent(name) => {
+                known.get(&(tenant.clone(), name.clone())).map(|one| self.command(one)).into_iter().collect()
+            }
+            Target::Selector(labels) => known
+                .values()
+                .filter(|one| one.tenant == *tenant)
+                .filter(|one| labels.iter().all(|(key, value)| one.labels.get(key) == Some(value)))
+                .map(|one| self.command(one))
+                .collect(),
         }
     }
 

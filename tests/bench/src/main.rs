@@ -55,6 +55,9 @@ enum Suite {
         /// The daemons' state folder, for their pid files
         #[arg(long, env = "AION_STATE")]
         state: Option<PathBuf>,
+        /// These figures alone
+        #[arg(long, value_enum, value_delimiter = ',')]
+        part: Vec<LaunchPart>,
     },
     /// What being watched costs
     Audit {
@@ -69,6 +72,17 @@ enum Suite {
     Schedule(schedule::ScheduleArgs),
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
+}
+
+/// Figures of launches that can be asked for alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LaunchPart {
+    /// From the request to the first instruction
+    Start,
+    /// Agents that exit at once
+    Instant,
+    /// Stops of a hundred processes
+    Stop,
 }
 
 /// How many runs each figure gets.
@@ -115,12 +129,19 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
     runtime.block_on(async {
         let mut report = Report::default();
         match &cli.suite {
-            Suite::Launch { state } => {
+            Suite::Launch { state, part } => {
                 let aion = aion::Aion::connect().await?;
+                let wanted = |one| part.is_empty() || part.contains(&one);
                 memory::measure(state.as_deref(), "before", &mut report)?;
-                launch::measure(&aion, scale, &mut report).await?;
-                rate::measure(&aion, scale, &mut report).await?;
-                stop::measure(&aion, scale, &mut report).await?;
+                if wanted(LaunchPart::Start) {
+                    launch::measure(&aion, scale, &mut report).await?;
+                }
+                if wanted(LaunchPart::Instant) {
+                    rate::measure(&aion, scale, &mut report).await?;
+                }
+                if wanted(LaunchPart::Stop) {
+                    stop::measure(&aion, scale, &mut report).await?;
+                }
                 memory::measure(state.as_deref(), "after", &mut report)?;
             }
             Suite::Audit { probe_cost, object } => {

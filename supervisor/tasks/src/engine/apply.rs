@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
-use aion_scheduler::{Attempt, Command, Reply, TaskNumber};
+use aion_scheduler::{AgentMode, Attempt, Command, Reply, Submit, TaskNumber};
 use aion_types::ErrorCode;
 use api::completion::Outcome;
 use api::to_agent::Kind;
@@ -104,6 +104,7 @@ impl Engine {
                 settle(group, result, answer);
             }
             Work::Import { from, answer } => self.import = Some((from, answer)),
+            Work::Command(command) if self.is_of_no_use(&command) => {}
             Work::Command(command) => self.command(group, command),
             Work::Attach { session, concurrency, running } => {
                 self.attach(group, session, concurrency, running)
@@ -170,8 +171,34 @@ impl Engine {
         }
     }
 
+    /// Jobs are many, and most are never given a task: the core hears of one with the first task for it, and until then
+    /// nothing of it is written.
+    fn is_of_no_use(&self, command: &Command) -> bool {
+        match command {
+            Command::AgentKnown { tenant, name, spec } => {
+                spec.mode == AgentMode::Job
+                    && !self.core.knows_agent(tenant.as_str(), name)
+                    && !self.core.wants_agent(tenant.as_str(), name, spec)
+            }
+            Command::AgentGone { tenant, name } | Command::Detached { tenant, name, .. } => {
+                !self.core.knows_agent(tenant.as_str(), name)
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells the core of the agents that a task asks for.
+    fn introduce(&mut self, group: &mut Group, submit: &Submit) {
+        if !self.core.has_tasks_for(submit.tenant.as_str(), &submit.target) {
+            for command in self.roster.agents_for(&submit.tenant, &submit.target) {
+                self.command(group, command);
+            }
+        }
+    }
+
     fn submit(&mut self, group: &mut Group, task: NewTask) -> Result<Submitted, Error> {
         self.journal.admits()?;
+        self.introduce(group, &task.submit);
         let class = task.submit.class;
         match self.ask(group, Command::Submit(task.submit))? {
             Reply::Existed { .. } => Ok(Submitted { existed: true }),

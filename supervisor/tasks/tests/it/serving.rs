@@ -172,3 +172,48 @@ async fn failures_are_retried_and_an_agent_that_is_wanted_is_woken() {
     );
     assert!(records.iter().any(|record| record.kind == "task.failed"), "{records:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_tasks_is_not_written_down_and_is_found_with_the_first() {
+    let job = |name: &str| aion_tasks::Known { job: true, ..known("default", name, 1) };
+    let world = World::new(4, vec![job("before")]);
+    let commits = async || {
+        let text = world.tasks.metrics().await;
+        let count = text.lines().find_map(|l| l.strip_prefix("aion_kernel_scheduler_commit_seconds_count "));
+        count.unwrap_or_else(|| panic!("{text}")).parse::<u64>().unwrap()
+    };
+    let none = commits().await;
+    for n in 0..20 {
+        let one = job(&format!("job-{n}"));
+        world.tasks.agent_known(one.clone());
+        world.tasks.service_ended(&one.tenant, &one.name);
+        if n > 1 {
+            world.tasks.agent_gone(&one.tenant, &one.name);
+        }
+    }
+    assert_eq!(commits().await, none);
+    // By name and by label, whether they came before the daemon or after it.
+    world.submit(spec("before", "a")).await.unwrap();
+    world.submit(spec("job-0", "b")).await.unwrap();
+    let by_label = api::TaskSpec {
+        task_id: "c".into(),
+        selector: [("team".to_owned(), "job-1".to_owned())].into(),
+        ..api::TaskSpec::default()
+    };
+    world.submit(by_label).await.unwrap();
+    assert_eq!(world.submit(spec("job-7", "d")).await.unwrap_err().code.as_str(), "AGENT_NOT_FOUND");
+    // The fake host has no program to start.
+    for id in ["a", "b", "c"] {
+        world.until(id, "failed").await;
+    }
+    assert!(commits().await > none);
+    // Tasks whose agent went wait for one of its name, which is told of at once.
+    let service = known("default", "job-0", 1);
+    world.tasks.agent_known(service.clone());
+    world.submit(spec("job-0", "e")).await.unwrap();
+    world.tasks.agent_gone(&service.tenant, &service.name);
+    world.until("e", "queued").await;
+    world.tasks.agent_known(job("job-0"));
+    world.until("e", "failed").await;
+    world.tasks.shut_down().await;
+}
