@@ -218,7 +218,7 @@ pub(crate) trait Contender: Send + Sync {
 
 /// A task's parameters: 200 bytes of JSON, the number where [`number`] finds it.
 pub(crate) fn params(number: u32) -> String {
-    let mut text = format!("{{\"n\":{number:010},\"text\":\"");
+    let mut text = format!("{{\"n\":\"{number:010}\",\"text\":\"");
     while text.len() < PARAMS - 2 {
         text.push('x');
     }
@@ -228,7 +228,7 @@ pub(crate) fn params(number: u32) -> String {
 
 /// The number in [`params`].
 pub(crate) fn number(params: &[u8]) -> Result<u32> {
-    let digits = params.get(5..15).and_then(|digits| std::str::from_utf8(digits).ok());
+    let digits = params.get(6..16).and_then(|digits| std::str::from_utf8(digits).ok());
     digits.and_then(|digits| digits.parse().ok()).context("these are not the parameters of a task of ours")
 }
 

@@ -30,7 +30,7 @@ impl Settings {
             "apiVersion: aion.os/v1\nkind: Scheduler\nnode: {{slots: {slots}}}\n\
              preemption: {{high_cap_percent: 100, min_run: {min_run_ms}ms, max_per_task: 1000}}\n\
              checkpoints: {{every: 1h, max_size: 256Mi}}\n\
-             retention: {{ended: 1h, max_ended: 200000}}\n\
+             retention: {{ended: 1h, max_ended: 5000000}}\n\
              quotas: {{max_queued: 2000000}}\n"
         )
     }

@@ -25,6 +25,8 @@ const AGENTS: usize = 4;
 const CONCURRENCY: u32 = 64;
 /// An agent works so long on a task at most.
 const WORK: Duration = Duration::from_millis(20);
+/// A client's pause between two tasks at most: a thousand kills are a million tasks that are all looked at in the end.
+const PAUSE: Duration = Duration::from_millis(80);
 /// aiond lives so long at most.
 const LIFE: Duration = Duration::from_millis(600);
 /// Until everything has ended when nobody kills any more.
@@ -51,7 +53,8 @@ pub(crate) async fn run(
     }
     for number in 0..CLIENTS {
         let name = format!("soak-worker-{}", number % AGENTS);
-        clients.spawn(submit(daemons.client(), number, name, Arc::clone(&ledger), Arc::clone(&stop)));
+        let chance = Chance::new(seed, 2000 + number as u64);
+        clients.spawn(submit(daemons.client(), number, name, Arc::clone(&ledger), Arc::clone(&stop), chance));
     }
     let mut chance = Chance::new(seed, 1000);
     let mut starts = Vec::new();
@@ -74,13 +77,14 @@ pub(crate) async fn run(
     })
     .await
     .with_context(|| format!("{} tasks", ledger.faults().0.len()))?;
-    states(&daemons.client(), &tasks).await?;
+    let again = states(&daemons.client(), &tasks).await?;
     let (lost, twice) = ledger.faults();
     agents.shutdown().await;
     daemons.finish()?;
     report.value("kills: SIGKILLs of aiond under load", "", f64::from(kills));
     report.value("kills: tasks acknowledged", "", count(tasks.len()));
     report.value("kills: attachments that went on with running work", "", count64(ledger.comebacks()));
+    report.value("kills: tasks whose first assignment never reached the agent", "", count(again));
     report.at_most("kills: acknowledged and not done", "", count(lost.len()), 0.0);
     report.at_most("kills: done more than once", "", count(twice.len()), 0.0);
     report.samples(format!("kills: start to serving, {queued} tasks queued"), "ms", &starts);
@@ -105,6 +109,7 @@ async fn submit(
     agent: String,
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
+    mut chance: Chance,
 ) -> Result<()> {
     let mut next = 0_u32;
     while !stop.load(Ordering::Acquire) {
@@ -113,6 +118,7 @@ async fn submit(
             continue;
         };
         place?.forget();
+        tokio::time::sleep(chance.moment(PAUSE)).await;
         let id = format!("soak-{number}-{next}");
         next += 1;
         let task = api::TaskSpec {
@@ -221,8 +227,10 @@ fn handle(
     Ok(())
 }
 
-/// What aiond says of each task at the end.
-async fn states(client: &Client, tasks: &[String]) -> Result<()> {
+/// What aiond says of each task at the end; how many took more than one attempt. One does when aiond is killed between the
+/// record of an assignment and its way to the agent: that attempt has done nothing, as the ledger shows.
+async fn states(client: &Client, tasks: &[String]) -> Result<usize> {
+    let mut again = 0;
     for chunk in tasks.chunks(64) {
         let asked: Vec<_> = chunk
             .iter()
@@ -232,20 +240,19 @@ async fn states(client: &Client, tasks: &[String]) -> Result<()> {
             })
             .collect();
         for answer in asked {
-            answer.await??;
+            again += usize::from(answer.await?? > 1);
         }
     }
-    Ok(())
+    Ok(again)
 }
 
 /// Waits for the task's end: what was done last may be on its way to the disk.
-async fn succeeds(client: Client, id: String) -> Result<()> {
+async fn succeeds(client: Client, id: String) -> Result<u32> {
     let begun = Instant::now();
     loop {
         let task = client.task(api::GetTaskRequest { task: id.clone() }).await?;
-        ensure!(task.attempts == 1, "{id} took {} attempts", task.attempts);
         if task.state == "succeeded" {
-            return Ok(());
+            return Ok(task.attempts);
         }
         ensure!(begun.elapsed() < DRAIN, "{id} is {} for too long", task.state);
         tokio::time::sleep(Duration::from_millis(5)).await;
