@@ -211,12 +211,17 @@ impl Scheduler {
 
     fn room_in_queue(&self, submit: &Submit) -> Result<(), Refusal> {
         let tenant = self.names.get(submit.tenant.as_str()).map(|id| &self.tenants[*id]);
-        let (live, limit, pause) = match tenant {
-            Some(tenant) => (tenant.live, tenant.max_queued, tenant.end_pause_us / 1000),
+        // What runs waits for nothing.
+        let (waiting, limit, pause) = match tenant {
+            Some(tenant) => (
+                tenant.live.saturating_sub(tenant.running.into()),
+                tenant.max_queued,
+                tenant.end_pause_us / 1000,
+            ),
             None => (0, self.config.tenant(submit.tenant.as_str()).max_queued, 0),
         };
         let retry_after_ms = pause.clamp(100, 60_000);
-        if live >= limit {
+        if waiting >= limit {
             return Err(Refusal::QueueFull { tenant: submit.tenant.to_string(), limit, retry_after_ms });
         }
         let limit = self.config.limits.tasks;

@@ -67,6 +67,18 @@ pub(crate) struct SubmitArgs {
     /// Attempts that may fail
     #[arg(long, value_name = "N")]
     pub(crate) retries: Option<u32>,
+    /// What it may cost, in US dollars
+    #[arg(long, value_name = "USD")]
+    pub(crate) usd_max: Option<f64>,
+    /// What it may use, in tokens
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens_max: Option<u64>,
+    /// Slots of the node that it takes
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<u32>,
+    /// GPUs that it takes
+    #[arg(long, value_name = "N")]
+    pub(crate) gpu: Option<u32>,
     /// Set a label; can be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,

@@ -118,6 +118,17 @@ fn spec(args: SubmitArgs) -> Outcome<api::TaskSpec> {
     if let Some(retries) = args.retries {
         spec.retry.get_or_insert_default().max_attempts = retries;
     }
+    if let Some(usd) = args.usd_max {
+        spec.budget.get_or_insert_default().usd_max = usd;
+    }
+    if let Some(tokens) = args.tokens_max {
+        spec.budget.get_or_insert_default().tokens_max = tokens;
+    }
+    if args.slots.is_some() || args.gpu.is_some() {
+        let needs = spec.needs.get_or_insert(api::Needs { slots: 1, gpu: 0 });
+        needs.slots = args.slots.unwrap_or(needs.slots);
+        needs.gpu = args.gpu.unwrap_or(needs.gpu);
+    }
     spec.labels.extend(pairs::<std::collections::HashMap<_, _>>(&args.labels, "--label")?);
     spec.idempotent |= args.idempotent;
     Ok(spec)

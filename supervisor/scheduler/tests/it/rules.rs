@@ -397,7 +397,9 @@ fn a_full_queue_says_when_to_come_back() {
         config.tenant_default.max_queued = 2;
     });
     world.job("a", 8);
+    // The one that runs is not in the queue.
     world.put("x", |_| {});
+    world.put("w", |_| {});
     world.put("y", |_| {});
     let full = world.submit(World::task("z")).unwrap_err();
     assert_eq!(full.code(), ErrorCode::ResourceExhausted);

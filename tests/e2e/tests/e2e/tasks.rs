@@ -180,12 +180,12 @@ pub(crate) fn bad_input_changes_nothing() {
     let long = Chain { steps: 100_000, pause_ms: 10, seed: 1 }.params();
     node.submit("script", "runs", "normal", &long);
     node.until_state("runs", "running");
-    for n in 0..2 {
+    for n in 0..3 {
         node.submit("script", &format!("waits-{n}"), "normal", &long);
     }
     refused(submit(&[]), 1, &["RESOURCE_EXHAUSTED", "3 tasks", "again in"]);
     // A result that is no JSON.
-    daemons.ctl(["task", "cancel", "waits-0", "waits-1", "runs"]).ok();
+    daemons.ctl(["task", "cancel", "waits-0", "waits-1", "waits-2", "runs"]).ok();
     node.job("babbles", json!({ "entry": ["/bin/sh", "-c", "echo oops > $AION_RESULT"] }));
     let babbles = daemons.ctl(["task", "submit", "--agent", "babbles", "--wait"]);
     babbles.done().expect(1).says("RESULT_INVALID").says("JSON");
