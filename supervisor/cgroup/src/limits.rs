@@ -63,6 +63,14 @@ pub struct Missing {
 }
 
 impl AgentGroup {
+    /// Sets the CPU quota alone. Whoever [`freeze`](Self::freeze)s lifts it for that time; if it dies in the middle, this puts it back.
+    ///
+    /// # Errors
+    /// [`Error::ControllerMissing`], [`Error::Limit`].
+    pub fn limit_cpu(&self, millis: Option<u32>) -> Result<()> {
+        Settings::of(self).cpu_quota(millis).map(drop)
+    }
+
     /// Sets the limits; only what differs from the last call is written. With `allow_missing` a limit whose
     /// controller is not there is answered instead of being an error.
     ///

@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{AgentGroup, Error, Result, files};
+use crate::{AgentGroup, Controller, Error, Result, files};
 
 impl AgentGroup {
     /// Stops every process and waits until all stand still.
@@ -19,7 +19,15 @@ impl AgentGroup {
     /// [`Error::Timeout`] when a process did not stop in time (it sits in the kernel); the group goes on
     /// freezing. Else what the cgroup file system says.
     pub fn freeze(&self, timeout: Duration) -> Result<()> {
-        self.set_frozen(true, timeout)
+        if timeout.is_zero() {
+            return self.set_frozen(true, timeout);
+        }
+        let lifted = self.lift_quota();
+        let done = self.set_frozen(true, timeout);
+        match lifted {
+            Some((file, quota)) => done.and(files::write(&file, &quota)),
+            None => done,
+        }
     }
 
     /// Lets every process go on.
@@ -28,6 +36,17 @@ impl AgentGroup {
     /// As [`Self::freeze`].
     pub fn thaw(&self, timeout: Duration) -> Result<()> {
         self.set_frozen(false, timeout)
+    }
+
+    /// Takes the CPU quota away; gives its file and what was in it. Processes that have used it up stand still in the kernel, and
+    /// notice that they should freeze or end only in the next period, up to 100 ms later.
+    fn lift_quota(&self) -> Option<(PathBuf, String)> {
+        let (dir, v2) = self.controller_dir(Controller::Cpu)?;
+        let (name, none) = if v2 { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+        let file = dir.join(name);
+        let quota = files::read(&file).ok()?.trim().to_owned();
+        let limited = !quota.starts_with(none);
+        (limited && files::write(&file, none).is_ok()).then_some((file, quota))
     }
 
     fn set_frozen(&self, frozen: bool, timeout: Duration) -> Result<()> {
@@ -72,6 +91,8 @@ impl AgentGroup {
     /// # Errors
     /// What the cgroup file system says.
     pub fn kill(&self) -> Result<()> {
+        // Nothing runs here any more but its end.
+        let _ = self.lift_quota();
         if let Some(path) = self.unified_path() {
             match files::write(&path.join("cgroup.kill"), "1") {
                 // Before Linux 5.14.

@@ -80,6 +80,11 @@ fn recall(launcher: &Launcher, stored: Stored) -> Option<(Arc<Agent>, Option<Run
         }
         Phase::Running => {
             let run = find(launcher, &record, spec.as_deref().is_some_and(|s| s.audit_strict));
+            if let (Some(run), Some(millis)) = (&run, spec.as_deref().and_then(|s| s.limits.cpu_millis))
+                && let Err(e) = run.held.group.limit_cpu(Some(millis))
+            {
+                tracing::error!(agent = %id, error = chain(&e), "the agent's CPU quota cannot be set again");
+            }
             Some((Agent::new(id, spec, record), run))
         }
         Phase::Exited | Phase::Unknown => Some((Agent::new(id, spec, record), None)),

@@ -195,3 +195,39 @@ fn bad_names_make_nothing() {
     AgentGroup::create(&ground.0, "twice").unwrap();
     assert!(AgentGroup::create(&ground.0, "twice").is_err());
 }
+
+#[test]
+fn a_group_that_has_used_up_its_quota_freezes_and_ends_at_once() {
+    let Some(ground) = Playground::new("quota") else { return };
+    let mut group = AgentGroup::create(&ground.0, "hog").unwrap();
+    // A hundredth of a processor: it stands still for 99 of 100 ms.
+    let limits = Limits { cpu_millis: Some(10), ..Limits::default() };
+    if !group.set_limits(&limits, true).unwrap().is_empty() {
+        eprintln!("skipped: no CPU quota here");
+        return;
+    }
+    let mut hog = shell(&group, "while :; do :; done");
+    let round = || {
+        let mut took = Duration::ZERO;
+        for n in 0..10 {
+            // At another moment of the period each time.
+            std::thread::sleep(Duration::from_millis(110 + 10 * n));
+            let begun = Instant::now();
+            group.freeze(SOON).unwrap();
+            took += begun.elapsed();
+            assert!(group.is_frozen());
+            group.thaw(SOON).unwrap();
+        }
+        took
+    };
+    // Waiting for the next period would be half a second in all.
+    let took = round().min(round());
+    assert!(took < Duration::from_millis(250), "{took:?}");
+    let before = group.stats().cpu_usec;
+    std::thread::sleep(Duration::from_secs(1));
+    let used = group.stats().cpu_usec - before;
+    assert!(used < 300_000, "the quota is back: {used} us");
+    group.kill().unwrap();
+    group.wait_empty(SOON).unwrap();
+    hog.wait().unwrap();
+}
