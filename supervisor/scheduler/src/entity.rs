@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aion_types::AgentName;
 
-use crate::promises::Booked;
+use crate::booked::Booked;
 use crate::window::Rates;
 use crate::{AgentSpec, Name, Quotas, Target};
 

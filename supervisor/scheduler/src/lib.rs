@@ -6,6 +6,7 @@
 
 mod agents;
 mod attempt;
+mod booked;
 mod check;
 mod codec;
 mod codec_rows;

@@ -1,11 +1,14 @@
 //! Submitting and cancelling: single requests, and batches in which each task has its own answer.
 
+use std::sync::Arc;
+
 use aion_api_proto::v1 as api;
 use aion_scheduler::{Ended, TaskId, keys};
 use aion_types::{ErrorCode, TenantId};
 use tokio::sync::oneshot;
 
 use crate::clock::duration;
+use crate::convert;
 use crate::error::Error;
 use crate::spec::{self, Id};
 use crate::tasks::Tasks;
@@ -40,9 +43,12 @@ impl Tasks {
         let task = id.task().clone();
         let new = self.prepare(tenant, id, spec)?;
         let (answer, answered) = oneshot::channel();
-        self.inner.inbox.tenant(&name(tenant.as_str()), Work::Submit { tasks: vec![new], answer }).await?;
+        let body = Arc::clone(&new.body);
+        let submit = Work::Submit { tasks: vec![new], look: true, answer };
+        self.inner.inbox.tenant(&name(tenant.as_str()), submit).await?;
         let mut results = answered.await.map_err(|_| Error::away())?;
         match results.pop().unwrap_or_else(|| Err(Error::away())) {
+            Ok(Submitted { view: Some(view), .. }) => Ok(convert::task(&view, Some(&body), None)),
             Ok(_) => self.get(tenant, task.as_str()).await,
             Err(error) => Err(self.explain(tenant, error, by_request)),
         }
@@ -96,7 +102,7 @@ impl Tasks {
     ) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
         let (tasks, places) = (std::mem::take(new), std::mem::take(places));
-        self.inner.inbox.tenant(lane, Work::Submit { tasks, answer }).await?;
+        self.inner.inbox.tenant(lane, Work::Submit { tasks, look: false, answer }).await?;
         underway.pieces.push(Piece { places, answer: answered });
         Ok(())
     }

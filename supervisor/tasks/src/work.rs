@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
-use aion_scheduler::{Attempt, Command, Config, Name, Scheduler, Submit};
+use aion_scheduler::{Attempt, Command, Config, Name, Scheduler, Submit, TaskView};
 use aion_task_journal::Checkpoint;
 use aion_types::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -21,10 +21,12 @@ pub(crate) struct NewTask {
 }
 
 /// What became of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Submitted {
     /// It was there before.
     pub(crate) existed: bool,
+    /// The new task as it was written, when it was asked for.
+    pub(crate) view: Option<Box<TaskView>>,
 }
 
 /// Runs on the engine and gives what is to be done once everything applied so far is on disk.
@@ -36,8 +38,8 @@ pub(crate) type After = Box<dyn FnOnce() + Send>;
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(crate) enum Work {
-    /// New tasks of one tenant: each with an answer of its own.
-    Submit { tasks: Vec<NewTask>, answer: oneshot::Sender<Vec<Result<Submitted, Error>>> },
+    /// New tasks of one tenant: each with an answer of its own, and with a look at it when that is wanted.
+    Submit { tasks: Vec<NewTask>, look: bool, answer: oneshot::Sender<Vec<Result<Submitted, Error>>> },
     /// The end of a task.
     Cancel { tenant: TenantId, task: aion_scheduler::TaskId, reason: String, answer: Answer<()> },
     /// A look at the core.

@@ -69,8 +69,8 @@ impl Engine {
 
     pub(super) fn apply(&mut self, group: &mut Group, work: Work) {
         match work {
-            Work::Submit { tasks, answer } => {
-                let results: Vec<_> = tasks.into_iter().map(|task| self.submit(group, task)).collect();
+            Work::Submit { tasks, look, answer } => {
+                let results: Vec<_> = tasks.into_iter().map(|task| self.submit(group, task, look)).collect();
                 group.settles.push(Box::new(move |failed| {
                     let results = match failed {
                         None => results,
@@ -196,17 +196,18 @@ impl Engine {
         }
     }
 
-    fn submit(&mut self, group: &mut Group, task: NewTask) -> Result<Submitted, Error> {
+    fn submit(&mut self, group: &mut Group, task: NewTask, look: bool) -> Result<Submitted, Error> {
         self.journal.admits()?;
         self.introduce(group, &task.submit);
         let class = task.submit.class;
         match self.ask(group, Command::Submit(task.submit))? {
-            Reply::Existed { .. } => Ok(Submitted { existed: true }),
+            Reply::Existed { .. } => Ok(Submitted { existed: true, view: None }),
             Reply::Submitted { task: number } => {
                 self.metrics.submitted(class);
                 self.bodies.keep(number, &task.body);
                 group.bodies.push((number, task.body));
-                Ok(Submitted { existed: false })
+                let view = if look { self.core.task_by_number(number).map(Box::new) } else { None };
+                Ok(Submitted { existed: false, view })
             }
             _ => Err(Error::new(ErrorCode::Internal, "the core does not say what became of a task")),
         }
@@ -355,7 +356,7 @@ impl Work {
     /// Answers that it cannot be done now.
     pub(super) fn refuse(self, error: &Error) {
         match self {
-            Self::Submit { tasks, answer } => {
+            Self::Submit { tasks, answer, .. } => {
                 let _ = answer.send(tasks.iter().map(|_| Err(error.clone())).collect());
             }
             Self::Cancel { answer, .. }

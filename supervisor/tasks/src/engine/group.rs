@@ -160,7 +160,12 @@ pub(crate) struct Outlets {
 
 impl Outlets {
     /// On the writer's thread, in the order of the groups.
-    pub(super) fn arrived(&self, rest: Rest, written: &Result<(), Arc<JournalError>>, begun: Instant) {
+    pub(super) fn arrived(
+        &self,
+        rest: Rest,
+        written: &Result<(), Arc<JournalError>>,
+        begun: Option<Instant>,
+    ) {
         let Rest { events, settles, deeds } = rest;
         if let Err(error) = written {
             let error = Error::from(error);
@@ -176,7 +181,9 @@ impl Outlets {
             // The effects' thread is gone only when everything ends.
             let _ = self.deeds.send(Deeds::Do(deeds));
         }
-        self.metrics.committed(begun.elapsed());
+        if let Some(begun) = begun {
+            self.metrics.committed(begun.elapsed());
+        }
         if let Some(last) = events.last() {
             self.newest.send_replace(last.seq);
             self.audit.events(&events);

@@ -173,7 +173,8 @@ impl Engine {
         }
         self.inbox.departed();
         let (inbox, outlets) = (Arc::clone(&self.inbox), Arc::clone(&self.outlets));
-        let begun = Instant::now();
+        // A look waits its turn and writes nothing.
+        let begun = (!batch.is_empty()).then(Instant::now);
         let rest = group.rest();
         self.writer.submit(batch, move |written| {
             outlets.arrived(rest, &written, begun);
