@@ -57,6 +57,8 @@ impl LogFollower {
                     // They choose where to begin; from now on the cursor does.
                     self.request.tail_lines = 0;
                     self.request.since = None;
+                    // The last look was none: there was more.
+                    self.ended = false;
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.at_end().await? => return Ok(None),
@@ -85,7 +87,8 @@ impl LogFollower {
     }
 
     /// Judges a stream's end. A daemon that shuts down in good order ends its streams in good order too, so the end
-    /// of a stream is believed only when the agent has ended, and then once more after a last look.
+    /// of a stream is believed only when the agent has ended, and then once more after a last look that finds
+    /// nothing.
     async fn at_end(&mut self) -> Result<bool> {
         self.stream = None;
         if !self.request.follow || self.ended {
