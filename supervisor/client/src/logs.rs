@@ -62,7 +62,10 @@ impl LogFollower {
                     return Ok(Some(chunk));
                 }
                 Ok(None) if self.at_end().await? => return Ok(None),
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.reconnects += 1;
+                    continue;
+                }
                 Err(error) => error,
             };
             self.stream = None;
