@@ -115,7 +115,7 @@ fn peers(folder: &Path, scale: Scale, report: &mut Report) {
         (
             "bpftrace, counting",
             format!(
-                "bpftrace -e '{counter}' -c 'sh -c \"exec {}\"' >/dev/null",
+                "bpftrace -e '{counter}' -c '/bin/sh -c \"exec {}\"' >/dev/null",
                 GIT.replace('"', "\\\"").replace('\'', "")
             ),
         ),
