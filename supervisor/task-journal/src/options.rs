@@ -24,8 +24,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             block_cache_bytes: 4 << 20,
-            write_buffer_bytes: 24 << 20,
-            max_wal_bytes: 64 << 20,
+            write_buffer_bytes: 8 << 20,
+            max_wal_bytes: 32 << 20,
             reserve_bytes: 48 << 20,
             admit_bytes: 32 << 20,
             max_checkpoint_bytes: 1 << 30,
