@@ -29,6 +29,7 @@ use crate::state;
 const WORKERS: usize = 2;
 /// Threads for reads of journals, the index and the audit log.
 const BLOCKING: usize = 32;
+const DAEMON_NICE: i32 = -10;
 const SERVICES: [&str; 7] = [
     "",
     "aion.v1.AgentService",
@@ -39,6 +40,14 @@ const SERVICES: [&str; 7] = [
     "aion.v1.JournalService",
 ];
 
+/// Where agents take all the processors, whoever is to stop them must not wait behind them. A niceness that was chosen stays, and
+/// without root it is the service manager's to give.
+fn go_before_agents() {
+    if rustix::process::getpriority_process(None) == Ok(0) {
+        let _ = rustix::process::setpriority_process(None, DAEMON_NICE);
+    }
+}
+
 pub(crate) fn run(options: Options) -> Result<()> {
     log(&options)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
@@ -47,6 +56,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     state::enter(&options.state, &account)?;
     let pid_file = state::lock()?;
     let listener = listen::bind(options.inside_state(&options.socket), &account)?;
+    go_before_agents();
     account.drop_to()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -42,6 +42,12 @@ const NOT_LAUNCHED: u8 = 125;
 
 fn main() -> ExitCode {
     name(c"aion-forker");
+    // The launcher's is not the agent's.
+    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0)
+        && rustix::process::setpriority_process(None, 0).is_err()
+    {
+        return ExitCode::from(NOT_LAUNCHED);
+    }
     aion_sys::signal::reset_actions();
     let ready = aion_sys::signal::take_all()
         .and_then(|signals| Ok((signals, aion_sys::park::take_control()?)))

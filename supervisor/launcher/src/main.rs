@@ -8,6 +8,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
+const DAEMON_NICE: i32 = -10;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     log(options.run.log_format);
@@ -24,7 +26,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where agents take all the processors, whoever is to stop them must not wait behind them. A niceness that was chosen stays. Inits
+/// give it up again.
+fn go_before_agents() {
+    if rustix::process::getpriority_process(None) == Ok(0) {
+        let _ = rustix::process::setpriority_process(None, DAEMON_NICE);
+    }
+}
+
 fn run(options: &RunOptions) -> anyhow::Result<()> {
+    go_before_agents();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let running = aion_launcher::start(options)?;
     let stop = running.stopper();

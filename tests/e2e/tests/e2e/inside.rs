@@ -173,6 +173,15 @@ pub(crate) fn an_unprivileged_user(shared: &Shared) {
     let agent = detached_sh(pair(shared), "user", &[], "sleep 60");
     let uid: u32 = status_field(agent.pid(), "Uid").split_whitespace().next().unwrap().parse().unwrap();
     assert!(uid >= 65536, "a user of its own, not {uid}");
+    // The daemons go before agents; what they start does not.
+    let nice = |pid: u32| -> i32 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+    };
+    let init = status_field(agent.pid(), "PPid").trim().parse().unwrap();
+    assert_eq!((nice(agent.pid()), nice(init)), (0, 0));
+    let inside = pair(shared).ctl(["exec", &agent.name, "--", "nice"]).ok().text();
+    assert_eq!(inside.trim(), "0", "a command that runs beside it");
     let other = detached_sh(pair(shared), "user", &[], "sleep 60");
     let second: u32 = status_field(other.pid(), "Uid").split_whitespace().next().unwrap().parse().unwrap();
     assert_ne!(uid, second, "no two agents are one user");
