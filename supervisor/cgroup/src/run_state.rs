@@ -12,6 +12,9 @@ use nix::unistd::Pid;
 
 use crate::{AgentGroup, Controller, Error, Result, files};
 
+/// As long as a change may come without being told of.
+const LOOK_FOR: Duration = Duration::from_millis(50);
+
 impl AgentGroup {
     /// Stops every process and waits until all stand still.
     ///
@@ -196,7 +199,8 @@ impl AgentGroup {
 /// Waits until a field of `cgroup.events` has a value. The file is pollable: it wakes on each change.
 fn wait_event(group: &Path, key: &str, value: u64, state: &'static str, timeout: Duration) -> Result<()> {
     let path = group.join("cgroup.events");
-    let deadline = Instant::now() + timeout;
+    let begun = Instant::now();
+    let deadline = begun + timeout;
     let mut file = File::open(&path).map_err(Error::io("open", &path))?;
     let mut text = String::with_capacity(64);
     loop {
@@ -211,9 +215,13 @@ fn wait_event(group: &Path, key: &str, value: u64, state: &'static str, timeout:
         if files::field(&text, key) == Some(value) {
             return Ok(());
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let mut left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::Timeout { path: group.to_owned(), state, ms: timeout.as_millis() });
+        }
+        // The kernel tells of a group's changes once in 10 ms at most; what comes sooner after another is seen by looking.
+        if begun.elapsed() < LOOK_FOR {
+            left = left.min(Duration::from_millis(1));
         }
         let wait = PollTimeout::try_from(left.max(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
