@@ -14,6 +14,8 @@ use crate::{AgentGroup, Controller, Error, Result, files};
 
 /// As long as a change may come without being told of.
 const LOOK_FOR: Duration = Duration::from_millis(50);
+/// A freeze goes without the group's CPU quota for so long at most.
+const LIFTED: Duration = Duration::from_millis(200);
 
 impl AgentGroup {
     /// Stops every process and waits until all stand still.
@@ -25,11 +27,14 @@ impl AgentGroup {
         if timeout.is_zero() {
             return self.set_frozen(true, timeout);
         }
-        let lifted = self.lift_quota();
-        let done = self.set_frozen(true, timeout);
-        match lifted {
-            Some((file, quota)) => done.and(files::write(&file, &quota)),
-            None => done,
+        let Some((file, quota)) = self.lift_quota() else { return self.set_frozen(true, timeout) };
+        // A process that sits in the kernel must not keep the others without a limit.
+        let soon = timeout.min(LIFTED);
+        let done = self.set_frozen(true, soon);
+        files::write(&file, &quota)?;
+        match done {
+            Err(Error::Timeout { .. }) if soon < timeout => self.set_frozen(true, timeout - soon),
+            done => done,
         }
     }
 

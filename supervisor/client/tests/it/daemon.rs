@@ -171,7 +171,11 @@ impl Service {
         let (send, receive) = tokio::sync::mpsc::channel(1);
         let mut end = self.0.end.subscribe();
         tokio::spawn(async move {
-            loop {
+            for number in 1_u32.. {
+                // All of it would fit into the client's window before the first crash.
+                if number.is_multiple_of(16) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 let item = items.next();
                 tokio::select! {
                     biased;

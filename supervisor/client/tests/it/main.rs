@@ -35,7 +35,7 @@ async fn a_follower_loses_and_doubles_nothing_across_many_deaths() {
     }
     assert_eq!(got.len(), OUTPUT_LEN);
     assert!(got == output(), "the bytes are those of the agent, in order");
-    assert!(logs.reconnects() >= 3, "the daemon died {} times", logs.reconnects());
+    assert!(logs.reconnects() >= 5, "the daemon died {} times", logs.reconnects());
 }
 
 #[tokio::test]
