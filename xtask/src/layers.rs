@@ -17,7 +17,7 @@ use crate::project::Project;
 /// depend on no other binary.
 const LEVELS: &[(u8, &[&str])] = &[
     (5, &["aiond", "aion-launcher", "aion-init", "aionctl"]),
-    (4, &["aion-api", "aion-tasks"]),
+    (4, &["aion-api", "aion-http", "aion-kernel", "aion-tasks"]),
     (
         3,
         &[
@@ -31,9 +31,12 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-store",
             "aion-task-journal",
             "aion-client",
+            "aion-mcp",
+            "aion-models",
+            "aion-tenants",
         ],
     ),
-    (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal", "aion-scheduler"]),
+    (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal", "aion-scheduler", "aion-syscall"]),
     (1, &["aion-types", "aion-probe-types", "aion-launcher-proto", "aion-api-proto", "aion-sys"]),
 ];
 
