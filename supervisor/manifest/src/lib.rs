@@ -20,8 +20,9 @@ mod task;
 mod yaml;
 
 pub use capability::{
-    Access, Capability, CapabilityPolicy, Coarse, Effective, Exception, Grant, HostPattern, MemoryKind,
-    MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict, effective,
+    Access, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant, HostPattern,
+    MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict, effective,
+    parse_capabilities,
 };
 pub use check::Context;
 pub use classes::{Class, Classes, DEFAULT_CLASS};

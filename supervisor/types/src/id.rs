@@ -29,6 +29,19 @@ pub enum IdError {
         /// Its position, from 1.
         at: usize,
     },
+    /// A character that a tenant's name does not have, and where.
+    #[error(
+        "character {ch:?} at position {at} is not allowed: use letters, digits, '-', '_' and '.', beginning and ending with a letter or digit"
+    )]
+    BadTenantChar {
+        /// The character.
+        ch: char,
+        /// Its position, from 1.
+        at: usize,
+    },
+    /// Not an agent's address.
+    #[error("it is not an agent's address: write agent://TENANT/NAME")]
+    NotAddress,
     /// Not a ULID.
     #[error("it is not a ULID (26 characters of Crockford base 32)")]
     NotUlid,
@@ -85,20 +98,39 @@ fn label(text: &str) -> Result<String, IdError> {
     Ok(text.to_owned())
 }
 
+/// 1 to 63 letters of either case, digits, '-', '_' and '.', beginning and ending with a letter or digit. Never a path.
+fn tenant_name(text: &str) -> Result<String, IdError> {
+    const MAX: usize = 63;
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    let len = text.chars().count();
+    if len > MAX {
+        return Err(IdError::TooLong { len, max: MAX });
+    }
+    for (i, ch) in text.chars().enumerate() {
+        let inner = i != 0 && i + 1 != len;
+        if !(ch.is_ascii_alphanumeric() || (matches!(ch, '-' | '_' | '.') && inner)) {
+            return Err(IdError::BadTenantChar { ch, at: i + 1 });
+        }
+    }
+    Ok(text.to_owned())
+}
+
 macro_rules! label_type {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// Takes a DNS label (1 to 63 of a-z, 0-9, '-').
+            #[doc = $what]
             ///
             /// # Errors
             /// [`IdError`] says what is wrong, and where.
             pub fn parse(text: &str) -> Result<Self, IdError> {
-                label(text).map(Self)
+                $check(text).map(Self)
             }
 
             /// The text form.
@@ -112,12 +144,59 @@ macro_rules! label_type {
 
 label_type!(
     /// An agent's name, unique within its tenant.
-    AgentName
+    AgentName,
+    label,
+    "Takes a DNS label (1 to 63 of a-z, 0-9, '-')."
 );
 label_type!(
     /// A tenant. `default` is the one of local operators.
-    TenantId
+    TenantId,
+    tenant_name,
+    "Takes 1 to 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit."
 );
+
+/// How the kernel API names an agent: `agent://TENANT/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AgentUri {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its name there.
+    pub name: AgentName,
+}
+
+impl AgentUri {
+    const SCHEME: &str = "agent://";
+
+    /// Takes `agent://TENANT/NAME`.
+    ///
+    /// # Errors
+    /// [`IdError`] says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, IdError> {
+        let rest = text.strip_prefix(Self::SCHEME).ok_or(IdError::NotAddress)?;
+        let (tenant, name) = rest.split_once('/').ok_or(IdError::NotAddress)?;
+        Ok(Self { tenant: TenantId::parse(tenant)?, name: AgentName::parse(name)? })
+    }
+}
+
+impl fmt::Display for AgentUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}/{}", Self::SCHEME, self.tenant, self.name)
+    }
+}
+
+impl TryFrom<String> for AgentUri {
+    type Error = IdError;
+    fn try_from(text: String) -> Result<Self, IdError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<AgentUri> for String {
+    fn from(uri: AgentUri) -> Self {
+        uri.to_string()
+    }
+}
 
 macro_rules! text_traits {
     ($($name:ident),*) => {$(
@@ -160,6 +239,28 @@ mod tests {
             assert!(AgentName::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(AgentName::parse("a/b"), Err(IdError::BadChar { ch: '/', at: 2 }));
+    }
+
+    #[test]
+    fn tenants_may_be_upper_case_and_are_no_paths() {
+        for good in ["default", "tenantA", "Acme.Corp_2", "x"] {
+            assert!(TenantId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "-a", "a.", "a b", "a\0b", "é"] {
+            assert!(TenantId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_name_tenant_and_agent() {
+        let uri = AgentUri::parse("agent://tenantA/researcher-1").unwrap();
+        assert_eq!((uri.tenant.as_str(), uri.name.as_str()), ("tenantA", "researcher-1"));
+        assert_eq!(uri.to_string(), "agent://tenantA/researcher-1");
+        for bad in
+            ["", "tenantA/x", "agent://tenantA", "agent:///x", "agent://a/b/c", "agent://a/B", "http://a/b"]
+        {
+            assert!(AgentUri::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -11,6 +11,6 @@ mod quantity;
 
 pub use code::ErrorCode;
 pub use exit::{Exit, ExitReason};
-pub use id::{AgentId, AgentName, IdError, TenantId};
+pub use id::{AgentId, AgentName, AgentUri, IdError, TenantId};
 pub use layer::{Layer, LayerName, LayerReport, LayerState};
 pub use quantity::{ByteSize, CpuMillis, QuantityError};

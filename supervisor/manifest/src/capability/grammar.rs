@@ -142,6 +142,49 @@ pub(crate) fn parse_rule(text: &str) -> Result<(Option<Coarse>, Vec<Capability>)
     }
 }
 
+/// What a rule is about, apart from what it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// `fs:…`
+    Fs,
+    /// `net:…`
+    Net,
+    /// `exec:…`
+    Exec,
+    /// `tool:…`
+    Tool,
+    /// `model:…`
+    Model,
+    /// `memory:…`
+    Memory,
+    /// `gpu`
+    Gpu,
+}
+
+/// Reads a capability or a coarse name (`network`), which stands for several.
+///
+/// # Errors
+/// Says what is wrong and what would be right.
+pub fn parse_capabilities(text: &str) -> Result<Vec<Capability>, String> {
+    parse_rule(text).map(|(_, capabilities)| capabilities)
+}
+
+impl Capability {
+    /// Its family.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Fs { .. } => Family::Fs,
+            Self::Net { .. } => Family::Net,
+            Self::Exec(_) => Family::Exec,
+            Self::Tool(_) => Family::Tool,
+            Self::Model(_) => Family::Model,
+            Self::Memory { .. } => Family::Memory,
+            Self::Gpu => Family::Gpu,
+        }
+    }
+}
+
 impl FromStr for Capability {
     type Err = String;
 

@@ -8,7 +8,7 @@ mod pattern;
 mod policy;
 
 pub use effective::{Effective, Exception, Grant, Refusal, Verdict, effective};
-pub use grammar::{Access, Capability, Coarse, MemoryKind, MemoryOp};
+pub use grammar::{Access, Capability, Coarse, Family, MemoryKind, MemoryOp, parse_capabilities};
 pub use pattern::{HostPattern, NamePattern, PathPattern, PortPattern};
 pub use policy::{CapabilityPolicy, Rule};
 

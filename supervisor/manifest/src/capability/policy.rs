@@ -4,6 +4,7 @@ use std::fmt;
 
 use aion_types::ErrorCode;
 
+use super::effective::Verdict;
 use super::grammar::{Capability, parse_rule};
 use crate::error::{Error, Problem};
 use crate::raw;
@@ -88,6 +89,42 @@ impl CapabilityPolicy {
         let allow = read(document.allow, "allow", true);
         let deny = read(document.deny, "deny", false);
         if problems.is_empty() { Ok(Self { allow, deny }) } else { Err(failed(problems)) }
+    }
+
+    /// Rules from a list, each of them allowed; `origin` is what verdicts name. An empty list allows nothing.
+    ///
+    /// # Errors
+    /// Names the rule that cannot be read.
+    pub fn from_list(allow: &[String], deny: &[String], origin: &str) -> Result<Self, String> {
+        let read = |list: &[String], allow: bool| -> Result<Vec<Rule>, String> {
+            if list.len() > MAX_RULES {
+                return Err(format!("there are {} rules, at most {MAX_RULES} are allowed", list.len()));
+            }
+            let mut rules = Vec::new();
+            for text in list {
+                let (_, capabilities) = parse_rule(text)?;
+                rules.extend(capabilities.into_iter().map(|capability| Rule {
+                    capability,
+                    allow,
+                    file: origin.to_owned(),
+                    line: 0,
+                }));
+            }
+            Ok(rules)
+        };
+        Ok(Self { allow: read(allow, true)?, deny: read(deny, false)? })
+    }
+
+    /// Whether these rules alone let a single thing be done.
+    #[must_use]
+    pub fn check(&self, request: &Capability) -> Verdict {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.capability.denies(request).is_some()) {
+            return Verdict { allowed: false, rule: rule.to_string() };
+        }
+        match self.allow.iter().find(|rule| rule.capability.covers(request)) {
+            Some(rule) => Verdict { allowed: true, rule: rule.to_string() },
+            None => Verdict { allowed: false, rule: format!("no rule allows {request}") },
+        }
     }
 
     /// What may be had.
