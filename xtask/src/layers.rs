@@ -36,7 +36,17 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-tenants",
         ],
     ),
-    (2, &["aion-manifest", "aion-seccomp", "aion-audit", "aion-agent-journal", "aion-scheduler", "aion-syscall"]),
+    (
+        2,
+        &[
+            "aion-manifest",
+            "aion-seccomp",
+            "aion-audit",
+            "aion-agent-journal",
+            "aion-scheduler",
+            "aion-syscall",
+        ],
+    ),
     (1, &["aion-types", "aion-probe-types", "aion-launcher-proto", "aion-api-proto", "aion-sys"]),
 ];
 

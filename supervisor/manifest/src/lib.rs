@@ -17,6 +17,7 @@ mod restrict;
 mod scheduler;
 mod spec;
 mod task;
+mod tool;
 mod yaml;
 
 pub use capability::{
@@ -36,6 +37,7 @@ pub use spec::{
     Workspace,
 };
 pub use task::{TaskFile, TaskRetry};
+pub use tool::{ToolEntry, ToolFile};
 
 use aion_types::ErrorCode;
 
@@ -50,7 +52,7 @@ impl AgentSpec {
             let code = if m.too_large { ErrorCode::TooLarge } else { ErrorCode::ManifestInvalid };
             Error::new(code, vec![*m.problem])
         })?;
-        header(&tree, file).map_err(invalid)?;
+        header(&tree, file, "Agent", "only an Agent can be run").map_err(invalid)?;
         let mut manifest: raw::Manifest = yaml::from_node(&tree, file).map_err(invalid)?;
         let overridden = overrides.apply(&mut manifest);
         check::check(manifest, context, file, Some(&tree), &overridden)
@@ -90,7 +92,7 @@ fn name_for(program: &str) -> String {
 }
 
 /// What the file is comes first: the other fields of another kind would only confuse.
-fn header(tree: &yaml::Node, file: &str) -> Result<(), Problem> {
+fn header(tree: &yaml::Node, file: &str, kind: &str, why: &str) -> Result<(), Problem> {
     let fault = |field: &str, message: String, fix: &str| {
         let place = if field.is_empty() { tree.place } else { tree.place_of(field) };
         Problem {
@@ -105,10 +107,9 @@ fn header(tree: &yaml::Node, file: &str) -> Result<(), Problem> {
         let message = format!("a manifest is a mapping, this is {}", tree.kind.describe());
         return Err(fault("", message, "begin with \"apiVersion: aion.os/v1\""));
     };
-    for (field, expected, what) in [
-        ("apiVersion", "aion.os/v1", "this version reads aion.os/v1"),
-        ("kind", "Agent", "only an Agent can be run"),
-    ] {
+    for (field, expected, what) in
+        [("apiVersion", "aion.os/v1", "this version reads aion.os/v1"), ("kind", kind, why)]
+    {
         match tree.get(field).map(|n| &n.kind) {
             Some(yaml::Kind::Scalar { text, .. }) if text == expected => {}
             Some(other) => {
@@ -141,5 +142,6 @@ pub fn json_schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("capabilities.schema.json", schemars::schema_for!(raw::CapabilityPolicy).to_value()),
         ("scheduler.schema.json", schemars::schema_for!(raw::Scheduler).to_value()),
         ("task.schema.json", schemars::schema_for!(raw::Task).to_value()),
+        ("tool.schema.json", schemars::schema_for!(raw::Tool).to_value()),
     ]
 }

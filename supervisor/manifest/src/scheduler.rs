@@ -259,13 +259,13 @@ mod tests {
     #[test]
     fn every_problem_has_its_place() {
         let text = format!(
-            "{HEAD}node: {{slots: 0}}\npreemption:\n  high_cap_percent: 101\ntenants: {{Acme: {{weight: 0}}}}\n"
+            "{HEAD}node: {{slots: 0}}\npreemption:\n  high_cap_percent: 101\ntenants: {{Acme Co: {{weight: 0}}}}\n"
         );
         let said = SchedulerFile::parse(text.as_bytes(), "s.yaml").unwrap_err().to_string();
         for part in [
             "s.yaml:3:15: node.slots",
             "s.yaml:5:21: preemption.high_cap_percent",
-            "tenants.Acme.weight",
+            "tenants.Acme Co.weight",
             "not a tenant's name",
         ] {
             assert!(said.contains(part), "{part}: {said}");

@@ -141,7 +141,7 @@ impl TaskFile {
 }
 
 /// What YAML's core schema makes of a value.
-fn json(node: &Node) -> serde_json::Value {
+pub(crate) fn json(node: &Node) -> serde_json::Value {
     use serde_json::Value;
     match &node.kind {
         Kind::Null => Value::Null,

@@ -41,6 +41,8 @@ pub struct Batch {
     pub(crate) inherits: Option<AgentId>,
     /// The daemon's own bookkeeping may use the reserve that a user's request may not.
     pub(crate) bookkeeping: bool,
+    /// Rows are written, which the sweep must not take for the old ones.
+    pub(crate) rows: bool,
 }
 
 impl Batch {

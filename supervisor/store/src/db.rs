@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, LogLevel,
@@ -27,6 +27,8 @@ pub struct Store {
     broken: AtomicBool,
     /// Held while a name is checked and written, and while the index grows or is trimmed.
     serial: Mutex<()>,
+    /// Held for reading while rows of the kernel API are written, for writing by their sweep.
+    rows: RwLock<()>,
 }
 
 impl std::fmt::Debug for Store {
@@ -48,6 +50,7 @@ impl Store {
             db: RwLock::new(Some(db)),
             broken: AtomicBool::new(false),
             serial: Mutex::new(()),
+            rows: RwLock::new(()),
         };
         match store.number(keys::META_SCHEMA)? {
             None => {
@@ -82,6 +85,7 @@ impl Store {
         if self.broken.load(Ordering::Acquire) {
             self.reopen()?;
         }
+        let _rows = batch.rows.then(|| self.rows.read().unwrap_or_else(PoisonError::into_inner));
         let _serial = (!batch.claims.is_empty() || batch.events.is_some()).then(|| self.serialise());
         for claim in &batch.claims {
             if let Some(owner) = self.agent_by_name(&claim.tenant, &claim.name)?
@@ -103,6 +107,10 @@ impl Store {
     pub(crate) fn serialise(&self) -> MutexGuard<'_, ()> {
         // The mutex guards no data of its own, so a panicked holder left nothing half-done.
         self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rows_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.rows.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn write(&self, batch: Batch, durability: Durability) -> Result<(), Error> {

@@ -16,7 +16,17 @@ pub(crate) const REQUESTS: &str = "requests";
 /// `meta`: `schema`, `cursor`, `floor`.
 pub(crate) const META: &str = "meta";
 
-pub(crate) const ALL: [&str; 5] = [AGENTS, NAMES, EVENTS, REQUESTS, META];
+/// `kernel`: rows of the kernel API that stay, by table (`tables.rs`).
+pub(crate) const KERNEL: &str = "kernel";
+/// `memory`: what agents keep and send.
+pub(crate) const MEMORY: &str = "memory";
+/// `decisions`: one row for each system call, for a while.
+pub(crate) const DECISIONS: &str = "decisions";
+
+pub(crate) const ALL: [&str; 8] = [AGENTS, NAMES, EVENTS, REQUESTS, META, KERNEL, MEMORY, DECISIONS];
+
+/// Begins the list of what expires, in each family that has one.
+pub(crate) const ROW_EXPIRY: u8 = b'!';
 
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 pub(crate) const META_CURSOR: &[u8] = b"cursor";
@@ -111,6 +121,21 @@ pub(crate) fn expiry_parts(key: &[u8]) -> Option<(u64, &[u8])> {
     let rest = key.strip_prefix(b"t")?;
     let (time, request) = rest.split_at_checked(8)?;
     Some((u64::from_be_bytes(time.try_into().ok()?), request))
+}
+
+pub(crate) fn row_expiry(at_ns: u64, row_key: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(9 + row_key.len());
+    key.push(ROW_EXPIRY);
+    key.extend_from_slice(&at_ns.to_be_bytes());
+    key.extend_from_slice(row_key);
+    key
+}
+
+/// The time and the row's key in a key of [`row_expiry`].
+pub(crate) fn row_expiry_parts(key: &[u8]) -> Option<(u64, &[u8])> {
+    let rest = key.strip_prefix(&[ROW_EXPIRY])?;
+    let (time, row) = rest.split_at_checked(8)?;
+    Some((u64::from_be_bytes(time.try_into().ok()?), row))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! aiond's memory: agents, their names, the index over audit records, and what was answered to which request id.
 //!
-//! One RocksDB with the column families `agents`, `names`, `events`, `requests` and `meta`. Writing goes through
+//! One RocksDB with the column families `agents`, `names`, `events`, `requests` and `meta`, and those of the kernel API's rows
+//! (`tables.rs`). Writing goes through
 //! [`Batch`] and [`Store::commit`] only, so that what belongs together is written together or not at all. Calls
-//! block: callers on an async runtime decide where to run them. Neighbour: `aion-api`, the only user.
+//! block: callers on an async runtime decide where to run them. Neighbours: `aion-api`,
+//! `aion-kernel` and `aion-tenants`.
 
 mod agent;
 mod agents;
@@ -16,6 +18,7 @@ mod keys;
 mod options;
 mod requests;
 mod retention;
+mod tables;
 
 pub use agent::{AgentRecord, AgentState, ExitRecord, LayerRow, RestartMode, RestartRule};
 pub use agents::{ListQuery, ListedAgents};
@@ -27,6 +30,7 @@ pub use events::EventPage;
 pub use options::Options;
 pub use requests::{RequestHash, RequestKey, RequestRow, StoredOutcome};
 pub use retention::Trimmed;
+pub use tables::{Row, Table};
 
 /// The version of everything on disk. A store written by a newer one is refused.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -66,7 +66,7 @@ impl Checker<'_> {
 }
 
 /// One to three numbers, then what semantic versioning allows after them.
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<&str> = numbers.split('.').collect();
     let tail = &text[numbers.len()..];

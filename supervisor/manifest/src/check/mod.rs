@@ -9,6 +9,8 @@ mod process;
 mod resources;
 mod tasks;
 
+pub(crate) use identity::is_version;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

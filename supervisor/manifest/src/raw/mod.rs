@@ -6,6 +6,7 @@ mod scheduler;
 mod shapes;
 mod span;
 mod task;
+mod tool;
 
 pub(crate) use manifest::{
     ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
@@ -19,3 +20,4 @@ pub(crate) use shapes::{ListOr, TextOrList, WordOr};
 pub use span::Span;
 pub use task::QueueName;
 pub(crate) use task::{Retry, Task};
+pub(crate) use tool::{Tool, ToolMetadata};

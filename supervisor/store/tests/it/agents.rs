@@ -105,7 +105,7 @@ fn pages() {
 fn a_newer_schema_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let names = ["agents", "names", "events", "requests", "meta"];
+    let names = ["agents", "names", "events", "requests", "meta", "kernel", "memory", "decisions"];
     let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), dir.path().join("db"), names).unwrap();
     let mut value = vec![1];
     value.extend_from_slice(&9u64.to_be_bytes());
