@@ -1,1 +1,29 @@
-//! Empty so far.
+//! The syscall router: from a known caller and a request to a metered, recorded answer.
+//!
+//! ```text
+//! door ─Caller─▶ Kernel::invoke ─▶ plan ─▶ decide ─▶ reserve ─▶ do ─▶ settle ─▶ record ─▶ Answer
+//! ```
+//! [`Kernel`] is cheap to clone. Neighbours: `aion-http` and `aion-api` are its doors; what it asks of the supervisor goes through
+//! [`Host`]. Invariant: a call that did anything has a decision row and an audit record before it is answered.
+
+mod caller;
+mod grants;
+mod host;
+mod kernel;
+mod memory;
+mod metrics;
+mod operator;
+mod plan;
+mod record;
+mod rows;
+mod tool_call;
+mod tools;
+mod usage;
+
+pub use caller::Caller;
+pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, ToolEnd, ToolRun};
+pub use kernel::{Kernel, Options, Outcome};
+pub use metrics::Metrics;
+pub use record::DecisionRow;
+pub use tools::{ToolFileData, ToolOverview};
+pub use usage::UsageRow;

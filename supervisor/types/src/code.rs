@@ -108,6 +108,30 @@ codes! {
     CheckpointCorrupt = "CHECKPOINT_CORRUPT", exit 1;
     /// The journal of the tasks does not read as it was written.
     JournalBroken = "JOURNAL_BROKEN", exit 1;
+    /// No signature, or one that does not fit.
+    Unauthenticated = "UNAUTHENTICATED", exit 5;
+    /// No tenant of this name.
+    TenantNotFound = "TENANT_NOT_FOUND", exit 4;
+    /// The tenant's name belongs to a tenant already.
+    TenantExists = "TENANT_EXISTS", exit 1;
+    /// The kernel has no such system call.
+    SyscallUnknown = "SYSCALL_UNKNOWN", exit 2;
+    /// No tool of this name.
+    ToolNotFound = "TOOL_NOT_FOUND", exit 4;
+    /// The tool ended badly, or its answer is not what it promises.
+    ToolFailed = "TOOL_FAILED", exit 1;
+    /// No model of this name.
+    ModelNotFound = "MODEL_NOT_FOUND", exit 4;
+    /// The model's backend failed.
+    ModelFailed = "MODEL_FAILED", exit 1;
+    /// No memory under this key.
+    KeyNotFound = "KEY_NOT_FOUND", exit 4;
+    /// A budget has nothing left for it.
+    BudgetExceeded = "BUDGET_EXCEEDED", exit 1;
+    /// It took longer than it may.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", exit 1;
+    /// No decision of this audit id.
+    DecisionNotFound = "DECISION_NOT_FOUND", exit 4;
     /// The two sides do not speak the same protocol version.
     ProtocolMismatch = "PROTOCOL_MISMATCH", exit 1;
     /// A defect in AION.

@@ -115,6 +115,12 @@ impl CapabilityPolicy {
         Ok(Self { allow: read(allow, true)?, deny: read(deny, false)? })
     }
 
+    /// Rules that allow nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new() }
+    }
+
     /// Whether these rules alone let a single thing be done.
     #[must_use]
     pub fn check(&self, request: &Capability) -> Verdict {

@@ -1,0 +1,128 @@
+//! What the kernel asks of whoever looks after agents' lives: `aion-api`.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use aion_manifest::{Class, Network};
+use aion_syscall::{Limits, Refusal};
+use aion_types::{AgentName, TenantId};
+use serde_json::Value;
+
+/// A future that can be stored.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A registered agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentInfo {
+    /// Its id: another registration has another.
+    pub id: String,
+    /// Its manifest, normalised.
+    pub manifest: String,
+}
+
+/// One run of a tool.
+#[derive(Debug, Clone)]
+pub struct ToolRun {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The call, for its name in records.
+    pub audit_id: String,
+    /// The command; a program of the tool's own is below `folder`.
+    pub argv: Vec<String>,
+    /// Its environment.
+    pub env: Vec<(String, String)>,
+    /// The tool's own files, shown read-only, and where it starts.
+    pub folder: Option<PathBuf>,
+    /// Its standard input.
+    pub stdin: Vec<u8>,
+    /// What it may use.
+    pub class: Class,
+    /// Its seccomp profile.
+    pub seccomp_profile: String,
+    /// The network that it sees.
+    pub network: Network,
+    /// It is killed after that.
+    pub timeout: Duration,
+    /// Bytes of standard output that are read.
+    pub max_output: usize,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolEnd {
+    /// The exit code, or 128 + signal.
+    pub code: u8,
+    /// `exited`, `signaled`, `oom`, `timeout`, `killed` or `lost`.
+    pub reason: String,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// There was more of it.
+    pub cut: bool,
+    /// The end of standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// What accounts may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AccountLimits {
+    /// The agent, in an hour.
+    pub agent: Limits,
+    /// The tenant, in an hour.
+    pub tenant: Limits,
+    /// The task; none: there is no such task of this agent.
+    pub task: Option<Limits>,
+}
+
+/// A record for the audit log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEntry {
+    /// Whose.
+    pub tenant: String,
+    /// The agent's id; may be empty.
+    pub agent: String,
+    /// The task; may be empty.
+    pub task: String,
+    /// The trace; may be empty.
+    pub trace: String,
+    /// As `api.syscall`.
+    pub kind: &'static str,
+    /// `allowed`, `denied` or `error`.
+    pub verdict: &'static str,
+    /// The rule that decided.
+    pub rule: String,
+    /// Everything else.
+    pub detail: Value,
+}
+
+/// The supervisor, as the kernel sees it.
+pub trait Host: Send + Sync + 'static {
+    /// A registered agent.
+    ///
+    /// # Errors
+    /// When it cannot be looked up.
+    fn agent(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal>;
+    /// What an agent, its tenant and a task of its may spend.
+    fn limits<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        agent: &'a AgentName,
+        task: &'a str,
+    ) -> BoxFuture<'a, AccountLimits>;
+    /// Runs a tool in a sandbox of its own, once. Dropping the future does not end the run; its timeout does.
+    fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>>;
+    /// Appends to the audit log; comes back when it is there, or waits in line for it.
+    fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()>;
+    /// Registers an agent that runs elsewhere, or starts nothing yet; gives its id.
+    fn register(
+        &self,
+        tenant: TenantId,
+        manifest: String,
+        name: AgentName,
+    ) -> BoxFuture<'_, Result<String, Refusal>>;
+    /// A sign of life.
+    fn heartbeat(&self, tenant: &TenantId, name: &AgentName) -> Result<(), Refusal>;
+    /// Submits a task: the contract's {task_id, intent, priority, quota, params}, for an agent.
+    fn submit(&self, tenant: TenantId, task: Value) -> BoxFuture<'_, Result<Value, Refusal>>;
+}

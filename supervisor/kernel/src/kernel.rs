@@ -1,0 +1,486 @@
+//! The kernel: takes a call through its stages. Each call runs in a task of its own, so that a caller who goes away leaves
+//! nothing half settled.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aion_manifest::{CapabilityPolicy, Classes, Context};
+use aion_store::Store;
+use aion_syscall::{
+    Account, Answer, Ask, Authority, Decision, ErrorBody, Layer, Limit, Limits, Reason, Refusal, Request,
+    Status, Step, Usage, decide,
+};
+use aion_tenants::{Sealer, Tenants};
+use aion_types::{AgentUri, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::caller::Caller;
+use crate::grants::{Grants, GrantsOf};
+use crate::host::{AccountLimits, Host};
+use crate::metrics::Metrics;
+use crate::plan::{self, Plan, Work};
+use crate::record::{DecisionRow, Recorder};
+use crate::tools::Tools;
+use crate::usage::Accounts;
+use crate::{memory, tool_call};
+
+/// How the kernel is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The state folder as reached by this process.
+    pub state: PathBuf,
+    /// The same, absolute: what the launcher is told.
+    pub state_absolute: PathBuf,
+    /// What manifests are checked against.
+    pub manifests: Context,
+    /// The cgroup classes.
+    pub classes: Arc<Classes>,
+    /// What agents may have at all; none: everything.
+    pub policy: Option<Arc<CapabilityPolicy>>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<Store>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) tenants: Tenants,
+    pub(crate) tools: Tools,
+    pub(crate) classes: Arc<Classes>,
+    pub(crate) grants: GrantsOf,
+    pub(crate) accounts: Accounts,
+    pub(crate) metrics: Metrics,
+    recorder: Recorder,
+}
+
+/// The kernel. Cheap to clone.
+#[derive(Clone)]
+pub struct Kernel(pub(crate) Arc<Inner>);
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kernel(…)")
+    }
+}
+
+/// An answer, and why it is none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What is sent.
+    pub answer: Answer,
+    /// What it is on doors that have numbers for it.
+    pub refusal: Option<Refusal>,
+}
+
+/// What is known of a call so far.
+struct Call {
+    audit_id: String,
+    time_ns: u64,
+    began: Instant,
+    caller: Caller,
+    request: Request,
+    agent: Option<AgentUri>,
+    agent_id: String,
+    plan: Option<Plan>,
+    decision: Option<Decision>,
+}
+
+/// What came of the work.
+struct Done {
+    result: Value,
+    used: Limit,
+    tokens_in: u64,
+    tokens_out: u64,
+}
+
+pub(crate) fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Kernel {
+    /// Opens the kernel over a store. On a runtime.
+    ///
+    /// # Errors
+    /// When keys or rows cannot be read.
+    pub fn open(options: Options, store: Arc<Store>, host: Arc<dyn Host>) -> Result<Self, Refusal> {
+        let failed = |error: &dyn std::error::Error| {
+            let source = error.source().map_or(String::new(), |source| format!(": {source}"));
+            Refusal::new(Reason::Internal, ErrorCode::Internal, format!("{error}{source}"))
+        };
+        let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
+        let now = now_ns();
+        let tenants =
+            Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| failed(&error))?;
+        let tools = Tools::open(
+            Arc::clone(&store),
+            &options.state,
+            &options.state_absolute,
+            Arc::clone(&options.classes),
+        )?;
+        Ok(Self(Arc::new(Inner {
+            accounts: Accounts::restore(&store, now)?,
+            recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
+            grants: GrantsOf::new(options.manifests, options.policy),
+            metrics: Metrics::default(),
+            classes: options.classes,
+            tools,
+            tenants,
+            host,
+            store,
+        })))
+    }
+
+    /// The tenants.
+    #[must_use]
+    pub fn tenants(&self) -> &Tenants {
+        &self.0.tenants
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Makes a call. Always answers; also a call that was not valid has an audit id.
+    pub async fn invoke(&self, caller: Caller, request: Request) -> Outcome {
+        let call = Call {
+            audit_id: audit_id(),
+            time_ns: now_ns(),
+            began: Instant::now(),
+            caller,
+            request,
+            agent: None,
+            agent_id: String::new(),
+            plan: None,
+            decision: None,
+        };
+        let kernel = self.clone();
+        match tokio::spawn(async move { kernel.run(call).await }).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(%error, "a system call did not run to its end");
+                let refusal =
+                    Refusal::new(Reason::Internal, ErrorCode::Internal, "the call did not run to its end");
+                answer_of(refusal, String::new())
+            }
+        }
+    }
+
+    async fn run(&self, mut call: Call) -> Outcome {
+        self.0.metrics.began();
+        let done = self.stages(&mut call).await;
+        self.finish(call, done).await
+    }
+
+    async fn stages(&self, call: &mut Call) -> Result<Done, Refusal> {
+        let tenant = call.caller.tenant().clone();
+        call.agent = call.caller.agent_of(&call.request)?;
+        let grants = match &call.agent {
+            Some(uri) => Some(self.0.grants.of(self.0.host.as_ref(), uri)?),
+            None => None,
+        };
+        if let Some(grants) = &grants {
+            call.agent_id.clone_from(&grants.id);
+        }
+        let plan = plan::plan(&call.request, &tenant, &self.0.tools)?;
+        call.plan = Some(plan.clone());
+        let mut decision = self.decide(call, grants.as_deref(), &plan);
+        let refused = decision.refusal();
+        if let Some(refusal) = refused {
+            call.decision = Some(decision);
+            return Err(refusal);
+        }
+        // What it is given is looked at after it is known that it may have it: a denial tells nothing about the tool.
+        if let Work::Tool(installed, arguments) = &plan.work {
+            call.decision = Some(decision.clone());
+            installed.check_input(arguments)?;
+        }
+        let (accounts, per_call) = self.accounts(call, grants.as_deref()).await;
+        if let Err(refusal) = within(&plan, per_call) {
+            push(&mut decision, false, &refusal.rule);
+            call.decision = Some(decision);
+            return Err(refusal);
+        }
+        let reservation = match self.0.accounts.reserve(call.time_ns, &accounts, plan.most) {
+            Ok(reservation) => reservation,
+            Err(refusal) => {
+                push(&mut decision, false, &refusal.rule);
+                call.decision = Some(decision);
+                return Err(refusal);
+            }
+        };
+        push(&mut decision, true, "budget: there is enough left");
+        call.decision = Some(decision);
+        let timeout = call
+            .request
+            .budget
+            .latency_ms
+            .map_or(plan.timeout, |ms| plan.timeout.min(Duration::from_millis(ms)));
+        let worked = tokio::time::timeout(timeout, self.work(call, &plan, timeout)).await;
+        let result = worked.unwrap_or_else(|_| {
+            let message = format!("the call was ended after {} ms", timeout.as_millis());
+            Err(Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message).at("budget.latency_ms"))
+        });
+        // A call that failed on its way may have cost something all the same: a tool's price is for the attempt.
+        let used = result.as_ref().map_or(plan.price, |done| done.used);
+        self.0.accounts.settle(&self.0.store, now_ns(), &accounts, reservation, used);
+        result
+    }
+
+    fn decide(&self, call: &Call, grants: Option<&Grants>, plan: &Plan) -> Decision {
+        let Some(grants) = grants else {
+            // An operator may do what the host may.
+            let step = Step {
+                layer: Layer::Door,
+                about: call.request.syscall.to_string(),
+                allowed: true,
+                rule: format!("door: operator {}", call.caller.subject()),
+            };
+            return Decision { allowed: true, steps: vec![step] };
+        };
+        let tenant = self.0.tenants.get(&grants.uri.tenant);
+        let authority = Authority {
+            agent: &grants.address,
+            effective: &grants.effective,
+            allow: &grants.spec.allow,
+            deny: &grants.spec.deny,
+            syscalls: &grants.spec.syscalls,
+            global: self.0.grants.policy(),
+            tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
+        };
+        let ask = Ask {
+            syscall: &call.request.syscall,
+            caps_required: &call.request.caps_required,
+            needs: &plan.needs,
+        };
+        decide(&authority, &ask)
+    }
+
+    /// The accounts that a call is charged to, and what it alone may cost.
+    async fn accounts(&self, call: &Call, grants: Option<&Grants>) -> (Vec<(Account, Limits)>, Limits) {
+        let tenant = call.caller.tenant();
+        let mut per_call =
+            Limits { usd_micros: call.request.budget.usd_micros, tokens: call.request.budget.tokens };
+        let mut accounts = Vec::new();
+        let mut limits = AccountLimits::default();
+        if let Some(grants) = grants {
+            let task = call.request.context.task_id.as_str();
+            limits = self.0.host.limits(&grants.uri.tenant, &grants.uri.name, task).await;
+            let own = grants.spec.policy_overrides.budget.as_ref().map(|budget| budget.usd_max.micros);
+            match limits.task {
+                Some(of_task) => {
+                    let usd_micros = least(of_task.usd_micros, own);
+                    let account = Account::Task { tenant: tenant.to_string(), task: task.to_owned() };
+                    accounts.push((account, Limits { usd_micros, tokens: of_task.tokens }));
+                }
+                // Without a task of its own a call is its own task, or a made-up id would be a new budget.
+                None => per_call.usd_micros = least(per_call.usd_micros, own),
+            }
+            let agent = Account::Agent { tenant: tenant.to_string(), name: grants.uri.name.to_string() };
+            accounts.push((agent, limits.agent));
+        }
+        if let Some(settings) = self.0.tenants.get(tenant).map(|tenant| tenant.settings.clone()) {
+            limits.tenant.usd_micros = least(limits.tenant.usd_micros, settings.usd_micros_per_hour);
+            limits.tenant.tokens = least(limits.tenant.tokens, settings.tokens_per_hour);
+        }
+        accounts.push((Account::Tenant { tenant: tenant.to_string() }, limits.tenant));
+        (accounts, per_call)
+    }
+
+    async fn work(&self, call: &Call, plan: &Plan, timeout: Duration) -> Result<Done, Refusal> {
+        let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
+        match &plan.work {
+            Work::Tool(installed, arguments) => {
+                let tenant = call.caller.tenant();
+                let result = tool_call::call(
+                    self.0.host.as_ref(),
+                    &self.0.classes,
+                    installed,
+                    tenant,
+                    &call.audit_id,
+                    arguments,
+                    timeout,
+                )
+                .await?;
+                installed.check_output(&result)?;
+                Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
+            }
+            Work::ToolList => {
+                let tools = self.0.tools.list(call.caller.tenant());
+                let items: Vec<_> = tools
+                    .iter()
+                    .map(|tool| {
+                        json!({
+                            "name": tool.name, "version": tool.version, "description": tool.description,
+                            "requires": tool.requires, "input": tool.input, "output": tool.output,
+                        })
+                    })
+                    .collect();
+                Ok(free(json!({"items": items})))
+            }
+            Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete => {
+                self.memory(call, &plan.work).await.map(free)
+            }
+        }
+    }
+
+    async fn memory(&self, call: &Call, work: &Work) -> Result<Value, Refusal> {
+        let Some(uri) = call.agent.clone() else {
+            return Err(Refusal::field("agent_id", "whose memory is it? name an agent"));
+        };
+        let grants = self.0.grants.of(self.0.host.as_ref(), &uri)?;
+        let params = &call.request.params;
+        let now = call.time_ns;
+        // A key's row is in memory or one read away; a query reads many.
+        match work {
+            Work::MemoryGet => memory::get(&self.0.store, &uri, params, now),
+            Work::MemoryPut => memory::put(&self.0.store, &uri, &grants.spec.memory, params, now),
+            Work::MemoryDelete => memory::delete(&self.0.store, &uri, params),
+            _ => {
+                let (store, params) = (Arc::clone(&self.0.store), params.clone());
+                let queried = tokio::task::spawn_blocking(move || memory::query(&store, &uri, &params, now));
+                queried.await.unwrap_or_else(|error| {
+                    Err(Refusal::new(
+                        Reason::Internal,
+                        ErrorCode::Internal,
+                        format!("the query did not end: {error}"),
+                    ))
+                })
+            }
+        }
+    }
+
+    async fn finish(&self, call: Call, done: Result<Done, Refusal>) -> Outcome {
+        let (result, used, tokens_in, tokens_out, refusal) = match done {
+            Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
+            Err(refusal) => (Value::Null, Limit::default(), 0, 0, Some(refusal)),
+        };
+        let elapsed = call.began.elapsed();
+        let usage = Usage {
+            latency_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            cost_usd: dollars(used.usd_micros),
+            tokens_in,
+            tokens_out,
+        };
+        let engine = call.plan.as_ref().map_or_else(plan::kernel_engine, |plan| plan.engine.clone());
+        let status = refusal.as_ref().map_or(Status::Ok, Refusal::status);
+        let error = refusal.as_ref().map(ErrorBody::from);
+        let syscall = call.request.syscall.to_string();
+        let row = DecisionRow {
+            audit_id: call.audit_id.clone(),
+            time_ns: call.time_ns,
+            syscall: syscall.clone(),
+            tenant: call.caller.tenant().to_string(),
+            agent: call.agent.as_ref().map_or(String::new(), ToString::to_string),
+            agent_id: call.agent_id,
+            caller: call.caller.subject(),
+            task: call.request.context.task_id,
+            trace: call.request.context.trace_id,
+            target: call.plan.map_or(String::new(), |plan| plan.target),
+            decision: call.decision,
+            status,
+            error: error.clone(),
+            usage,
+            engine: engine.clone(),
+        };
+        self.0.recorder.record(row).await;
+        let code = refusal.as_ref().map(|refusal| refusal.code.as_str());
+        let ms = call.began.elapsed().as_secs_f64() * 1000.0;
+        self.0.metrics.ended(&syscall, ms, code, used.usd_micros, used.tokens);
+        let answer = Answer { status, result, error, usage, engine, audit_id: call.audit_id };
+        Outcome { answer, refusal }
+    }
+
+    /// Old accounts and rows go. Called now and then; blocks.
+    pub fn tidy(&self) {
+        let now = now_ns();
+        self.0.accounts.tidy(now);
+        loop {
+            match self.0.store.sweep_rows(now, 1000) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "rows that are over cannot be swept");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// An answer for what never came to be a call.
+pub(crate) fn answer_of(refusal: Refusal, audit_id: String) -> Outcome {
+    let answer = Answer {
+        status: refusal.status(),
+        result: Value::Null,
+        error: Some(ErrorBody::from(&refusal)),
+        usage: Usage::default(),
+        engine: plan::kernel_engine(),
+        audit_id,
+    };
+    Outcome { answer, refusal: Some(refusal) }
+}
+
+impl Outcome {
+    /// The answer to a request that could not be read, or was not let in.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        answer_of(refusal, String::new())
+    }
+}
+
+fn push(decision: &mut Decision, allowed: bool, rule: &str) {
+    decision.allowed = allowed;
+    decision.steps.push(Step {
+        layer: Layer::Budget,
+        about: "budget".to_owned(),
+        allowed,
+        rule: rule.to_owned(),
+    });
+}
+
+const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a < b { a } else { b }),
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    }
+}
+
+/// A call's own budget is kept to the letter: what could cost more is not begun.
+fn within(plan: &Plan, limits: Limits) -> Result<(), Refusal> {
+    let over = |what: &str, most: u64, limit: Option<u64>| match limit {
+        Some(limit) if most > limit => {
+            let message = format!("the call can cost {most} {what}, its budget has {limit}");
+            Err(Refusal::new(Reason::Exhausted, ErrorCode::BudgetExceeded, message)
+                .by(format!("budget: the call: {what}"))
+                .at("budget"))
+        }
+        _ => Ok(()),
+    };
+    over("millionths of a USD", plan.most.usd_micros, limits.usd_micros)?;
+    over("tokens", plan.most.tokens, limits.tokens)
+}
+
+fn dollars(micros: u64) -> f64 {
+    // Exact up to nine billion dollars.
+    let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
+    let float = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    float(whole) + float(part) / 1_000_000.0
+}
+
+/// `sc-` and a number that grows with time: 48 bits of milliseconds, 80 of chance.
+fn audit_id() -> String {
+    let mut random = [0u8; 10];
+    // Without randomness the time alone must do; ids are names, not secrets.
+    if getrandom::fill(&mut random).is_err() {
+        random.copy_from_slice(&now_ns().to_be_bytes().repeat(2)[..10]);
+    }
+    let ms = now_ns() / 1_000_000;
+    format!("sc-{}{}", hex::encode(&ms.to_be_bytes()[2..]), hex::encode(random))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,177 @@
+//! Counters and histograms of the kernel API, in Prometheus' text format.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, PoisonError};
+
+/// Upper bounds, in milliseconds.
+const BOUNDS: [f64; 14] =
+    [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2500.0, 10_000.0, 60_000.0];
+/// Names of calls and agents that are told apart; what comes after them is counted as `other`.
+const MOST: usize = 2000;
+
+#[derive(Debug, Clone, Default)]
+struct Histogram {
+    buckets: [u64; BOUNDS.len()],
+    count: u64,
+    sum_ms: f64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    latency: BTreeMap<String, Histogram>,
+    refusals: BTreeMap<(String, String), u64>,
+    auth: BTreeMap<&'static str, u64>,
+    heartbeats: BTreeMap<(String, String), u64>,
+    usd_micros: u64,
+    tokens: u64,
+    in_flight: u64,
+}
+
+/// The kernel's figures.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<State>);
+
+fn bounded<K: Ord, V>(map: &BTreeMap<K, V>, key: K, other: K) -> K {
+    if map.len() < MOST || map.contains_key(&key) { key } else { other }
+}
+
+impl Metrics {
+    pub(crate) fn began(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).in_flight += 1;
+    }
+
+    pub(crate) fn ended(&self, syscall: &str, ms: f64, refused: Option<&str>, usd_micros: u64, tokens: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.in_flight = state.in_flight.saturating_sub(1);
+        state.usd_micros = state.usd_micros.saturating_add(usd_micros);
+        state.tokens = state.tokens.saturating_add(tokens);
+        let name = bounded(&state.latency, syscall.to_owned(), "other".to_owned());
+        let histogram = state.latency.entry(name).or_default();
+        histogram.count += 1;
+        histogram.sum_ms += ms;
+        for (bucket, bound) in histogram.buckets.iter_mut().zip(BOUNDS) {
+            *bucket += u64::from(ms <= bound);
+        }
+        if let Some(code) = refused {
+            let key = (syscall.to_owned(), code.to_owned());
+            let key = bounded(&state.refusals, key, ("other".to_owned(), code.to_owned()));
+            *state.refusals.entry(key).or_default() += 1;
+        }
+    }
+
+    /// A request that was not let in.
+    pub fn unauthenticated(&self, why: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).auth.entry(why).or_default() += 1;
+    }
+
+    pub(crate) fn heartbeat(&self, tenant: &str, agent: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = || ("other".to_owned(), "other".to_owned());
+        let key = bounded(&state.heartbeats, (tenant.to_owned(), agent.to_owned()), other());
+        *state.heartbeats.entry(key).or_default() += 1;
+    }
+
+    /// All of it as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = String::new();
+        // Writing to a String does not fail.
+        let _ = write_all(&mut out, &state);
+        out
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn write_all(out: &mut String, state: &State) -> std::fmt::Result {
+    for (name, scale, unit) in [
+        ("aion_kernel_syscall_latency_ms", 1.0, "milliseconds"),
+        ("aion_kernel_syscall_latency_seconds", 0.001, "seconds"),
+    ] {
+        head(
+            out,
+            name,
+            "histogram",
+            &format!("Time from a system call's arrival to its answer, in {unit}."),
+        )?;
+        for (syscall, histogram) in &state.latency {
+            let syscall = quoted(syscall);
+            for (bucket, bound) in histogram.buckets.iter().zip(BOUNDS) {
+                writeln!(out, "{name}_bucket{{syscall=\"{syscall}\",le=\"{}\"}} {bucket}", bound * scale)?;
+            }
+            writeln!(out, "{name}_bucket{{syscall=\"{syscall}\",le=\"+Inf\"}} {}", histogram.count)?;
+            writeln!(out, "{name}_sum{{syscall=\"{syscall}\"}} {}", histogram.sum_ms * scale)?;
+            writeln!(out, "{name}_count{{syscall=\"{syscall}\"}} {}", histogram.count)?;
+        }
+    }
+    head(
+        out,
+        "aion_kernel_syscall_refusals_total",
+        "counter",
+        "System calls that were refused or failed, by code.",
+    )?;
+    for ((syscall, code), n) in &state.refusals {
+        let (syscall, code) = (quoted(syscall), quoted(code));
+        writeln!(out, "aion_kernel_syscall_refusals_total{{syscall=\"{syscall}\",code=\"{code}\"}} {n}")?;
+    }
+    head(
+        out,
+        "aion_kernel_unauthenticated_total",
+        "counter",
+        "Requests whose signature was not accepted, by reason.",
+    )?;
+    for (why, n) in &state.auth {
+        writeln!(out, "aion_kernel_unauthenticated_total{{reason=\"{why}\"}} {n}")?;
+    }
+    // The name is the contract's; it counts, and has no _total.
+    head(out, "aion_agent_heartbeats", "gauge", "Heartbeats since the daemon started.")?;
+    for ((tenant, agent), n) in &state.heartbeats {
+        let (tenant, agent) = (quoted(tenant), quoted(agent));
+        writeln!(out, "aion_agent_heartbeats{{tenant=\"{tenant}\",agent=\"{agent}\"}} {n}")?;
+    }
+    head(out, "aion_kernel_syscalls_in_flight", "gauge", "System calls that are under way.")?;
+    writeln!(out, "aion_kernel_syscalls_in_flight {}", state.in_flight)?;
+    head(
+        out,
+        "aion_kernel_cost_usd_micros_total",
+        "counter",
+        "Millionths of a US dollar spent by system calls.",
+    )?;
+    writeln!(out, "aion_kernel_cost_usd_micros_total {}", state.usd_micros)?;
+    head(out, "aion_kernel_tokens_total", "counter", "Tokens used by system calls.")?;
+    writeln!(out, "aion_kernel_tokens_total {}", state.tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_and_quotes() {
+        let metrics = Metrics::default();
+        metrics.began();
+        metrics.ended("tool.invoke", 3.0, Some("TOOL_FAILED"), 5, 0);
+        metrics.heartbeat("a\"b", "x");
+        metrics.unauthenticated("mismatch");
+        let text = metrics.text();
+        for line in [
+            "aion_kernel_syscall_latency_ms_bucket{syscall=\"tool.invoke\",le=\"2\"} 0",
+            "aion_kernel_syscall_latency_ms_bucket{syscall=\"tool.invoke\",le=\"5\"} 1",
+            "aion_kernel_syscall_latency_seconds_count{syscall=\"tool.invoke\"} 1",
+            "aion_kernel_syscall_refusals_total{syscall=\"tool.invoke\",code=\"TOOL_FAILED\"} 1",
+            "aion_agent_heartbeats{tenant=\"a\\\"b\",agent=\"x\"} 1",
+            "aion_kernel_unauthenticated_total{reason=\"mismatch\"} 1",
+            "aion_kernel_syscalls_in_flight 0",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What operators do with the kernel, and the calls of the HTTP contract that are no system calls.
+
+use std::sync::Arc;
+
+use aion_syscall::{Reason, Refusal};
+use aion_types::{AgentUri, ErrorCode, TenantId};
+use serde_json::{Map, Value, json};
+
+use crate::caller::Caller;
+use crate::kernel::{Kernel, now_ns};
+use crate::record::{self, DecisionRow};
+use crate::tools::{ToolFileData, ToolOverview};
+use crate::usage::{self, UsageRow};
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Refusal::new(
+            Reason::Internal,
+            ErrorCode::Internal,
+            format!("it did not run to its end: {error}"),
+        ))
+    })
+}
+
+impl Kernel {
+    /// Installs a tool, in the place of one of the same name.
+    ///
+    /// # Errors
+    /// What is wrong with the manifest or the files, with the field.
+    pub async fn install_tool(
+        &self,
+        tenant: Option<TenantId>,
+        manifest: Vec<u8>,
+        file: String,
+        files: Vec<ToolFileData>,
+    ) -> Result<ToolOverview, Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.tools.install(tenant, &manifest, &file, &files, now_ns())).await
+    }
+
+    /// Forgets a tool.
+    ///
+    /// # Errors
+    /// `TOOL_NOT_FOUND`.
+    pub async fn remove_tool(&self, tenant: Option<TenantId>, name: String) -> Result<(), Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.tools.remove(tenant.as_ref(), &name)).await
+    }
+
+    /// The tools that a tenant sees.
+    #[must_use]
+    pub fn tools(&self, tenant: &TenantId) -> Vec<ToolOverview> {
+        self.0.tools.list(tenant)
+    }
+
+    /// How a call was decided.
+    ///
+    /// # Errors
+    /// `DECISION_NOT_FOUND`, also for another tenant's.
+    pub async fn explain(&self, tenant: Option<TenantId>, audit_id: String) -> Result<DecisionRow, Refusal> {
+        let store = Arc::clone(&self.0.store);
+        let shown: String = audit_id.chars().take(80).collect();
+        let found = blocking(move || record::find(&store, &audit_id, now_ns())).await?;
+        found.filter(|row| tenant.is_none_or(|tenant| tenant.as_str() == row.tenant)).ok_or_else(|| {
+            Refusal::new(
+                Reason::NotFound,
+                ErrorCode::DecisionNotFound,
+                format!("there is no decision {shown:?}"),
+            )
+            .hint("decisions are kept for 7 days; the audit log may have it for longer")
+        })
+    }
+
+    /// What was used, by account.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn usage(&self, tenant: Option<TenantId>) -> Result<Vec<UsageRow>, Refusal> {
+        let store = Arc::clone(&self.0.store);
+        let mut rows = blocking(move || usage::all(&store, now_ns())).await?;
+        rows.retain(|row| tenant.as_ref().is_none_or(|tenant| tenant.as_str() == row.tenant));
+        Ok(rows)
+    }
+
+    /// A heartbeat: `{agent_id, …}`.
+    ///
+    /// # Errors
+    /// Another tenant's agent, or none.
+    pub fn heartbeat(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
+        let uri = own_agent(caller, body)?;
+        self.0.host.heartbeat(&uri.tenant, &uri.name)?;
+        self.0.metrics.heartbeat(uri.tenant.as_str(), uri.name.as_str());
+        Ok(json!({"agent_id": uri.to_string(), "time_ms": now_ns() / 1_000_000}))
+    }
+
+    /// Registers an agent: `{agent_id, name, version, capabilities, limits, manifest}`. One that is there already is left as it is.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub async fn register(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
+        let uri = own_agent(caller, body)?;
+        if let Some(found) = self.0.host.agent(&uri.tenant, &uri.name)? {
+            return Ok(json!({"agent_id": uri.to_string(), "id": found.id, "created": false}));
+        }
+        let manifest = manifest_of(&uri, body)?;
+        let id = self.0.host.register(uri.tenant.clone(), manifest, uri.name.clone()).await?;
+        Ok(json!({"agent_id": uri.to_string(), "id": id, "created": true}))
+    }
+
+    /// Submits a task: `{task_id, intent, priority, quota, params}`.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub async fn schedule(&self, caller: &Caller, body: Value) -> Result<Value, Refusal> {
+        self.0.host.submit(caller.tenant().clone(), body).await
+    }
+}
+
+fn own_agent(caller: &Caller, body: &Value) -> Result<AgentUri, Refusal> {
+    let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
+    let own = match caller {
+        Caller::Agent { tenant, name } => Some(AgentUri { tenant: tenant.clone(), name: name.clone() }),
+        _ => None,
+    };
+    let given = match map.get("agent_id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => {
+            Some(AgentUri::parse(text).map_err(|error| Refusal::field("agent_id", error.to_string()))?)
+        }
+        Some(_) => return Err(Refusal::field("agent_id", "it is not a text")),
+    };
+    let uri = match (given, own) {
+        (Some(given), Some(own)) if given != own => Err(given),
+        (Some(given), None) if given.tenant != *caller.tenant() => Err(given),
+        (Some(given), _) => Ok(given),
+        (None, Some(own)) => Ok(own),
+        (None, None) => return Err(Refusal::field("agent_id", "it is missing")),
+    };
+    uri.map_err(|given| {
+        let message = format!("{} does not speak for {given}", caller.subject());
+        Refusal::new(Reason::Denied, ErrorCode::PermissionDenied, message).by("door: agent_id").at("agent_id")
+    })
+}
+
+/// A manifest as text, as an object, or made of what else is given: an agent that runs elsewhere.
+fn manifest_of(uri: &AgentUri, body: &Value) -> Result<String, Refusal> {
+    match body.get("manifest") {
+        Some(Value::String(text)) => return Ok(text.clone()),
+        // JSON is YAML.
+        Some(manifest @ Value::Object(map)) if !map.is_empty() => return Ok(manifest.to_string()),
+        None | Some(Value::Null | Value::Object(_)) => {}
+        Some(_) => return Err(Refusal::field("manifest", "it is neither a text nor an object")),
+    }
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), json!(uri.name.as_str()));
+    if let Some(version) = body.get("version").filter(|version| !version.is_null()) {
+        metadata.insert("version".to_owned(), version.clone());
+    }
+    metadata.insert("labels".to_owned(), json!({"aion.external": "true"}));
+    let mut spec = Map::new();
+    // It runs elsewhere: here is nothing to start.
+    spec.insert("entry".to_owned(), json!(["/bin/false"]));
+    spec.insert("syscalls".to_owned(), json!(["*"]));
+    match body.get("capabilities") {
+        None | Some(Value::Null) => {}
+        Some(capabilities @ (Value::Object(_) | Value::Array(_))) => {
+            spec.insert("capabilities".to_owned(), capabilities.clone());
+        }
+        Some(_) => return Err(Refusal::field("capabilities", "it is neither a map nor a list")),
+    }
+    match body.get("limits") {
+        None | Some(Value::Null) => {}
+        Some(limits @ Value::Object(map)) => {
+            if !map.is_empty() {
+                spec.insert("resources".to_owned(), limits.clone());
+            }
+        }
+        Some(_) => return Err(Refusal::field("limits", "it is not an object")),
+    }
+    Ok(json!({"apiVersion": "aion.os/v1", "kind": "Agent", "metadata": metadata, "spec": spec}).to_string())
+}
