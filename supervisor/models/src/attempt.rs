@@ -156,13 +156,10 @@ fn lost(plan: &Plan, error: reqwest::Error) -> Failure {
 
 /// Says what happened without an address: callers need not know where a backend is.
 pub(crate) fn broken(model: &str, error: reqwest::Error) -> Error {
-    let message = if error.is_connect() {
-        "the backend cannot be reached"
-    } else {
-        "the connection to the backend broke"
-    };
+    let sent = !error.is_connect();
+    let message = if sent { "the connection to the backend broke" } else { "the backend cannot be reached" };
     tracing::debug!(model, error = ?error.without_url(), "{message}");
-    Error::Transport { model: model.to_owned(), message: message.to_owned() }
+    Error::Transport { model: model.to_owned(), message: message.to_owned(), sent }
 }
 
 /// An answer whose status is not a success.
@@ -212,7 +209,8 @@ fn words(body: &[u8]) -> String {
 
 /// A backend's words as callers may see them: without the key, on one line, not too long.
 pub(crate) fn told(plan: &Plan, words: &str) -> String {
-    let words = plan.model.key.as_ref().map_or_else(|| words.to_owned(), |key| key.redact(words));
+    let words: String = words.chars().take(4 * ERROR_CHARS).collect();
+    let words = plan.model.key.as_ref().map_or_else(|| words.clone(), |key| key.redact(&words));
     let line = words.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
     line.take(ERROR_CHARS).collect()
 }

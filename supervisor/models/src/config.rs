@@ -88,7 +88,7 @@ pub struct ModelConfig {
     /// attempts may have cost at the backend is known to nobody here.
     #[serde(default = "default_retries")]
     pub max_retries: u32,
-    /// How long answers are kept, in seconds; 0, the default, keeps none.
+    /// How long answers are kept, in seconds; 0, the default, keeps none. Streams are not kept.
     #[serde(default)]
     pub cache_ttl_s: u64,
     /// Other names. Several models may share one: the first that privacy allows and that is not failing is taken.

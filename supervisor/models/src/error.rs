@@ -72,6 +72,8 @@ pub enum Error {
         model: String,
         /// What failed; names no address.
         message: String,
+        /// Whether the request may have reached the backend.
+        sent: bool,
     },
     /// The circuit is open after too many failures: the backend was not asked.
     #[error("model {model} is unavailable, try again in {retry_after_ms} ms")]
@@ -104,6 +106,18 @@ impl Error {
             status: 502,
             message: message.to_owned(),
             retry_after_ms: None,
+        }
+    }
+
+    /// Whether the backend may have worked, for money, although there is no answer. A caller who keeps a budget takes
+    /// such a call for its quote. It speaks of the last attempt.
+    #[must_use]
+    pub const fn may_have_cost(&self) -> bool {
+        match self {
+            Self::Timeout { .. } | Self::TooLarge { .. } => true,
+            Self::Transport { sent, .. } => *sent,
+            Self::Upstream { status, .. } => matches!(status, 502 | 504),
+            _ => false,
         }
     }
 

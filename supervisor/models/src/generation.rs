@@ -213,7 +213,8 @@ impl Reader {
                 // Some backends end without [DONE]; that counts once they have said why a choice ended.
                 if !self.complete {
                     let message = "the stream ended too early".to_owned();
-                    return Err(Error::Transport { model: self.meter.plan.quote.model.clone(), message });
+                    let model = self.meter.plan.quote.model.clone();
+                    return Err(Error::Transport { model, message, sent: true });
                 }
                 self.end();
             }

@@ -54,7 +54,7 @@ mod tests {
         let transport = Transport::new(&Options::default(), lookup).unwrap();
         let client = transport.client(local).unwrap().clone();
         let sending = tokio::spawn(client.get(format!("http://localhost:{port}/")).send());
-        let arrived = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await.is_ok();
+        let arrived = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await.is_ok();
         sending.abort();
         arrived
     }

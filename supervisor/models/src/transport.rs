@@ -40,3 +40,19 @@ fn builder(options: &Options) -> ClientBuilder {
         .connect_timeout(options.connect_timeout)
         .user_agent(concat!("aion/", env!("CARGO_PKG_VERSION")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopback;
+
+    #[test]
+    fn offline_there_is_no_client_for_others() {
+        for offline in [false, true] {
+            let options = Options { offline, ..Options::default() };
+            let transport = Transport::new(&options, loopback::system()).unwrap();
+            assert_eq!(transport.client(false).is_none(), offline);
+            assert!(transport.client(true).is_some());
+        }
+    }
+}

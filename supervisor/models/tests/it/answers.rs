@@ -54,6 +54,9 @@ async fn embeddings() {
     assert_eq!(seen.body, sent, "an embedding carries no max_tokens");
 }
 
+/// What a chat template puts around a conversation of one message, in tokens; a long one.
+const TEMPLATE: usize = 500;
+
 /// A backend that takes all that it is allowed: a token for each byte of the prompt, and every token of output.
 #[tokio::test]
 async fn a_quote_is_never_exceeded() {
@@ -67,7 +70,7 @@ async fn a_quote_is_never_exceeded() {
         models.answer(planned, &Call::default()).await.unwrap();
         let sent = backend.seen().pop().unwrap().body;
         let greedy = json!({"choices": [], "usage": {
-            "prompt_tokens": prompt.len().min(8192),
+            "prompt_tokens": (TEMPLATE + prompt.len()).min(8192),
             "completion_tokens": sent["max_tokens"].as_u64().unwrap() * sent["n"].as_u64().unwrap()}});
         backend.script(vec![Reply::json(&greedy)]);
         let again = plan(

@@ -95,7 +95,7 @@ impl Backend {
         self.shared.seen.lock().unwrap().len()
     }
 
-    /// Whether the endless stream was dropped, looked for during two seconds.
+    /// Whether an endless answer was dropped, looked for during two seconds.
     pub(crate) async fn was_dropped(&self) -> bool {
         for _ in 0..100 {
             if self.shared.dropped.load(SeqCst) {
@@ -139,7 +139,10 @@ async fn serve(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, 
                 .boxed();
             Response::new(Body::from_stream(stream))
         }
-        Reply::Hang => std::future::pending().await,
+        Reply::Hang => {
+            let _guard = Guard(shared);
+            std::future::pending().await
+        }
         Reply::Huge(size) => {
             let parts =
                 futures::stream::iter((0..size / 65_536).map(|_| Ok::<_, Infallible>("x".repeat(65_536))));

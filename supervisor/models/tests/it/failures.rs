@@ -72,7 +72,7 @@ async fn nobody_listens() {
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let models = models(&backend, |config| config.url = format!("http://{free}/v1"));
     let error = ask(&models).await.unwrap_err();
-    assert!(matches!(error, Error::Transport { .. }));
+    assert!(matches!(error, Error::Transport { sent: false, .. }) && !error.may_have_cost());
     assert!(!error.to_string().contains(&free.port().to_string()), "callers need no address: {error}");
 }
 
@@ -86,13 +86,13 @@ async fn the_circuit_opens_and_one_probe_closes_it() {
     assert_eq!(models.metrics()[0].breaker, BreakerState::Open);
     match ask(&models).await.unwrap_err() {
         Error::Unavailable { model, retry_after_ms } => {
-            assert!(model == "m" && (1..=300).contains(&retry_after_ms));
+            assert!(model == "m" && (1..=1000).contains(&retry_after_ms));
         }
         other => panic!("{other}"),
     }
     assert_eq!(backend.count(), 5, "an open circuit asks nobody");
 
-    tokio::time::sleep(Duration::from_millis(320)).await;
+    tokio::time::sleep(Duration::from_millis(1020)).await;
     backend.script(vec![Reply::Normal]);
     let (one, other) = tokio::join!(ask(&models), ask(&models));
     assert!(one.is_ok() != other.is_ok(), "one probe at a time");
@@ -116,14 +116,28 @@ async fn a_hanging_backend_ends_at_the_deadline() {
     let models = models(&backend, |config| config.timeout_ms = 60_000);
     for _ in 0..6 {
         let start = Instant::now();
-        let call = Call { scope: String::new(), deadline: Some(start + Duration::from_millis(60)) };
+        let call = Call { scope: String::new(), deadline: Some(start + Duration::from_millis(200)) };
         let error = models.answer(plan(&models, json!({})), &call).await.unwrap_err();
-        assert!(matches!(error, Error::Timeout { .. }));
+        assert!(matches!(error, Error::Timeout { .. }) && error.may_have_cost());
         assert!(start.elapsed() < Duration::from_secs(2));
     }
     assert_eq!(backend.count(), 6, "a timeout is not repeated");
     let breaker = models.metrics()[0].breaker;
     assert_eq!(breaker, BreakerState::Closed, "a caller's haste is not the backend's failure");
+}
+
+#[tokio::test]
+async fn dropping_a_call_ends_it_and_makes_room_for_the_next_probe() {
+    let backend = Backend::start(vec![Reply::status(500, "down")]).await;
+    let models = models(&backend, |config| config.max_retries = 0);
+    for _ in 0..5 {
+        ask(&models).await.unwrap_err();
+    }
+    tokio::time::sleep(Duration::from_millis(1020)).await;
+    backend.script(vec![Reply::Hang, Reply::Normal]);
+    assert!(tokio::time::timeout(Duration::from_millis(100), ask(&models)).await.is_err());
+    assert!(backend.was_dropped().await, "the backend learns that nobody waits");
+    assert!(ask(&models).await.is_ok());
 }
 
 #[tokio::test]
@@ -202,4 +216,16 @@ async fn an_upstreams_words_are_short_and_on_one_line() {
         }
         other => panic!("{other}"),
     }
+}
+
+#[tokio::test]
+async fn a_body_that_drips_ends_at_the_deadline() {
+    let backend = Backend::start(vec![Reply::Endless]).await;
+    let models = models(&backend, |config| config.timeout_ms = 300);
+    let start = Instant::now();
+    assert!(matches!(ask(&models).await, Err(Error::Timeout { .. })));
+    assert!(start.elapsed() < Duration::from_secs(2) && backend.was_dropped().await);
+    backend.script(vec![Reply::Hang]);
+    let stream = models.stream(plan(&models, json!({})), &Call::default()).await;
+    assert!(matches!(stream, Err(Error::Timeout { .. })));
 }

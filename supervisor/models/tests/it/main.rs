@@ -22,7 +22,7 @@ fn quick() -> Options {
     Options {
         backoff: Duration::from_millis(5),
         backoff_max: Duration::from_millis(20),
-        breaker_pause: Duration::from_millis(300),
+        breaker_pause: Duration::from_secs(1),
         ..Options::default()
     }
 }
@@ -57,6 +57,12 @@ fn plan(models: &Models, more: Value) -> Plan {
     models.plan(&request, Privacy { allow_cloud: true }).unwrap()
 }
 
+/// Daemons spawn these.
+fn is_send<T: Send>(_: &T) {}
+
 async fn ask(models: &Models) -> Result<Answer> {
-    models.answer(plan(models, json!({})), &Call::default()).await
+    let call = Call::default();
+    let answer = models.answer(plan(models, json!({})), &call);
+    is_send(&answer);
+    answer.await
 }

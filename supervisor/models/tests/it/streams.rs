@@ -7,10 +7,15 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::backend::{Backend, Reply, chunk};
-use crate::{KEY, models, plan};
+use crate::{KEY, is_send, models, plan};
 
 async fn begin(models: &Models, more: Value) -> Result<Generation> {
-    models.stream(plan(models, more), &Call::default()).await
+    let call = Call::default();
+    let stream = models.stream(plan(models, more), &call);
+    is_send(&stream);
+    let stream = stream.await?;
+    is_send(&stream);
+    Ok(stream)
 }
 
 /// The chunks, and how it ended.
@@ -135,7 +140,7 @@ async fn the_deadline_holds_for_all_of_it() {
     let backend = Backend::start(vec![Reply::Endless]).await;
     let models = models(&backend, |_| ());
     let start = Instant::now();
-    let call = Call { scope: String::new(), deadline: Some(start + Duration::from_millis(200)) };
+    let call = Call { scope: String::new(), deadline: Some(start + Duration::from_millis(500)) };
     let (chunks, end) = all(models.stream(plan(&models, json!({})), &call).await.unwrap()).await;
     assert!(!chunks.is_empty() && matches!(end, Err(Error::Timeout { .. })));
     assert!(start.elapsed() < Duration::from_secs(2));
@@ -152,7 +157,7 @@ async fn it_is_repeated_before_its_first_byte_only() {
 
     let backend = Backend::start(vec![Reply::Broken, Reply::Normal]).await;
     let (chunks, end) = all(begin(&models(&backend, |_| ()), json!({})).await.unwrap()).await;
-    assert!(chunks.len() == 1 && matches!(end, Err(Error::Transport { .. })));
+    assert!(chunks.len() == 1 && matches!(end, Err(Error::Transport { sent: true, .. })));
     assert_eq!(backend.count(), 1);
 }
 
