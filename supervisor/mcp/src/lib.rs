@@ -7,6 +7,8 @@
 mod client;
 mod error;
 mod message;
+#[cfg(test)]
+mod noise;
 mod revision;
 mod server;
 mod tool;

@@ -62,7 +62,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::message::tests_support::{hostile_bytes, is_answer};
+    use crate::noise::{hostile_bytes, is_answer};
 
     fn one(value: &Value) -> Result<Vec<Event>, Closed> {
         read(value.to_string().as_bytes(), None)

@@ -189,3 +189,41 @@ async fn write<W: AsyncWrite + Unpin>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Options;
+    use crate::noise::{hostile_bytes, is_answer};
+
+    proptest! {
+        #[test]
+        fn any_lines_are_answered_by_valid_lines_or_not_at_all(
+            lines in prop::collection::vec(hostile_bytes(), 0..8),
+            batches: bool,
+        ) {
+            let common = Common::new(Options { max_unsolicited: 16, ..Options::default() });
+            if batches {
+                let _ = common.revision.set(crate::Revision::V2025_03_26);
+            }
+            let (control, mut replies) = mpsc::channel(4);
+            let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+            let shared = Shared { common, calls: Calls::default(), control, stop, ended };
+            let (id, mut told) = shared.calls.open().unwrap();
+            prop_assert!(shared.calls.writes(id));
+
+            let mut allowance = Allowance::new(16, Instant::now());
+            if let Err(reason) = lines.iter().try_for_each(|line| take(line, &shared, &mut allowance)) {
+                shared.calls.close(&reason);
+                prop_assert!(told.try_recv().is_ok(), "the call was not told");
+            }
+            while let Ok(line) = replies.try_recv() {
+                let (end, line) = line.split_last().unwrap();
+                prop_assert!(*end == b'\n' && !line.contains(&b'\n'));
+                prop_assert!(is_answer(&serde_json::from_slice(line).unwrap()));
+            }
+        }
+    }
+}

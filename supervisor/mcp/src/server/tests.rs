@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ToolInfo;
-use crate::message::tests_support::{hostile_bytes, is_answer};
+use crate::noise::{hostile_bytes, is_answer};
 
 struct Tools(usize);
 
