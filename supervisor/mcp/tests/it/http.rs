@@ -141,7 +141,7 @@ async fn becomes(what: impl Fn() -> bool) {
 #[tokio::test]
 async fn both_sides_agree() {
     for with_sessions in [false, true] {
-        let (_, endpoint) = start(with_sessions).await;
+        let (server, endpoint) = start(with_sessions).await;
         let client = connect(&endpoint);
         let info = client.initialize().await.unwrap();
         assert_eq!((info.revision, info.name.as_str()), (Revision::LATEST, "aion"));
@@ -159,6 +159,8 @@ async fn both_sides_agree() {
             let error = client.call_tool(name, Map::new(), soon()).await.unwrap_err();
             assert!(matches!(error, Error::Refused { source, .. } if source.code == INVALID_PARAMS));
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(server.toolbox().cancelled.load(Ordering::SeqCst), 0, "an answered call was cancelled");
     }
 }
 

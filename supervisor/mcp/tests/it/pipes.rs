@@ -144,6 +144,25 @@ async fn a_call_that_is_dropped_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_given_up_before_it_was_written_is_not_written() {
+    let (client, mut fake) = Fake::ready(Options::default(), LATEST).await;
+    // More than the pipe holds, so that what comes after it waits.
+    let arguments = Map::from_iter([("text".to_owned(), "x".repeat(1 << 20).into())]);
+    let first = tokio::spawn({
+        let client = client.clone();
+        async move { client.call_tool("first", arguments, soon()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let late = client.call_tool("second", Map::new(), Instant::now() + Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(Error::Timeout { .. })));
+    let request = fake.expect("tools/call").await;
+    assert_eq!(request["params"]["name"], "first");
+    fake.answer(&request["id"], text("1")).await;
+    first.await.unwrap().unwrap();
+    assert!(fake.is_silent().await);
+}
+
+#[tokio::test]
 async fn the_server_s_own_requests_and_notices() {
     let (client, mut fake) = Fake::ready(Options::default(), LATEST).await;
     let mut changed = client.tools_changed();
