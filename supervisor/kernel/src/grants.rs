@@ -38,7 +38,6 @@ impl GrantsOf {
         self.policy.as_deref()
     }
 
-
     pub(crate) fn of(&self, host: &dyn Host, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
         let found = host.agent(&uri.tenant, &uri.name)?.ok_or_else(|| {
             Refusal::new(Reason::NotFound, ErrorCode::AgentNotFound, format!("there is no agent {uri}"))

@@ -8,17 +8,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Account, Answer, Ask, Authority, Decision, ErrorBody, Layer, Limit, Limits, Reason, Refusal, Request,
-    Status, Step, Usage, decide,
+    Account, Answer, Ask, Authority, Decision, Engine, ErrorBody, Layer, Limit, Limits, Reason, Refusal,
+    Request, Status, Step, Usage, decide,
 };
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use crate::caller::Caller;
 use crate::grants::{Grants, GrantsOf};
 use crate::host::{AccountLimits, Host};
 use crate::metrics::Metrics;
+use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
 use crate::tools::Tools;
@@ -38,6 +40,8 @@ pub struct Options {
     pub classes: Arc<Classes>,
     /// What agents may have at all; none: everything.
     pub policy: Option<Arc<CapabilityPolicy>>,
+    /// Models of this host alone are called.
+    pub offline: bool,
 }
 
 pub(crate) struct Inner {
@@ -45,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) tenants: Tenants,
     pub(crate) tools: Tools,
+    pub(crate) models: ModelsOf,
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
@@ -80,7 +85,10 @@ struct Call {
     request: Request,
     agent: Option<AgentUri>,
     agent_id: String,
-    plan: Option<Plan>,
+    engine: Engine,
+    target: String,
+    /// Where parts of the answer go as they come.
+    chunks: Option<mpsc::Sender<Value>>,
     decision: Option<Decision>,
 }
 
@@ -109,6 +117,7 @@ impl Kernel {
         };
         let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
         let now = now_ns();
+        let models = ModelsOf::open(Arc::clone(&store), sealer.clone(), options.offline)?;
         let tenants =
             Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| failed(&error))?;
         let tools = Tools::open(
@@ -124,6 +133,7 @@ impl Kernel {
             metrics: Metrics::default(),
             classes: options.classes,
             tools,
+            models,
             tenants,
             host,
             store,
@@ -142,8 +152,30 @@ impl Kernel {
         &self.0.metrics
     }
 
+    /// The figures as Prometheus' text, those of the models included.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let mut text = self.0.metrics.text();
+        text.push_str(&crate::metrics::models_text(&self.0.models.metrics()));
+        text
+    }
+
     /// Makes a call. Always answers; also a call that was not valid has an audit id.
     pub async fn invoke(&self, caller: Caller, request: Request) -> Outcome {
+        self.begin(caller, request, None).await
+    }
+
+    /// Makes a call whose answer comes in parts where it can: `chunks` gets them as they come, the outcome ends it.
+    pub async fn invoke_stream(
+        &self,
+        caller: Caller,
+        request: Request,
+        chunks: mpsc::Sender<Value>,
+    ) -> Outcome {
+        self.begin(caller, request, Some(chunks)).await
+    }
+
+    async fn begin(&self, caller: Caller, request: Request, chunks: Option<mpsc::Sender<Value>>) -> Outcome {
         let call = Call {
             audit_id: audit_id(),
             time_ns: now_ns(),
@@ -152,7 +184,9 @@ impl Kernel {
             request,
             agent: None,
             agent_id: String::new(),
-            plan: None,
+            engine: plan::kernel_engine(),
+            target: String::new(),
+            chunks,
             decision: None,
         };
         let kernel = self.clone();
@@ -183,8 +217,16 @@ impl Kernel {
         if let Some(grants) = &grants {
             call.agent_id.clone_from(&grants.id);
         }
-        let plan = plan::plan(&call.request, &tenant, &self.0.tools)?;
-        call.plan = Some(plan.clone());
+        let privacy = grants.as_ref().and_then(|grants| grants.spec.policy_overrides.privacy.as_ref());
+        let with = plan::With {
+            tenant: &tenant,
+            tools: &self.0.tools,
+            models: &self.0.models.models,
+            allow_cloud: privacy.is_none_or(|privacy| privacy.allow_cloud),
+        };
+        let plan = plan::plan(&call.request, &with)?;
+        call.engine = plan.engine.clone();
+        call.target.clone_from(&plan.target);
         let mut decision = self.decide(call, grants.as_deref(), &plan);
         let refused = decision.refusal();
         if let Some(refusal) = refused {
@@ -217,15 +259,25 @@ impl Kernel {
             .budget
             .latency_ms
             .map_or(plan.timeout, |ms| plan.timeout.min(Duration::from_millis(ms)));
-        let worked = tokio::time::timeout(timeout, self.work(call, &plan, timeout)).await;
-        let result = worked.unwrap_or_else(|_| {
-            let message = format!("the call was ended after {} ms", timeout.as_millis());
-            Err(Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message).at("budget.latency_ms"))
-        });
-        // A call that failed on its way may have cost something all the same: a tool's price is for the attempt.
-        let used = result.as_ref().map_or(plan.price, |done| done.used);
+        let (price, most) = (plan.price, plan.most);
+        let worked = tokio::time::timeout(timeout, self.work(call, plan, timeout)).await;
+        let result = match worked {
+            Ok(result) => result,
+            Err(_) => {
+                let message = format!("the call was ended after {} ms", timeout.as_millis());
+                let refusal = Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message);
+                // What was cut off may have cost all that it could.
+                Err((refusal.at("budget.latency_ms"), most))
+            }
+        };
+        // A tool's price is for the attempt.
+        let used = match &result {
+            Ok(done) => done.used,
+            Err((_, used)) if *used == Limit::default() => price,
+            Err((_, used)) => *used,
+        };
         self.0.accounts.settle(&self.0.store, now_ns(), &accounts, reservation, used);
-        result
+        result.map_err(|(refusal, _)| refusal)
     }
 
     fn decide(&self, call: &Call, grants: Option<&Grants>, plan: &Plan) -> Decision {
@@ -288,22 +340,25 @@ impl Kernel {
         (accounts, per_call)
     }
 
-    async fn work(&self, call: &Call, plan: &Plan, timeout: Duration) -> Result<Done, Refusal> {
+    /// Does it. An error comes with what it has cost all the same.
+    async fn work(&self, call: &Call, plan: Plan, timeout: Duration) -> Result<Done, (Refusal, Limit)> {
+        let nothing = |refusal: Refusal| (refusal, Limit::default());
         let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
-        match &plan.work {
+        match plan.work {
             Work::Tool(installed, arguments) => {
                 let tenant = call.caller.tenant();
                 let result = tool_call::call(
                     self.0.host.as_ref(),
                     &self.0.classes,
-                    installed,
+                    &installed,
                     tenant,
                     &call.audit_id,
-                    arguments,
+                    &arguments,
                     timeout,
                 )
-                .await?;
-                installed.check_output(&result)?;
+                .await
+                .map_err(nothing)?;
+                installed.check_output(&result).map_err(nothing)?;
                 Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
             }
             Work::ToolList => {
@@ -319,8 +374,32 @@ impl Kernel {
                     .collect();
                 Ok(free(json!({"items": items})))
             }
-            Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete => {
-                self.memory(call, &plan.work).await.map(free)
+            Work::Model(planned) => {
+                let tenant = call.caller.tenant().as_str();
+                let models = &self.0.models.models;
+                let said = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref()).await?;
+                let models::Said { body, used, tokens_in, tokens_out } = said;
+                Ok(Done { result: body, used, tokens_in, tokens_out })
+            }
+            Work::ModelList => {
+                // Where they are is nobody's business but the operator's.
+                let items: Vec<_> = self
+                    .0
+                    .models
+                    .models
+                    .list()
+                    .iter()
+                    .map(|model| {
+                        json!({
+                            "name": model.name, "aliases": model.aliases, "local": model.local, "kinds": model.kinds,
+                            "context_tokens": model.context_tokens,
+                        })
+                    })
+                    .collect();
+                Ok(free(json!({"items": items})))
+            }
+            work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
+                self.memory(call, &work).await.map(free).map_err(nothing)
             }
         }
     }
@@ -363,7 +442,7 @@ impl Kernel {
             tokens_in,
             tokens_out,
         };
-        let engine = call.plan.as_ref().map_or_else(plan::kernel_engine, |plan| plan.engine.clone());
+        let engine = call.engine;
         let status = refusal.as_ref().map_or(Status::Ok, Refusal::status);
         let error = refusal.as_ref().map(ErrorBody::from);
         let syscall = call.request.syscall.to_string();
@@ -377,7 +456,7 @@ impl Kernel {
             caller: call.caller.subject(),
             task: call.request.context.task_id,
             trace: call.request.context.trace_id,
-            target: call.plan.map_or(String::new(), |plan| plan.target),
+            target: call.target,
             decision: call.decision,
             status,
             error: error.clone(),

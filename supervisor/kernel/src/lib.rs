@@ -12,6 +12,7 @@ mod host;
 mod kernel;
 mod memory;
 mod metrics;
+mod models;
 mod operator;
 mod plan;
 mod record;
@@ -20,6 +21,7 @@ mod tool_call;
 mod tools;
 mod usage;
 
+pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use caller::Caller;
 pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, ToolEnd, ToolRun};
 pub use kernel::{Kernel, Options, Outcome};

@@ -105,7 +105,10 @@ pub(crate) fn put(
         Some(given) => match given.as_u64() {
             Some(seconds) if (1..=most).contains(&seconds) => seconds,
             _ => {
-                return Err(Refusal::field("params.ttl_s", format!("use 1 to {most}, as spec.memory has it")));
+                return Err(Refusal::field(
+                    "params.ttl_s",
+                    format!("use 1 to {most}, as spec.memory has it"),
+                ));
             }
         },
     };

@@ -74,7 +74,7 @@ impl Metrics {
 
     /// All of it as text.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut out = String::new();
         // Writing to a String does not fail.
@@ -148,6 +148,29 @@ fn write_all(out: &mut String, state: &State) -> std::fmt::Result {
     writeln!(out, "aion_kernel_cost_usd_micros_total {}", state.usd_micros)?;
     head(out, "aion_kernel_tokens_total", "counter", "Tokens used by system calls.")?;
     writeln!(out, "aion_kernel_tokens_total {}", state.tokens)
+}
+
+/// The models' figures.
+pub(crate) fn models_text(models: &[aion_models::ModelMetrics]) -> String {
+    type Column = (&'static str, &'static str, fn(&aion_models::ModelMetrics) -> u64);
+    const COLUMNS: [Column; 7] = [
+        ("aion_model_calls_total", "Calls of a model.", |m| m.calls),
+        ("aion_model_errors_total", "Calls of a model that failed.", |m| m.errors),
+        ("aion_model_retries_total", "Attempts that were repeated.", |m| m.retries),
+        ("aion_model_cache_hits_total", "Calls that were answered from the cache.", |m| m.cache_hits),
+        ("aion_model_tokens_in_total", "Tokens read.", |m| m.tokens_in),
+        ("aion_model_tokens_out_total", "Tokens written.", |m| m.tokens_out),
+        ("aion_model_cost_usd_micros_total", "Millionths of a US dollar.", |m| m.usd_micros),
+    ];
+    let mut out = String::new();
+    for (name, help, value) in COLUMNS {
+        // Writing to a String does not fail.
+        let _ = head(&mut out, name, "counter", help);
+        for model in models {
+            let _ = writeln!(out, "{name}{{model=\"{}\"}} {}", quoted(&model.model), value(model));
+        }
+    }
+    out
 }
 
 #[cfg(test)]

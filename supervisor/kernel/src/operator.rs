@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use aion_models::ModelConfig;
 use aion_syscall::{Reason, Refusal};
+use aion_tenants::Secret;
 use aion_types::{AgentUri, ErrorCode, TenantId};
 use serde_json::{Map, Value, json};
 
@@ -53,6 +55,30 @@ impl Kernel {
     #[must_use]
     pub fn tools(&self, tenant: &TenantId) -> Vec<ToolOverview> {
         self.0.tools.list(tenant)
+    }
+
+    /// Adds a model, in the place of one of the same name. The key is sealed.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub async fn add_model(&self, config: ModelConfig, key: Option<Secret>) -> Result<(), Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.models.add(config, key.as_ref())).await
+    }
+
+    /// Forgets a model and its key.
+    ///
+    /// # Errors
+    /// `MODEL_NOT_FOUND`.
+    pub async fn remove_model(&self, name: String) -> Result<(), Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.models.remove(&name)).await
+    }
+
+    /// The models, without their keys.
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelConfig> {
+        self.0.models.models.list()
     }
 
     /// How a call was decided.

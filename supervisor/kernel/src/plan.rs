@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aion_manifest::{Capability, parse_capabilities};
+use aion_models::{Kind, Models, Plan as ModelPlan};
 use aion_syscall::{Engine, EngineKind, Limit, Need, Reason, Refusal, Request};
 use aion_types::{ErrorCode, TenantId};
 use serde_json::Value;
 
 use crate::memory;
+use crate::models;
 use crate::tools::{self, Installed, Tools};
 
 /// A call of the kernel's own takes no longer.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is to be done.
-#[derive(Clone)]
 pub(crate) enum Work {
     MemoryPut,
     MemoryGet,
@@ -23,10 +24,11 @@ pub(crate) enum Work {
     MemoryDelete,
     Tool(Arc<Installed>, Value),
     ToolList,
+    Model(Box<ModelPlan>),
+    ModelList,
 }
 
 /// A call that is understood.
-#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) work: Work,
     pub(crate) needs: Vec<Need>,
@@ -44,10 +46,28 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 6] =
-    ["tool.invoke", "tool.list", "memory.put", "memory.get", "memory.query", "memory.delete"];
+pub(crate) const SYSCALLS: [&str; 9] = [
+    "tool.invoke",
+    "tool.list",
+    "model.generate",
+    "model.embed",
+    "model.list",
+    "memory.put",
+    "memory.get",
+    "memory.query",
+    "memory.delete",
+];
 
-pub(crate) fn plan(request: &Request, tenant: &TenantId, tools: &Tools) -> Result<Plan, Refusal> {
+/// What calls are planned with.
+pub(crate) struct With<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) tools: &'a Tools,
+    pub(crate) models: &'a Models,
+    /// Whether the caller's data may leave the host.
+    pub(crate) allow_cloud: bool,
+}
+
+pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
     let kernel = |work, needs, target: &str| Plan {
         work,
         needs,
@@ -64,7 +84,10 @@ pub(crate) fn plan(request: &Request, tenant: &TenantId, tools: &Tools) -> Resul
         "memory.get" => Ok(kernel(Work::MemoryGet, memory_needs(request, "query")?, key)),
         "memory.query" => Ok(kernel(Work::MemoryQuery, memory_needs(request, "query")?, "")),
         "tool.list" => Ok(kernel(Work::ToolList, Vec::new(), "")),
-        "tool.invoke" => tool(request, tenant, tools),
+        "tool.invoke" => tool(request, with.tenant, with.tools),
+        "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),
+        "model.generate" => model(request, Kind::Generate, with),
+        "model.embed" => model(request, Kind::Embed, with),
         unknown => {
             let message = format!("this kernel has no system call {unknown}");
             Err(Refusal::new(Reason::NotFound, ErrorCode::SyscallUnknown, message)
@@ -86,6 +109,24 @@ fn needs(text: &str, word: &str) -> Result<Vec<Need>, Refusal> {
 
 fn all(capabilities: Vec<Capability>, word: &str) -> impl Iterator<Item = Need> {
     capabilities.into_iter().map(move |capability| Need { capability, word: word.to_owned() })
+}
+
+fn model(request: &Request, kind: Kind, with: &With<'_>) -> Result<Plan, Refusal> {
+    let asked = models::request(kind, &request.params)?;
+    let planned = models::plan(with.models, &asked, with.allow_cloud)?;
+    let quote = planned.quote();
+    let name = quote.model.clone();
+    let most = Limit { usd_micros: quote.usd_micros_max, tokens: quote.tokens_max };
+    let config = with.models.list().into_iter().find(|config| config.name == name);
+    Ok(Plan {
+        needs: needs(&format!("model:{name}"), "")?,
+        most,
+        price: Limit::default(),
+        engine: Engine { kind: EngineKind::Model, name: name.clone() },
+        timeout: Duration::from_millis(config.map_or(120_000, |config| config.timeout_ms)),
+        target: name,
+        work: Work::Model(Box::new(planned)),
+    })
 }
 
 fn tool(request: &Request, tenant: &TenantId, tools: &Tools) -> Result<Plan, Refusal> {

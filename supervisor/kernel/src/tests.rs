@@ -106,6 +106,7 @@ impl World {
             manifests: Context::builtin(),
             classes: Arc::new(Classes::builtin()),
             policy: None,
+            offline: false,
         };
         let kernel = Kernel::open(options, store, Arc::clone(&fake) as Arc<dyn Host>).unwrap();
         let tenant = TenantId::parse("tenantA").unwrap();
@@ -298,7 +299,7 @@ async fn agents_are_registered_once_and_for_their_own_tenant() {
     );
     world.kernel.heartbeat(&world.caller, &body).unwrap();
     assert!(
-        world.kernel.metrics().text().contains("aion_agent_heartbeats{tenant=\"tenantA\",agent=\"new\"} 1")
+        world.kernel.metrics_text().contains("aion_agent_heartbeats{tenant=\"tenantA\",agent=\"new\"} 1")
     );
 }
 

@@ -69,10 +69,6 @@ impl Accounts {
         ledger.reserve(now_ns / 1_000_000, accounts, most).map_err(refusal)
     }
 
-    pub(crate) fn left(&self, now_ns: u64, accounts: &[(Account, Limits)]) -> Limit {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).left(now_ns / 1_000_000, accounts)
-    }
-
     /// Settles, and writes down what costs something.
     pub(crate) fn settle(
         &self,

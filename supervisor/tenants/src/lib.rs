@@ -14,5 +14,5 @@ mod tenants;
 pub use bucket::Bucket;
 pub use error::{AuthError, Error};
 pub use seal::{SealError, Sealer, Secret};
-pub use signature::{MAX_SKEW_MS, Signed, sign, sign_timed};
+pub use signature::{MAX_SKEW_MS, Signed, bearer, sign, sign_timed};
 pub use tenants::{Overview, Settings, Tenant, Tenants};

@@ -3,6 +3,7 @@
 //! In the short form it is over the raw body. With a time and a nonce it is over them, the method and the path, too, so that none
 //! of them can be changed or used again: `TIMESTAMP \n NONCE \n METHOD \n PATH \n BODY`.
 
+use aion_types::AgentUri;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
@@ -55,6 +56,24 @@ pub fn sign_timed(
 ) -> String {
     let head = format!("{timestamp_ms}\n{nonce}\n{method}\n{path}\n");
     mac(secret.expose(), &[head.as_bytes(), body]).map(hex::encode).unwrap_or_default()
+}
+
+/// A bearer token for clients that cannot sign: `aion/TENANT/AGENT/HMAC`. It speaks for one agent, and ends with the secret.
+#[must_use]
+pub fn bearer(secret: &Secret, agent: &AgentUri) -> String {
+    let mac = bearer_mac(secret, agent).map(hex::encode).unwrap_or_default();
+    format!("aion/{}/{}/{mac}", agent.tenant, agent.name)
+}
+
+pub(crate) fn bearer_mac(secret: &Secret, agent: &AgentUri) -> Option<[u8; 32]> {
+    let text = format!("aion bearer v1\n{}\n{}", agent.tenant, agent.name);
+    mac(secret.expose(), &[text.as_bytes()])
+}
+
+/// The parts of a bearer token.
+pub(crate) fn bearer_parts(token: &str) -> Option<(AgentUri, [u8; 32])> {
+    let (address, mac) = token.strip_prefix("aion/")?.rsplit_once('/')?;
+    Some((AgentUri::parse(&format!("agent://{address}")).ok()?, decode(mac)?))
 }
 
 /// A signature as it should look.

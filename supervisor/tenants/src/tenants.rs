@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aion_manifest::CapabilityPolicy;
 use aion_store::{Batch, Durability, Store, Table};
-use aion_types::TenantId;
+use aion_types::{AgentName, AgentUri, TenantId};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 
 use crate::bucket::Bucket;
 use crate::error::{AuthError, Error};
 use crate::nonces::Nonces;
 use crate::seal::{Sealer, Secret};
-use crate::signature::{MAX_SKEW_MS, Signed, decode, fits};
+use crate::signature::{MAX_SKEW_MS, Signed, bearer, bearer_mac, bearer_parts, decode, fits};
 
 const MIN_SECRET: usize = 16;
 const MAX_SECRET: usize = 4096;
@@ -294,6 +295,38 @@ impl Tenants {
             return Err(AuthError::TooMany);
         }
         verified
+    }
+
+    /// Judges a bearer token: which agent it speaks for.
+    ///
+    /// # Errors
+    /// [`AuthError`], as [`Tenants::verify`].
+    pub fn verify_bearer(&self, token: &str, now_ns: u64) -> Result<(Arc<Tenant>, AgentName), AuthError> {
+        let (uri, given) = bearer_parts(token).ok_or(AuthError::NoSignature)?;
+        let good = |tenant: &Tenant| {
+            tenant.secrets.iter().filter(|secret| secret.until_ns.is_none_or(|until| until > now_ns)).fold(
+                false,
+                |found, secret| {
+                    let fits = bearer_mac(&secret.value, &uri).is_some_and(|mac| mac.ct_eq(&given).into());
+                    fits | found
+                },
+            )
+        };
+        match self.get(&uri.tenant).filter(|tenant| good(tenant)) {
+            Some(tenant) => Ok((tenant, uri.name)),
+            None if self.fails_too_often(&uri.tenant, now_ns / 1_000_000) => Err(AuthError::TooMany),
+            None => Err(AuthError::Mismatch),
+        }
+    }
+
+    /// A bearer token for an agent, from the newest secret.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn bearer(&self, agent: &AgentUri) -> Result<String, Error> {
+        let missing = || Error::NotFound { name: agent.tenant.clone() };
+        let tenant = self.get(&agent.tenant).ok_or_else(missing)?;
+        tenant.secrets.last().map(|newest| bearer(&newest.value, agent)).ok_or_else(missing)
     }
 
     fn judge(

@@ -144,3 +144,23 @@ fn wrong_signatures_are_bounded_and_hold_nobody_else_up() {
     let good = sign(&secret("a"), b"x");
     assert!(t.verify(Some("a"), &short(&good, b"x"), 0).is_ok(), "the tenant itself is not locked out");
 }
+
+#[test]
+fn a_bearer_token_speaks_for_one_agent_and_ends_with_its_secret() {
+    let world = World::new();
+    let t = &world.tenants;
+    t.add(&name("a.b"), secret("1"), Settings::default(), 0).unwrap();
+    let uri = AgentUri::parse("agent://a.b/worker").unwrap();
+    let token = t.bearer(&uri).unwrap();
+    assert_eq!(t.verify_bearer(&token, 0).unwrap().1.as_str(), "worker");
+    for wrong in [
+        token.replace("worker", "other"),
+        token.replace("a.b", "b"),
+        "aion/a.b/worker/00".to_owned(),
+        String::new(),
+    ] {
+        assert!(t.verify_bearer(&wrong, 0).is_err(), "{wrong}");
+    }
+    t.rotate(&name("a.b"), secret("2"), 0, SECOND).unwrap();
+    assert!(t.verify_bearer(&token, SECOND).is_err());
+}

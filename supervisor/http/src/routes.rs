@@ -1,0 +1,196 @@
+//! The routes of the contract: each lets a request in and hands it to the kernel.
+
+use std::sync::Arc;
+
+use aion_kernel::{Caller, Kernel, Outcome};
+use aion_syscall::{Reason, Refusal, Request as Syscall};
+use aion_types::ErrorCode;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::{Request, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::backend::Backend;
+use crate::{auth, docs, events, mcp, openai, reply};
+
+/// What all routes share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) kernel: Kernel,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) mcp: Arc<aion_mcp::Server<mcp::Tools>>,
+}
+
+pub(crate) fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/agent/register", post(register))
+        .route("/v1/agent/heartbeat", post(heartbeat))
+        .route("/v1/syscall/{name}", post(syscall))
+        .route("/v1/memory/put", post(memory_put))
+        .route("/v1/memory/get", post(memory_get))
+        .route("/v1/memory/query", post(memory_query))
+        .route("/v1/schedule/submit", post(schedule))
+        .route("/v1/events/stream", get(events::stream))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/models", get(openai::models))
+        .route("/mcp", post(mcp::post))
+        .route("/openapi.json", get(openapi))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(no_method)
+        .with_state(shared)
+}
+
+async fn nowhere(request: Request<Body>) -> Response {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let refusal =
+        Refusal::new(Reason::NotFound, ErrorCode::InvalidField, format!("there is nothing at {path}"))
+            .hint("/openapi.json describes what there is");
+    reply::refused(&refusal)
+}
+
+async fn no_method(request: Request<Body>) -> Response {
+    let message = format!("{} is not answered at {}", request.method(), request.uri().path());
+    let refusal = Refusal::new(Reason::Invalid, ErrorCode::InvalidField, message)
+        .hint("/openapi.json describes what there is");
+    let mut response = reply::refused(&refusal);
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+async fn openapi() -> Response {
+    reply::json_reply(StatusCode::OK, &docs::openapi())
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    let mut text = shared.backend.metrics().await;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(&shared.kernel.metrics_text());
+    reply::text("text/plain; version=0.0.4; charset=utf-8", text)
+}
+
+async fn health() -> Response {
+    reply::json_reply(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    let parts = shared.backend.parts().await;
+    let ok = parts.iter().all(|part| part.ok);
+    let told: Vec<_> =
+        parts.iter().map(|part| json!({"name": part.name, "ok": part.ok, "detail": part.detail})).collect();
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    reply::json_reply(status, &json!({"status": if ok { "ok" } else { "degraded" }, "parts": told}))
+}
+
+fn json_of(body: &[u8]) -> Result<Value, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::field("body", format!("it is not JSON: {error}")))
+}
+
+async fn syscall(State(shared): State<Shared>, Path(name): Path<String>, request: Request<Body>) -> Response {
+    let admitted = match auth::signed(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
+    };
+    match Syscall::parse(&admitted.body, Some(&name)) {
+        Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
+        Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
+    }
+}
+
+async fn memory_put(state: State<Shared>, request: Request<Body>) -> Response {
+    memory(state, request, "memory.put").await
+}
+
+async fn memory_get(state: State<Shared>, request: Request<Body>) -> Response {
+    memory(state, request, "memory.get").await
+}
+
+async fn memory_query(state: State<Shared>, request: Request<Body>) -> Response {
+    memory(state, request, "memory.query").await
+}
+
+/// The contract's bodies have no envelope: whose memory it is stands in `agent_id`, in the header `X-Agent-Id`, in
+/// `meta.agent` or in `filter.agent`.
+async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str) -> Response {
+    let admitted = match auth::signed(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
+    };
+    let header = admitted.parts.headers.get("x-agent-id").and_then(|value| value.to_str().ok());
+    match enveloped(&admitted.body, header, &admitted.caller) {
+        Ok(body) => match Syscall::from_value(body, Some(name)) {
+            Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
+            Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
+        },
+        Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
+    }
+}
+
+fn enveloped(body: &[u8], header: Option<&str>, caller: &Caller) -> Result<Value, Refusal> {
+    let Value::Object(mut params) = json_of(body)? else {
+        return Err(Refusal::field("body", "it is not a JSON object"));
+    };
+    let mut envelope = Map::new();
+    for field in ["context", "caps_required", "budget", "schema"] {
+        if let Some(value) = params.remove(field) {
+            envelope.insert(field.to_owned(), value);
+        }
+    }
+    let named = |outer: &str| {
+        let agent = params.get(outer).and_then(|value| value.get("agent")).and_then(Value::as_str)?;
+        Some(if agent.contains("://") {
+            agent.to_owned()
+        } else {
+            format!("agent://{}/{agent}", caller.tenant())
+        })
+    };
+    let agent = match (params.get("agent_id"), header) {
+        (Some(given), _) if !given.is_null() => Some(given.clone()),
+        (_, Some(header)) => Some(json!(header)),
+        _ => named("filter").or_else(|| named("meta")).map(Value::String),
+    };
+    params.remove("agent_id");
+    if let Some(agent) = agent {
+        envelope.insert("agent_id".to_owned(), agent);
+    }
+    envelope.insert("params".to_owned(), Value::Object(params));
+    Ok(Value::Object(envelope))
+}
+
+async fn register(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let admitted = match auth::signed(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return reply::refused(&refusal),
+    };
+    match json_of(&admitted.body) {
+        Ok(body) => reply::result(shared.kernel.register(&admitted.caller, &body).await),
+        Err(refusal) => reply::refused(&refusal),
+    }
+}
+
+async fn heartbeat(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let admitted = match auth::signed(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return reply::refused(&refusal),
+    };
+    reply::result(json_of(&admitted.body).and_then(|body| shared.kernel.heartbeat(&admitted.caller, &body)))
+}
+
+async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Response {
+    let admitted = match auth::signed(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return reply::refused(&refusal),
+    };
+    match json_of(&admitted.body) {
+        Ok(body) => reply::result(shared.kernel.schedule(&admitted.caller, body).await),
+        Err(refusal) => reply::refused(&refusal),
+    }
+}

@@ -1,0 +1,110 @@
+//! The listener: connections that are bounded in number, and heads that must come in time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aion_kernel::Kernel;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
+
+use crate::backend::Backend;
+use crate::mcp;
+use crate::routes::{Shared, router};
+
+/// How the door is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Connections at once; more wait in the listener's line. Default 2048.
+    pub connections: usize,
+    /// A request's head takes no longer to come, and a connection is idle no longer. Default 10 s.
+    pub head_time: Duration,
+    /// What is under way at the end has so long. Default 3 s.
+    pub last_requests: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 2048, head_time: Duration::from_secs(10), last_requests: Duration::from_secs(3) }
+    }
+}
+
+/// The door.
+pub struct Service {
+    shared: Shared,
+    options: Options,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A door of this kernel.
+    #[must_use]
+    pub fn new(kernel: Kernel, backend: Arc<dyn Backend>, options: Options) -> Self {
+        let mcp = Arc::new(mcp::server(kernel.clone()));
+        Self { shared: Shared { kernel, backend, mcp }, options }
+    }
+
+    /// Serves until `stop` ends; then lets requests under way finish.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
+        let places = Arc::new(Semaphore::new(self.options.connections));
+        let graceful = GracefulShutdown::new();
+        let service = router(self.shared).into_service::<hyper::body::Incoming>();
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.options.head_time)
+            .max_buf_size(64 << 10);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .max_header_list_size(64 << 10)
+            .keep_alive_interval(Duration::from_secs(30));
+        tokio::pin!(stop);
+        loop {
+            let place = tokio::select! {
+                place = Arc::clone(&places).acquire_owned() => place,
+                () = &mut stop => break,
+            };
+            let Ok(place) = place else { break };
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "accept failed");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                () = &mut stop => break,
+            };
+            let _ = stream.set_nodelay(true);
+            let service =
+                TowerToHyperService::new(service.clone().map_err(|never: Infallible| match never {}));
+            let connection =
+                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                let _place = place;
+                // What a client does wrong ends its connection and is nobody else's business.
+                let _ = connection.await;
+            });
+        }
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = tokio::time::sleep(self.options.last_requests) => tracing::warn!("some requests over HTTP were cut off"),
+        }
+    }
+}
