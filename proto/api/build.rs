@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 4] =
-    ["aion/v1/agent.proto", "aion/v1/event.proto", "aion/v1/runtime.proto", "aion/v1/task.proto"];
+const FILES: [&str; 5] = [
+    "aion/v1/agent.proto",
+    "aion/v1/event.proto",
+    "aion/v1/kernel.proto",
+    "aion/v1/runtime.proto",
+    "aion/v1/task.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("..");

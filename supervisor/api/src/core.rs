@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use aion_kernel::Kernel;
 use aion_launcher_client::Client;
 use aion_manifest::{CapabilityPolicy, Context};
 use aion_store::Store;
@@ -20,6 +21,7 @@ use crate::problem::{Outcome, Problem};
 use crate::requests::Requests;
 use crate::tasks::Serving;
 use crate::timers::Timers;
+use crate::tool_runs::ToolRuns;
 use crate::trail::Trail;
 
 /// How the services are set up.
@@ -27,6 +29,8 @@ use crate::trail::Trail;
 pub struct Options {
     /// The state folder as reached by this process; `.` once it is the working directory.
     pub state: PathBuf,
+    /// The same, absolute: what the launcher is told of files in it.
+    pub state_absolute: PathBuf,
     /// What manifests are checked against.
     pub manifests: Context,
     /// What agents may have; none: everything that a manifest asks for.
@@ -41,8 +45,10 @@ impl Options {
     /// The defaults for a state folder.
     #[must_use]
     pub fn new(state: impl Into<PathBuf>) -> Self {
+        let state = state.into();
         Self {
-            state: state.into(),
+            state_absolute: state.clone(),
+            state,
             manifests: Context::builtin(),
             policy: None,
             max_streams: 512,
@@ -66,6 +72,9 @@ pub(crate) struct Core {
     pub(crate) indexed: watch::Sender<u64>,
     /// Tasks, once they are served.
     pub(crate) serving: OnceLock<Serving>,
+    /// The kernel API, once it is served.
+    pub(crate) kernel: OnceLock<Kernel>,
+    pub(crate) tool_runs: ToolRuns,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -84,6 +93,8 @@ impl Core {
             journals: JournalWatch::start(),
             indexed,
             serving: OnceLock::new(),
+            kernel: OnceLock::new(),
+            tool_runs: ToolRuns::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

@@ -125,8 +125,19 @@ impl Core {
     }
 
     async fn page(&self, query: &EventQuery, after: u64, limit: usize) -> Outcome<aion_store::EventPage> {
+        self.page_for(query, after, limit, BUDGET).await
+    }
+
+    /// A page, for which at most `budget` rows are looked at.
+    pub(crate) async fn page_for(
+        &self,
+        query: &EventQuery,
+        after: u64,
+        limit: usize,
+        budget: usize,
+    ) -> Outcome<aion_store::EventPage> {
         let (store, query) = (Arc::clone(&self.store), query.clone());
-        spawn(move || store.events_after(&query, after, limit, BUDGET)).await
+        spawn(move || store.events_after(&query, after, limit, budget)).await
     }
 
     fn event_query(&self, principal: &Principal, filter: api::Filter) -> Outcome<EventQuery> {

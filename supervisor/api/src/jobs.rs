@@ -138,7 +138,7 @@ impl Core {
 }
 
 /// A file in memory that nobody can change any more: a process's standard input.
-fn sealed(bytes: &[u8]) -> Outcome<OwnedFd> {
+pub(crate) fn sealed(bytes: &[u8]) -> Outcome<OwnedFd> {
     let failed = |errno: rustix::io::Errno| Problem::internal("no memory for standard input", &errno);
     let fd = rustix::fs::memfd_create("params", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
         .map_err(failed)?;

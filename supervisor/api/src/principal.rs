@@ -33,6 +33,12 @@ impl Principal {
         &self.tenant
     }
 
+    /// An operator at work in another tenant.
+    pub(crate) fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.tenant = tenant;
+        self
+    }
+
     /// Who it is, for the audit log: `unix:UID`.
     #[must_use]
     pub fn subject(&self) -> &str {

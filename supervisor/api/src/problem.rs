@@ -132,10 +132,18 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::TooLarge
         | ErrorCode::RequestIdReused
         | ErrorCode::DependencyCycle
+        | ErrorCode::SyscallUnknown
         | ErrorCode::ProfileNotFound
         | ErrorCode::WorkspaceInvalid => Code::InvalidArgument,
-        ErrorCode::AgentNotFound | ErrorCode::TaskNotFound | ErrorCode::DependencyNotFound => Code::NotFound,
-        ErrorCode::NameTaken | ErrorCode::TaskExists => Code::AlreadyExists,
+        ErrorCode::AgentNotFound
+        | ErrorCode::TaskNotFound
+        | ErrorCode::DependencyNotFound
+        | ErrorCode::TenantNotFound
+        | ErrorCode::ToolNotFound
+        | ErrorCode::ModelNotFound
+        | ErrorCode::KeyNotFound
+        | ErrorCode::DecisionNotFound => Code::NotFound,
+        ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => Code::AlreadyExists,
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning
         | ErrorCode::AgentPaused
@@ -150,15 +158,19 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::NotServed
         | ErrorCode::AttemptStale
         | ErrorCode::DeadlineUnmeetable
+        | ErrorCode::ToolFailed
+        | ErrorCode::ModelFailed
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
+        ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
-        ErrorCode::DiskFull | ErrorCode::ResourceExhausted | ErrorCode::QuotaExceeded => {
-            Code::ResourceExhausted
-        }
+        ErrorCode::DiskFull
+        | ErrorCode::ResourceExhausted
+        | ErrorCode::QuotaExceeded
+        | ErrorCode::BudgetExceeded => Code::ResourceExhausted,
         ErrorCode::CursorExpired => Code::OutOfRange,
         ErrorCode::AuditBroken | ErrorCode::CheckpointCorrupt | ErrorCode::JournalBroken => Code::DataLoss,
-        ErrorCode::WaitTimeout => Code::DeadlineExceeded,
+        ErrorCode::WaitTimeout | ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }
 }
@@ -211,6 +223,48 @@ impl From<aion_launcher_client::Error> for Problem {
             return problem.hint("is aion-launcher running? agents that run go on running without it");
         }
         problem
+    }
+}
+
+impl From<aion_syscall::Refusal> for Problem {
+    fn from(refusal: aion_syscall::Refusal) -> Self {
+        let mut problem = Self::new(refusal.code, refusal.message.clone())
+            .with("field", &refusal.field)
+            .with("rule", &refusal.rule)
+            .hint(&refusal.hint);
+        if let Some(ms) = refusal.retry_after_ms {
+            problem = problem.with("retry_after_ms", ms.to_string());
+        }
+        if !refusal.field.is_empty() {
+            problem.violations.push((refusal.field, refusal.message));
+        }
+        problem
+    }
+}
+
+impl From<Problem> for aion_syscall::Refusal {
+    fn from(problem: Problem) -> Self {
+        use aion_syscall::Reason;
+        let reason = match grpc_code(problem.code) {
+            Code::InvalidArgument => Reason::Invalid,
+            Code::NotFound => Reason::NotFound,
+            Code::AlreadyExists => Reason::Conflict,
+            Code::FailedPrecondition => Reason::Failed,
+            Code::PermissionDenied => Reason::Denied,
+            Code::Unauthenticated => Reason::Unauthenticated,
+            Code::Unavailable => Reason::Unavailable,
+            Code::ResourceExhausted if problem.code == ErrorCode::DiskFull => Reason::Unavailable,
+            Code::ResourceExhausted => Reason::Exhausted,
+            Code::DeadlineExceeded => Reason::Timeout,
+            Code::OutOfRange => Reason::Conflict,
+            _ => Reason::Internal,
+        };
+        let retry_after_ms = problem.meta("retry_after_ms").parse().ok();
+        let (field, rule, hint) = (problem.meta("field"), problem.meta("rule"), problem.meta("hint"));
+        let mut refusal =
+            Self::new(reason, problem.code, problem.message.clone()).at(field).by(rule).hint(hint);
+        refusal.retry_after_ms = retry_after_ms;
+        refusal
     }
 }
 

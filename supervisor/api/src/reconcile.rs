@@ -13,8 +13,8 @@ use aion_types::{AgentId, AgentName, TenantId};
 
 use crate::clock::now_ns;
 use crate::core::Core;
-use crate::lifecycle;
 use crate::problem::Outcome;
+use crate::{lifecycle, tool_runs};
 
 /// How long an interrupted stop goes on asking before it kills.
 const REST_OF_GRACE_NS: u64 = 5_000_000_000;
@@ -36,8 +36,14 @@ impl Core {
                 tracing::error!(agent = %record.id, %problem, "cannot reconcile");
             }
         }
+        self.tool_runs.synced(table);
         for orphan in known.into_values() {
-            self.adopt_orphan(orphan).await;
+            match tool_runs::is_tool_run(orphan) {
+                true if self.tool_runs.knows(&orphan.id) => {}
+                // Whoever waited for it is gone with the daemon before.
+                true => self.end_tool_run(&orphan.id),
+                false => self.adopt_orphan(orphan).await,
+            }
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use aion_api_proto::v1::audit_service_server::AuditServiceServer;
 use aion_api_proto::v1::event_service_server::EventServiceServer;
 use aion_api_proto::v1::host_service_server::HostServiceServer;
 use aion_api_proto::v1::journal_service_server::JournalServiceServer;
+use aion_api_proto::v1::kernel_service_server::KernelServiceServer;
+use aion_api_proto::v1::syscall_service_server::SyscallServiceServer;
 use aion_api_proto::v1::task_service_server::TaskServiceServer;
 use aion_launcher_client::Client;
 use aion_manifest::SchedulerFile;
@@ -28,6 +30,10 @@ use crate::service::Services;
 /// The largest request.
 const MAX_REQUEST: usize = 1 << 20;
 /// The largest request about tasks: a task with the largest params, or a batch.
+/// A system call: its parameters, with room to spare.
+const MAX_SYSCALL: usize = 5 << 20;
+/// A tool with its files.
+const MAX_TOOL: usize = 72 << 20;
 const MAX_TASKS: usize = 8 << 20;
 /// The largest answer: a page of a thousand agents or records.
 const MAX_ANSWER: usize = 16 << 20;
@@ -80,6 +86,25 @@ impl Api {
         self.core.start_tasks(options, reload).map_err(|reason| Error::Begin { reason })
     }
 
+    /// Opens the kernel API. Blocks; on the runtime that serves.
+    ///
+    /// # Errors
+    /// When its keys or rows cannot be read.
+    pub fn start_kernel(&self, offline: bool) -> Result<aion_kernel::Kernel, Error> {
+        self.core.start_kernel(offline).map_err(|refusal| Error::Begin { reason: refusal.to_string() })
+    }
+
+    /// What the door for HTTP needs besides the kernel.
+    #[must_use]
+    pub fn http_backend(&self) -> Arc<dyn aion_http::Backend> {
+        Arc::new(crate::http_backend::ForHttp(Arc::clone(&self.core)))
+    }
+
+    /// Ends when the daemon begins to shut down.
+    pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.core.shutdown.clone().cancelled_owned()
+    }
+
     /// The tasks, once they are served.
     #[must_use]
     pub fn tasks(&self) -> Option<aion_tasks::Tasks> {
@@ -113,6 +138,8 @@ impl Api {
             .add_service(limited!(EventServiceServer))
             .add_service(limited!(AuditServiceServer))
             .add_service(limited!(JournalServiceServer))
+            .add_service(limited!(SyscallServiceServer).max_decoding_message_size(MAX_SYSCALL))
+            .add_service(limited!(KernelServiceServer).max_decoding_message_size(MAX_TOOL))
             .add_service(limited!(TaskServiceServer).max_decoding_message_size(MAX_TASKS));
         let incoming = UnixListenerStream::new(listener)
             // A failed accept (too many open files) is that peer's problem; the listener goes on.

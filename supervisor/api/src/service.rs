@@ -13,6 +13,9 @@ use crate::core::Core;
 use crate::logs::Answers;
 use crate::stage::{Action, Authenticated, Authorized};
 
+/// In which tenant an operator works; `default` when it is not there.
+const TENANT: &str = "aion-tenant";
+
 /// All services; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Services(pub(crate) Arc<Core>);
@@ -24,10 +27,15 @@ impl Services {
         request: Request<R>,
         action: Action,
     ) -> Result<Authorized<R>, Status> {
+        let tenant = request.metadata().get(TENANT).map(|value| value.to_str().map(str::to_owned));
         let admitted = Authenticated::from_request(request).and_then(|request| request.authorize(action));
-        match admitted {
-            Ok(authorized) => Ok(authorized),
-            Err(denied) => {
+        match (admitted, tenant) {
+            (Ok(authorized), None) => Ok(authorized),
+            (Ok(authorized), Some(name)) => {
+                let tenant = self.0.tenant_named(&name.unwrap_or_default())?;
+                Ok(authorized.in_tenant(tenant))
+            }
+            (Err(denied), _) => {
                 tracing::warn!(
                     uid = denied.stranger.uid,
                     pid = denied.stranger.pid,

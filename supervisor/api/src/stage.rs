@@ -1,7 +1,7 @@
 //! The stages of a request: admitted at the door, then authorised. A handler takes the last stage only, so that
 //! leaving a check out does not compile.
 
-use aion_types::ErrorCode;
+use aion_types::{ErrorCode, TenantId};
 use tonic::Request;
 
 use crate::principal::{Admission, Principal, Role, Stranger};
@@ -29,6 +29,11 @@ pub(crate) enum Action {
     CancelTask,
     ReadTasks,
     ManageTasks,
+    InvokeSyscall,
+    ManageTenants,
+    ManageTools,
+    ManageModels,
+    ReadKernel,
 }
 
 impl Action {
@@ -53,6 +58,11 @@ impl Action {
             Self::CancelTask => "api.task.cancel",
             Self::ReadTasks => "api.task.read",
             Self::ManageTasks => "api.task.manage",
+            Self::InvokeSyscall => "api.syscall",
+            Self::ManageTenants => "api.tenant.manage",
+            Self::ManageTools => "api.tool.manage",
+            Self::ManageModels => "api.model.manage",
+            Self::ReadKernel => "api.kernel.read",
         }
     }
 }
@@ -99,6 +109,12 @@ impl<R> Authenticated<R> {
 }
 
 impl<R> Authorized<R> {
+    /// The same in another tenant.
+    pub(crate) fn in_tenant(mut self, tenant: TenantId) -> Self {
+        self.principal = self.principal.in_tenant(tenant);
+        self
+    }
+
     pub(crate) const fn principal(&self) -> &Principal {
         &self.principal
     }

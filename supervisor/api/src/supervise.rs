@@ -66,6 +66,9 @@ impl Core {
 
     /// Takes a notice in.
     pub(crate) fn noticed(&self, state: &launcher::AgentState) {
+        if self.tool_runs.noticed(state) {
+            return;
+        }
         let (Ok(tenant), Ok(id)) = (TenantId::parse(&state.tenant), AgentId::parse(&state.id)) else {
             tracing::warn!(id = state.id, tenant = state.tenant, "a notice about what is no agent");
             return;
@@ -142,6 +145,9 @@ impl Core {
                 Ok(())
             })
             .await;
+            if let Some(kernel) = self.kernel.get().cloned() {
+                let _ = tokio::task::spawn_blocking(move || kernel.tidy()).await;
+            }
             match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "tidying up failed"),

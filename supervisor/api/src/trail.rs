@@ -112,6 +112,21 @@ impl Trail {
         self.append(record).await;
     }
 
+    /// Records system calls.
+    pub(crate) async fn syscalls(&self, entry: aion_kernel::AuditEntry) {
+        let record = AppendAudit {
+            tenant: entry.tenant,
+            agent: entry.agent,
+            task: entry.task,
+            trace: entry.trace,
+            kind: entry.kind.to_owned(),
+            verdict: entry.verdict.to_owned(),
+            rule: entry.rule,
+            detail_json: entry.detail.to_string(),
+        };
+        self.append(record).await;
+    }
+
     /// Records a peer that was turned away.
     pub(crate) async fn denied(&self, stranger: &Stranger, kind: &str) {
         let uncounted = {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aion_api_proto::v1 as api;
 use aion_scheduler::{Scheduler, TaskId, TaskView, keys};
 use aion_task_journal::Journal;
-use aion_types::TenantId;
+use aion_types::{AgentName, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{duration, now_ms};
@@ -52,6 +52,15 @@ impl Tasks {
         let view = self.find(tenant, id).await?;
         let journal = Arc::clone(&self.inner.journal);
         blocking(move || whole(&journal, &view)).await
+    }
+
+    /// What a tenant and an agent of its may spend in an hour, in millionths of a US dollar, as scheduler.yaml has it.
+    #[must_use]
+    pub fn spending(&self, tenant: &TenantId, agent: &AgentName) -> (Option<u64>, Option<u64>) {
+        let config = self.inner.config.borrow();
+        let of_tenant = config.tenants.get(tenant).unwrap_or(&config.tenant_default);
+        let of_agent = of_tenant.agents.get(agent);
+        (of_tenant.quotas.usd_micros_per_hour, of_agent.and_then(|quotas| quotas.usd_micros_per_hour))
     }
 
     /// How the queues are: the node's, with the tenant's own share.

@@ -1,0 +1,126 @@
+//! What the door for HTTP needs besides the kernel: events, figures, health.
+
+use std::sync::Arc;
+
+use aion_http::{Backend, BoxFuture, EventQuery as Asked, EventStream, Part};
+use aion_store::{EventQuery, EventRow, KindPattern};
+use aion_syscall::Refusal;
+use futures::stream;
+use serde_json::{Value, json};
+
+use crate::core::Core;
+use crate::problem::{Outcome, Problem};
+
+/// Rows that one step reads and looks at.
+const STEP: usize = 64;
+const BUDGET: usize = 20_000;
+
+pub(crate) struct ForHttp(pub(crate) Arc<Core>);
+
+/// The contract's topics, as kinds of records.
+fn kinds(topic: &str) -> Option<&'static [&'static str]> {
+    match topic {
+        "kernel.syscalls" => Some(&["api.syscall"]),
+        "kernel.scheduler" => Some(&["task.*"]),
+        "kernel.agents" => Some(&["agent.*"]),
+        // Collections of old memories are told by figures only.
+        "kernel.gc" => Some(&["memory.*"]),
+        _ => None,
+    }
+}
+
+fn topic_of(kind: &str) -> &'static str {
+    if kind == "api.syscall" {
+        "kernel.syscalls"
+    } else if kind.starts_with("task.") {
+        "kernel.scheduler"
+    } else if kind.starts_with("agent.") {
+        "kernel.agents"
+    } else {
+        "kernel.events"
+    }
+}
+
+fn query(asked: &Asked) -> Outcome<EventQuery> {
+    // Records of the host are no tenant's.
+    let mut query = EventQuery::of_tenant(asked.tenant.clone(), false);
+    for topic in &asked.topics {
+        let patterns = kinds(topic).map_or_else(|| vec![topic.as_str()], <[&str]>::to_vec);
+        for pattern in patterns {
+            let shown: String = topic.chars().take(80).collect();
+            let unknown =
+                || Problem::field("topics", format!("{shown:?} is neither a topic nor a kind of records"));
+            query.kinds.push(KindPattern::parse(pattern).ok_or_else(unknown)?);
+        }
+    }
+    Ok(query)
+}
+
+fn value(row: &EventRow) -> Value {
+    let detail = serde_json::from_str(&row.detail_json).unwrap_or(Value::Null);
+    json!({
+        "topic": topic_of(&row.kind), "kind": row.kind, "seq": row.seq, "time_ns": row.time_ns, "agent": row.agent,
+        "task": row.task, "trace": row.trace, "verdict": row.verdict, "rule": row.rule, "detail": detail,
+    })
+}
+
+impl Backend for ForHttp {
+    fn events(&self, asked: Asked) -> Result<EventStream, Refusal> {
+        let core = Arc::clone(&self.0);
+        let query = query(&asked).map_err(Refusal::from)?;
+        let permit = core.stream_permit().map_err(Refusal::from)?;
+        let after = asked.after.unwrap_or_else(|| *core.indexed.borrow());
+        let newest = core.indexed.subscribe();
+        let state = (core, query, after, newest, std::collections::VecDeque::<EventRow>::new(), permit);
+        let events = stream::unfold(Some(state), |state| async move {
+            let (core, query, mut after, mut newest, mut rows, permit) = state?;
+            loop {
+                if let Some(row) = rows.pop_front() {
+                    let item = Ok((row.seq, value(&row)));
+                    return Some((item, Some((core, query, after, newest, rows, permit))));
+                }
+                newest.mark_unchanged();
+                match core.page_for(&query, after, STEP, BUDGET).await {
+                    Ok(page) => {
+                        after = page.next_after;
+                        rows.extend(page.rows);
+                        if rows.is_empty() && !page.more {
+                            tokio::select! {
+                                changed = newest.changed() => changed.ok()?,
+                                () = core.shutdown.cancelled() => return None,
+                            }
+                        }
+                    }
+                    Err(problem) => return Some((Err(Refusal::from(problem)), None)),
+                }
+            }
+        });
+        Ok(Box::pin(events))
+    }
+
+    fn metrics(&self) -> BoxFuture<'_, String> {
+        Box::pin(async move {
+            match self.0.tasks() {
+                Ok(tasks) => tasks.metrics().await,
+                Err(_) => String::new(),
+            }
+        })
+    }
+
+    fn parts(&self) -> BoxFuture<'_, Vec<Part>> {
+        Box::pin(async move {
+            let launcher = self.0.launcher.hello().await;
+            let room = self.0.store.check_room(false);
+            let part = |name, result: Result<(), String>| Part {
+                name,
+                ok: result.is_ok(),
+                detail: result.err().unwrap_or_default(),
+            };
+            vec![
+                part("launcher", launcher.map(|_| ()).map_err(|error| error.to_string())),
+                part("store", room.map_err(|error| error.to_string())),
+                part("tasks", self.0.tasks().map(|_| ()).map_err(|problem| problem.to_string())),
+            ]
+        })
+    }
+}

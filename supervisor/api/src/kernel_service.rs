@@ -1,0 +1,551 @@
+//! SyscallService and KernelService: each method lets a request through its stages and hands it to the kernel.
+
+use std::pin::Pin;
+
+use aion_api_proto::v1 as api;
+use aion_api_proto::v1::kernel_service_server::KernelService;
+use aion_api_proto::v1::syscall_service_server::SyscallService;
+use aion_kernel::{
+    Caller, Kernel, ModelConfig, ModelKind, Outcome as CallOutcome, ToolFileData, ToolOverview,
+};
+use aion_syscall::{MAX_BODY, Reason, Refusal, Request as Syscall};
+use aion_tenants::{Overview, Secret, Settings};
+use aion_types::{AgentUri, ErrorCode, TenantId};
+use futures::{Stream, StreamExt as _, stream};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use crate::clock::{now_ns, timestamp};
+use crate::problem::{Outcome, Problem};
+use crate::service::Services;
+use crate::stage::Action;
+use crate::trail::Entry;
+
+/// How long a secret stays good after a rotation that does not say.
+const OVERLAP_NS: u64 = 3_600_000_000_000;
+/// Parts of an answer that wait for a slow client.
+const AHEAD: usize = 64;
+
+type Parts = Pin<Box<dyn Stream<Item = Result<api::SyscallPart, Status>> + Send>>;
+
+/// A request of the contract, from its message.
+pub(crate) fn read(request: api::SyscallRequest) -> Result<Syscall, Refusal> {
+    if request.params_json.len() > MAX_BODY {
+        let message = format!("params_json has more than {MAX_BODY} bytes");
+        return Err(Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("params_json"));
+    }
+    let params: Value = match request.params_json.as_str() {
+        "" => json!({}),
+        text => serde_json::from_str(text)
+            .map_err(|error| Refusal::field("params_json", format!("it is not JSON: {error}")))?,
+    };
+    let mut budget = Map::new();
+    if let Some(usd) = request.usd_max {
+        budget.insert("usd_max".to_owned(), json!(usd));
+    }
+    if let Some(tokens) = request.tokens_max {
+        budget.insert("tokens_max".to_owned(), json!(tokens));
+    }
+    if let Some(ms) = request.latency_ms {
+        budget.insert("latency_ms".to_owned(), json!(ms));
+    }
+    let body = json!({
+        "syscall": request.syscall, "agent_id": request.agent, "caps_required": request.caps_required,
+        "context": {"task_id": request.task_id, "trace_id": request.trace_id}, "params": params, "budget": budget,
+    });
+    Syscall::from_value(body, None)
+}
+
+pub(crate) fn told(outcome: CallOutcome) -> api::SyscallAnswer {
+    let CallOutcome { answer, refusal } = outcome;
+    let error = refusal.map(|refusal| api::SyscallError {
+        code: refusal.code.as_str().to_owned(),
+        message: refusal.message,
+        field: refusal.field,
+        rule: refusal.rule,
+        hint: refusal.hint,
+        retry_after: refusal.retry_after_ms.map(|ms| prost_types::Duration {
+            seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+            nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+        }),
+    });
+    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    api::SyscallAnswer {
+        status: word(json!(answer.status)),
+        result_json: answer.result.to_string(),
+        error,
+        usage: Some(api::SyscallUsage {
+            latency_ms: answer.usage.latency_ms,
+            cost_usd: answer.usage.cost_usd,
+            tokens_in: answer.usage.tokens_in,
+            tokens_out: answer.usage.tokens_out,
+        }),
+        engine_kind: word(json!(answer.engine.kind)),
+        engine_name: answer.engine.name,
+        audit_id: answer.audit_id,
+    }
+}
+
+/// Makes a call for a caller that a door has let in.
+pub(crate) async fn invoke(
+    kernel: &Kernel,
+    caller: Caller,
+    request: api::SyscallRequest,
+) -> api::SyscallAnswer {
+    match read(request) {
+        Ok(call) => told(kernel.invoke(caller, call).await),
+        Err(refusal) => told(CallOutcome::refused(refusal)),
+    }
+}
+
+/// As [`invoke`], in parts.
+pub(crate) fn invoke_stream(kernel: &Kernel, caller: Caller, request: api::SyscallRequest) -> Parts {
+    use api::syscall_part::Kind;
+    let call = match read(request) {
+        Ok(call) => call,
+        Err(refusal) => {
+            let part = api::SyscallPart { kind: Some(Kind::Answer(told(CallOutcome::refused(refusal)))) };
+            return Box::pin(stream::once(async move { Ok(part) }));
+        }
+    };
+    let (send, receive) = mpsc::channel(AHEAD);
+    let kernel = kernel.clone();
+    let ending = tokio::spawn(async move { kernel.invoke_stream(caller, call, send).await });
+    let chunks = tokio_stream::wrappers::ReceiverStream::new(receive)
+        .map(|chunk: Value| Ok(api::SyscallPart { kind: Some(Kind::ChunkJson(chunk.to_string())) }));
+    let last = stream::once(async move {
+        match ending.await {
+            Ok(outcome) => Ok(api::SyscallPart { kind: Some(Kind::Answer(told(outcome))) }),
+            Err(_) => Err(Status::internal("the call did not run to its end")),
+        }
+    });
+    Box::pin(chunks.chain(last))
+}
+
+#[tonic::async_trait]
+impl SyscallService for Services {
+    type InvokeStreamStream = Parts;
+
+    async fn invoke(
+        &self,
+        request: Request<api::SyscallRequest>,
+    ) -> Result<Response<api::SyscallAnswer>, Status> {
+        let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
+        let caller = crate::core::Core::caller_of(&principal);
+        Ok(Response::new(invoke(self.0.kernel()?, caller, request).await))
+    }
+
+    async fn invoke_stream(
+        &self,
+        request: Request<api::SyscallRequest>,
+    ) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
+        let caller = crate::core::Core::caller_of(&principal);
+        Ok(Response::new(invoke_stream(self.0.kernel()?, caller, request)))
+    }
+}
+
+fn settings(given: Option<api::TenantSettings>) -> Outcome<Settings> {
+    let given = given.unwrap_or_default();
+    let usd_micros_per_hour = match given.usd_per_hour {
+        None => None,
+        Some(usd) if (0.0..=1e9).contains(&usd) => Some(micros(usd)),
+        Some(_) => return Err(Problem::field("usd_per_hour", "use 0 to 1000000000")),
+    };
+    Ok(Settings {
+        require_timestamp: given.require_timestamp,
+        allow: given.allow,
+        deny: given.deny,
+        rate_per_second: given.rate_per_second,
+        usd_micros_per_hour,
+        tokens_per_hour: given.tokens_per_hour,
+    })
+}
+
+fn micros(usd: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the caller has bounded it")]
+    let micros = (usd * 1_000_000.0).round() as u64;
+    micros
+}
+
+fn usd(micros: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "amounts are far below 2^53 millionths")]
+    let usd = micros as f64 / 1_000_000.0;
+    usd
+}
+
+fn tenant(overview: Overview) -> api::Tenant {
+    let Settings { require_timestamp, allow, deny, rate_per_second, usd_micros_per_hour, tokens_per_hour } =
+        overview.settings;
+    let usd_per_hour = usd_micros_per_hour.map(usd);
+    api::Tenant {
+        name: overview.name.to_string(),
+        settings: Some(api::TenantSettings {
+            require_timestamp,
+            allow,
+            deny,
+            rate_per_second,
+            usd_per_hour,
+            tokens_per_hour,
+        }),
+        created: timestamp(overview.created_ns),
+        secrets: overview
+            .secrets
+            .into_iter()
+            .map(|(id, created, until)| api::TenantSecret {
+                id,
+                created: timestamp(created),
+                until: until.and_then(timestamp),
+            })
+            .collect(),
+    }
+}
+
+impl From<aion_tenants::Error> for Problem {
+    fn from(error: aion_tenants::Error) -> Self {
+        use aion_tenants::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Exists { .. } => Self::new(ErrorCode::TenantExists, message)
+                .hint("`aionctl tenant rotate` gives it a new secret, `tenant set` other settings"),
+            E::NotFound { .. } => Self::new(ErrorCode::TenantNotFound, message),
+            E::Invalid { field, .. } => Self::field(field, message),
+            E::Store(error) => Self::from(error),
+            other => Self::internal("the register of tenants failed", &other),
+        }
+    }
+}
+
+fn name_of(text: &str) -> Outcome<TenantId> {
+    let name = TenantId::parse(text).map_err(|error| Problem::field("name", error.to_string()))?;
+    if name.as_str() == "default" {
+        return Err(Problem::field("name", "default is the tenant of local operators, and has no secret"));
+    }
+    Ok(name)
+}
+
+/// Empty: for all.
+fn owner(text: &str) -> Outcome<Option<TenantId>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    TenantId::parse(text).map(Some).map_err(|error| Problem::field("tenant", error.to_string()))
+}
+
+fn tool(tool: ToolOverview) -> api::Tool {
+    api::Tool {
+        name: tool.name,
+        version: tool.version,
+        tenant: tool.tenant.map_or_else(String::new, |tenant| tenant.to_string()),
+        description: tool.description,
+        requires: tool.requires,
+        digest: tool.digest,
+        installed: timestamp(tool.installed_ns),
+        input_schema_json: tool.input.to_string(),
+        output_schema_json: tool.output.to_string(),
+    }
+}
+
+fn length(ms: u64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+fn millis(length: &prost_types::Duration) -> u64 {
+    let seconds = u64::try_from(length.seconds).unwrap_or(0);
+    seconds.saturating_mul(1000).saturating_add(u64::try_from(length.nanos / 1_000_000).unwrap_or(0))
+}
+
+fn model(config: ModelConfig) -> api::Model {
+    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    api::Model {
+        upstream: config.upstream.unwrap_or_default(),
+        local: config.local,
+        usd_per_mtok_in: usd(config.usd_per_mtok_in),
+        usd_per_mtok_out: usd(config.usd_per_mtok_out),
+        max_output_tokens: config.max_output_tokens,
+        context_tokens: config.context_tokens,
+        timeout: Some(length(config.timeout_ms)),
+        max_retries: config.max_retries,
+        cache_ttl: Some(length(config.cache_ttl_s.saturating_mul(1000))),
+        aliases: config.aliases,
+        kinds: config.kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect(),
+        output_limit: word(json!(config.output_limit)),
+        name: config.name,
+        url: config.url,
+    }
+}
+
+fn config(given: api::Model) -> Outcome<ModelConfig> {
+    let price = |field: &'static str, usd: f64| match usd {
+        usd if (0.0..=1e6).contains(&usd) => Ok(micros(usd)),
+        _ => Err(Problem::field(field, "use 0 to 1000000")),
+    };
+    let mut config = ModelConfig::new(given.name, given.url, given.context_tokens);
+    config.upstream = Some(given.upstream).filter(|upstream| !upstream.is_empty());
+    config.local = given.local;
+    config.usd_per_mtok_in = price("usd_per_mtok_in", given.usd_per_mtok_in)?;
+    config.usd_per_mtok_out = price("usd_per_mtok_out", given.usd_per_mtok_out)?;
+    if given.max_output_tokens > 0 {
+        config.max_output_tokens = given.max_output_tokens;
+    }
+    if let Some(timeout) = &given.timeout {
+        config.timeout_ms = millis(timeout);
+    }
+    config.max_retries = given.max_retries;
+    config.cache_ttl_s = given.cache_ttl.as_ref().map_or(0, |ttl| millis(ttl) / 1000);
+    config.aliases = given.aliases;
+    if !given.kinds.is_empty() {
+        let kind = |word: &String| match word.as_str() {
+            "generate" => Ok(ModelKind::Generate),
+            "embed" => Ok(ModelKind::Embed),
+            _ => Err(Problem::field("kinds", format!("{word:?} is neither generate nor embed"))),
+        };
+        config.kinds = given.kinds.iter().map(kind).collect::<Outcome<_>>()?;
+    }
+    if !given.output_limit.is_empty() {
+        config.output_limit = serde_json::from_value(json!(given.output_limit))
+            .map_err(|_| Problem::field("output_limit", "use max_tokens or max_completion_tokens"))?;
+    }
+    Ok(config)
+}
+
+impl Services {
+    /// Writes a mutation down and answers with what came of it.
+    async fn done<T>(
+        &self,
+        principal: &crate::principal::Principal,
+        kind: &'static str,
+        detail: Value,
+        outcome: Outcome<T>,
+    ) -> Result<Response<T>, Status> {
+        let entry = Entry { principal, kind, agent: "", detail };
+        self.0.trail.record(entry, outcome.as_ref().map(|_| ())).await;
+        outcome.map(Response::new).map_err(Status::from)
+    }
+
+    async fn with_tenants<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(aion_tenants::Tenants) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let tenants = self.0.kernel()?.tenants().clone();
+        tokio::task::spawn_blocking(move || work(tenants))
+            .await
+            .map_err(|error| Problem::internal("it did not run to its end", &error))?
+    }
+}
+
+#[tonic::async_trait]
+impl KernelService for Services {
+    async fn add_tenant(
+        &self,
+        request: Request<api::AddTenantRequest>,
+    ) -> Result<Response<api::Tenant>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
+        let api::AddTenantRequest { name, secret, settings: given } = request;
+        let detail = json!({"tenant": name});
+        let outcome = self
+            .with_tenants(move |tenants| {
+                let made = tenants.add(&name_of(&name)?, Secret::new(secret), settings(given)?, now_ns())?;
+                Ok(tenant(made))
+            })
+            .await;
+        self.done(&principal, "api.tenant.add", detail, outcome).await
+    }
+
+    async fn set_tenant(
+        &self,
+        request: Request<api::SetTenantRequest>,
+    ) -> Result<Response<api::Tenant>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
+        let api::SetTenantRequest { name, settings: given } = request;
+        let detail = json!({"tenant": name});
+        let outcome = self
+            .with_tenants(move |tenants| {
+                Ok(tenant(tenants.set(&name_of(&name)?, settings(given)?, now_ns())?))
+            })
+            .await;
+        self.done(&principal, "api.tenant.set", detail, outcome).await
+    }
+
+    async fn rotate_tenant(
+        &self,
+        request: Request<api::RotateTenantRequest>,
+    ) -> Result<Response<api::Tenant>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
+        let api::RotateTenantRequest { name, secret, overlap } = request;
+        let overlap_ns =
+            overlap.as_ref().map_or(OVERLAP_NS, |overlap| millis(overlap).saturating_mul(1_000_000));
+        let detail = json!({"tenant": name, "overlap_ms": overlap_ns / 1_000_000});
+        let outcome = self
+            .with_tenants(move |tenants| {
+                Ok(tenant(tenants.rotate(&name_of(&name)?, Secret::new(secret), overlap_ns, now_ns())?))
+            })
+            .await;
+        self.done(&principal, "api.tenant.rotate", detail, outcome).await
+    }
+
+    async fn revoke_tenant(
+        &self,
+        request: Request<api::RevokeTenantRequest>,
+    ) -> Result<Response<api::RevokeTenantResponse>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
+        let detail = json!({"tenant": request.name});
+        let outcome = self
+            .with_tenants(move |tenants| {
+                tenants.revoke(&name_of(&request.name)?)?;
+                Ok(api::RevokeTenantResponse {})
+            })
+            .await;
+        self.done(&principal, "api.tenant.revoke", detail, outcome).await
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<api::ListTenantsRequest>,
+    ) -> Result<Response<api::ListTenantsResponse>, Status> {
+        self.admit(request, Action::ReadKernel).await?;
+        let tenants = self.0.kernel()?.tenants().list().into_iter().map(tenant).collect();
+        Ok(Response::new(api::ListTenantsResponse { tenants }))
+    }
+
+    async fn mint_token(
+        &self,
+        request: Request<api::MintTokenRequest>,
+    ) -> Result<Response<api::MintTokenResponse>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
+        let outcome = async {
+            let uri = AgentUri::parse(&request.agent)
+                .map_err(|error| Problem::field("agent", error.to_string()))?;
+            Ok(api::MintTokenResponse { token: self.0.kernel()?.tenants().bearer(&uri)? })
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.tenant.token", json!({"agent": request.agent}), outcome).await
+    }
+
+    async fn install_tool(
+        &self,
+        request: Request<api::InstallToolRequest>,
+    ) -> Result<Response<api::Tool>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTools).await?.into_parts();
+        let api::InstallToolRequest { tenant, manifest, manifest_name, files } = request;
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|file| ToolFileData { path: file.path, executable: file.executable, data: file.data })
+            .collect();
+        let name = if manifest_name.is_empty() { "tool.yml".to_owned() } else { manifest_name };
+        let mut detail = json!({"tenant": tenant, "manifest": name.chars().take(200).collect::<String>()});
+        let outcome = async {
+            let owner = match owner(&tenant)? {
+                Some(tenant) => Some(self.0.tenant_named(tenant.as_str())?),
+                None => None,
+            };
+            Ok(tool(self.0.kernel()?.install_tool(owner, manifest, name, files).await?))
+        };
+        let outcome = outcome.await;
+        if let (Ok(tool), Some(map)) = (&outcome, detail.as_object_mut()) {
+            map.insert("tool".to_owned(), json!(tool.name));
+            map.insert("digest".to_owned(), json!(tool.digest));
+        }
+        self.done(&principal, "api.tool.install", detail, outcome).await
+    }
+
+    async fn remove_tool(
+        &self,
+        request: Request<api::RemoveToolRequest>,
+    ) -> Result<Response<api::RemoveToolResponse>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageTools).await?.into_parts();
+        let detail = json!({"tenant": request.tenant, "tool": request.name});
+        let outcome = async {
+            self.0.kernel()?.remove_tool(owner(&request.tenant)?, request.name).await?;
+            Ok(api::RemoveToolResponse {})
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.tool.remove", detail, outcome).await
+    }
+
+    async fn list_tools(
+        &self,
+        request: Request<api::ListToolsRequest>,
+    ) -> Result<Response<api::ListToolsResponse>, Status> {
+        let (principal, _) = self.admit(request, Action::ReadKernel).await?.into_parts();
+        let tools = self.0.kernel()?.tools(principal.tenant()).into_iter().map(tool).collect();
+        Ok(Response::new(api::ListToolsResponse { tools }))
+    }
+
+    async fn add_model(
+        &self,
+        request: Request<api::AddModelRequest>,
+    ) -> Result<Response<api::Model>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageModels).await?.into_parts();
+        let given = request.model.unwrap_or_default();
+        let detail = json!({"model": given.name, "url": given.url, "local": given.local, "with_key": !request.key.is_empty()});
+        let key = (!request.key.is_empty()).then(|| Secret::new(request.key));
+        let outcome = async {
+            let config = config(given)?;
+            self.0.kernel()?.add_model(config.clone(), key).await?;
+            Ok(model(config))
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.model.add", detail, outcome).await
+    }
+
+    async fn remove_model(
+        &self,
+        request: Request<api::RemoveModelRequest>,
+    ) -> Result<Response<api::RemoveModelResponse>, Status> {
+        let (principal, request) = self.admit(request, Action::ManageModels).await?.into_parts();
+        let detail = json!({"model": request.name});
+        let outcome = async {
+            self.0.kernel()?.remove_model(request.name).await?;
+            Ok(api::RemoveModelResponse {})
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.model.remove", detail, outcome).await
+    }
+
+    async fn list_models(
+        &self,
+        request: Request<api::ListModelsRequest>,
+    ) -> Result<Response<api::ListModelsResponse>, Status> {
+        self.admit(request, Action::ReadKernel).await?;
+        let models = self.0.kernel()?.models().into_iter().map(model).collect();
+        Ok(Response::new(api::ListModelsResponse { models }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<api::ExplainRequest>,
+    ) -> Result<Response<api::ExplainResponse>, Status> {
+        let (_, request) = self.admit(request, Action::ReadKernel).await?.into_parts();
+        let row = self.0.kernel()?.explain(None, request.audit_id).await.map_err(Problem::from)?;
+        let decision_json = serde_json::to_string(&row)
+            .map_err(|error| Problem::internal("a decision cannot be written", &error))?;
+        Ok(Response::new(api::ExplainResponse { decision_json }))
+    }
+
+    async fn usage(
+        &self,
+        request: Request<api::KernelUsageRequest>,
+    ) -> Result<Response<api::KernelUsageResponse>, Status> {
+        let (principal, _) = self.admit(request, Action::ReadKernel).await?.into_parts();
+        // The operators' own tenant sees all.
+        let tenant = Some(principal.tenant().clone()).filter(|tenant| tenant.as_str() != "default");
+        let rows = self.0.kernel()?.usage(tenant).await.map_err(Problem::from)?;
+        let accounts = rows
+            .into_iter()
+            .map(|row| api::AccountUsage {
+                kind: row.kind,
+                tenant: row.tenant,
+                name: row.name,
+                since: timestamp(row.since_ms.saturating_mul(1_000_000)),
+                usd_micros: row.usd_micros,
+                tokens: row.tokens,
+            })
+            .collect();
+        Ok(Response::new(api::KernelUsageResponse { accounts }))
+    }
+}

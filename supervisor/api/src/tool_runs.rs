@@ -1,0 +1,236 @@
+//! One-shot runs of tools: launched as an agent is, in a sandbox of their own, and forgotten when they have ended.
+//!
+//! They are on no record: a run that a crash of the daemon cuts off is killed and removed when the launcher is met again, because
+//! nobody waits for its answer any more. Its name holds its id, which no agent's can.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aion_agent_journal::{Item, Kind, Reader};
+use aion_kernel::{ToolEnd, ToolRun};
+use aion_launcher_proto::v1 as launcher;
+use aion_manifest::Network;
+use aion_syscall::{Reason, Refusal};
+use aion_types::{AgentId, ErrorCode, Exit};
+use tokio::sync::oneshot;
+
+use crate::core::Core;
+use crate::problem::{Outcome, Problem};
+use crate::{convert, jobs, register};
+
+/// What standard error shows of a failure.
+const STDERR: usize = 16 << 10;
+/// The journal of a run: its output, with room for what records take.
+const LOG: u64 = 8 << 20;
+/// A run's end is told this much after its time at the latest.
+const LATE: Duration = Duration::from_secs(10);
+const CHECKPOINT: u64 = 64 << 10;
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+struct Waiting {
+    end: oneshot::Sender<Exit>,
+    launched: bool,
+}
+
+/// The runs that somebody waits for.
+#[derive(Default)]
+pub(crate) struct ToolRuns(Mutex<HashMap<String, Waiting>>);
+
+impl ToolRuns {
+    fn expect(&self, id: &AgentId) -> oneshot::Receiver<Exit> {
+        let (end, wait) = oneshot::channel();
+        let waiting = Waiting { end, launched: false };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), waiting);
+        wait
+    }
+
+    fn launched(&self, id: &AgentId) {
+        if let Some(waiting) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id.as_str()) {
+            waiting.launched = true;
+        }
+    }
+
+    fn forget(&self, id: &AgentId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
+    }
+
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// Takes a notice in; false: it is about something else.
+    pub(crate) fn noticed(&self, state: &launcher::AgentState) -> bool {
+        if !is_tool_run(state) {
+            return false;
+        }
+        if let (Some(exit), "exited") = (&state.exit, state.state.as_str()) {
+            let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.id);
+            if let Some(waiting) = waiting {
+                let _ = waiting.end.send(convert::exit_of(exit));
+            }
+        }
+        true
+    }
+
+    /// The launcher was met again: what is not in its table is gone.
+    pub(crate) fn synced(&self, table: &[launcher::AgentState]) {
+        for state in table {
+            self.noticed(state);
+        }
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|id, waiting| !waiting.launched || table.iter().any(|state| state.id == *id));
+    }
+}
+
+/// Whether an entry of the launcher's table is a run of a tool.
+pub(crate) fn is_tool_run(state: &launcher::AgentState) -> bool {
+    state.name.strip_prefix("tool-").is_some_and(|id| id.eq_ignore_ascii_case(&state.id))
+}
+
+impl Core {
+    /// Runs a tool. The run goes on to its end, or its time's, also when nobody waits any more.
+    pub(crate) async fn run_tool(self: Arc<Self>, run: ToolRun) -> Result<ToolEnd, Refusal> {
+        let core = Arc::clone(&self);
+        let done = tokio::spawn(async move {
+            let id = register::new_id()?;
+            let ended = core.run_tool_as(&id, run).await;
+            core.tool_runs.forget(&id);
+            core.end_tool_run(id.as_str());
+            ended
+        });
+        match done.await {
+            Ok(ended) => ended.map_err(Refusal::from),
+            Err(error) => Err(Refusal::new(
+                Reason::Internal,
+                ErrorCode::Internal,
+                format!("the run did not end: {error}"),
+            )),
+        }
+    }
+
+    async fn run_tool_as(&self, id: &AgentId, run: ToolRun) -> Outcome<ToolEnd> {
+        let wait = self.tool_runs.expect(id);
+        let stdin = jobs::sealed(&run.stdin)?;
+        let (timeout, max_output) = (run.timeout, run.max_output);
+        let state = match self.launcher.launch_with(plan(id, run), vec![stdin]).await {
+            Ok((state, _)) => state,
+            Err(error) => return Err(Problem::from(error)),
+        };
+        self.tool_runs.launched(id);
+        // It may have ended before anybody could say that it was launched.
+        self.tool_runs.noticed(&state);
+        let exit = match tokio::time::timeout(timeout.saturating_add(LATE), wait).await {
+            Ok(Ok(exit)) => exit,
+            Ok(Err(_)) => {
+                let message = "the tool's end was not seen: the launcher was restarted meanwhile";
+                return Err(Problem::new(ErrorCode::ToolFailed, message));
+            }
+            Err(_) => {
+                return Err(Problem::new(ErrorCode::DeadlineExceeded, "the tool did not end in its time"));
+            }
+        };
+        let file = File::from(self.launcher.open_log(id.as_str()).await?);
+        let read = tokio::task::spawn_blocking(move || output(file, max_output)).await;
+        let (stdout, cut, stderr) = read
+            .map_err(|error| Problem::internal("reading a tool's output did not run to its end", &error))?
+            .map_err(|error| Problem::internal("a tool's output cannot be read", &error))?;
+        Ok(ToolEnd { code: exit.shell_code(), reason: exit.reason.as_str().to_owned(), stdout, cut, stderr })
+    }
+
+    /// Kills what is left of a run, and removes its traces; does not wait for that.
+    pub(crate) fn end_tool_run(&self, id: &str) {
+        let (client, id) = (self.launcher.clone(), id.to_owned());
+        tokio::spawn(async move {
+            // What has ended cannot be killed; what was never launched is not there.
+            let _ = client.kill(&id, "killed").await;
+            if let Err(error) = client.remove(&id, false).await
+                && error.code() != ErrorCode::AgentNotFound
+            {
+                tracing::warn!(run = id, %error, "a tool's run stays at the launcher until the next meeting");
+            }
+        });
+    }
+}
+
+fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
+    let mut env = vec![format!("PATH={PATH}"), "LANG=C.UTF-8".to_owned(), "HOME=/tmp".to_owned()];
+    env.extend(run.env.iter().map(|(name, value)| format!("{name}={value}")));
+    let folder = run.folder.map(|folder| folder.to_string_lossy().into_owned());
+    let class = run.class;
+    launcher::Launch {
+        id: id.to_string(),
+        tenant: run.tenant.to_string(),
+        name: format!("tool-{}", id.as_str().to_lowercase()),
+        argv: run.argv.into_iter().map(String::into_bytes).collect(),
+        env: env.into_iter().map(String::into_bytes).collect(),
+        cwd: folder.clone().unwrap_or_else(|| "/workspace".to_owned()).into_bytes(),
+        rootfs: Some(launcher::Rootfs { kind: Some(launcher::rootfs::Kind::HostSystem(launcher::Empty {})) }),
+        workspace: Some(launcher::Workspace {
+            kind: Some(launcher::workspace::Kind::Managed(launcher::Empty {})),
+            read_only: false,
+        }),
+        binds: folder
+            .into_iter()
+            .map(|path| launcher::Bind { path: path.into_bytes(), writable: false })
+            .collect(),
+        network: match run.network {
+            Network::None => launcher::Network::None.into(),
+            Network::Host => launcher::Network::Host.into(),
+        },
+        limits: Some(launcher::Limits {
+            cpu_millis: class.cpu.0,
+            mem_bytes: class.mem.0,
+            pids: class.pids,
+            disk_bytes: class.disk.0,
+            file_size_bytes: class.file_size.unwrap_or(class.disk).0,
+            open_files: class.open_files,
+            wall_ms: u64::try_from(run.timeout.as_millis()).unwrap_or(u64::MAX).max(1),
+            cpu_weight: class.cpu_weight,
+            io_weight: class.io_weight,
+            io_read_bps: class.io_read_bps.map_or(0, |bps| bps.0),
+            io_write_bps: class.io_write_bps.map_or(0, |bps| bps.0),
+        }),
+        seccomp_profile: run.seccomp_profile,
+        log_max_bytes: LOG,
+        job: Some(launcher::Job {
+            task_id: run.audit_id,
+            attempt: 1,
+            checkpoint_max_bytes: CHECKPOINT,
+            stdin: true,
+            restore: false,
+        }),
+        ..launcher::Launch::default()
+    }
+}
+
+/// Standard output, whether there was more of it, and the end of standard error.
+fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent_journal::Error> {
+    let mut reader = Reader::open(file, 0)?;
+    let (mut stdout, mut cut, mut stderr) = (Vec::new(), false, Vec::new());
+    while let Some(item) = reader.next()? {
+        let record = match item {
+            Item::Record(record) => record,
+            // The beginning was dropped for the size.
+            _ => {
+                cut = true;
+                continue;
+            }
+        };
+        match record.kind {
+            Kind::Stdout => {
+                let room = max.saturating_sub(stdout.len());
+                cut |= record.payload.len() > room;
+                stdout.extend_from_slice(record.payload.get(..room).unwrap_or(&record.payload));
+            }
+            Kind::Stderr => {
+                stderr.extend_from_slice(&record.payload);
+                let over = stderr.len().saturating_sub(STDERR);
+                stderr.drain(..over);
+            }
+            _ => {}
+        }
+    }
+    Ok((stdout, cut, stderr))
+}
