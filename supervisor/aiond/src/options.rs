@@ -1,5 +1,6 @@
 //! What the command line and the environment say.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
@@ -32,12 +33,44 @@ pub(crate) struct Options {
     /// The folder of policies
     #[arg(long, env = "AION_POLICIES", default_value = "/etc/aion/policies")]
     pub(crate) policies: PathBuf,
+    /// Where to serve the kernel API over HTTP: an address of this host's loopback, as 127.0.0.1:8010, or `off`. The address is
+    /// in STATE/run/http once it is served; port 0 takes a free one
+    #[arg(long, env = "AION_HTTP", value_name = "ADDRESS", value_parser = http_address)]
+    pub(crate) http: Option<Http>,
+    /// The port, when --http does not say
+    #[arg(long, env = "AION_KERNEL_PORT", value_name = "PORT", default_value_t = 8010)]
+    pub(crate) kernel_port: u16,
+    /// Call models of this host only
+    #[arg(long, env = "OFFLINE_MODE", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set, default_value = "false", default_missing_value = "true", num_args = 0..=1)]
+    pub(crate) offline: bool,
     /// How to write the log, to standard error
     #[arg(long, env = "AION_LOG_FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// What to log, as `info` or `aiond=debug,info`
     #[arg(long, env = "AION_LOG", default_value = "info")]
     pub(crate) log: String,
+}
+
+/// Where HTTP is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+fn http_address(text: &str) -> Result<Http, String> {
+    if text == "off" {
+        return Ok(Http::Off);
+    }
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address and a port, as 127.0.0.1:8010, or off".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(Http::At(address))
+    } else {
+        Err("without TLS only the loopback is served: use 127.0.0.1 or [::1]".to_owned())
+    }
 }
 
 /// Form of the log.
@@ -59,6 +92,15 @@ impl Options {
         Ok(self)
     }
 
+    /// Where HTTP is served; none: nowhere.
+    pub(crate) fn http(&self) -> Option<SocketAddr> {
+        match self.http {
+            Some(Http::Off) => None,
+            Some(Http::At(address)) => Some(address),
+            None => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, self.kernel_port))),
+        }
+    }
+
     /// A path as reached from the state folder: inside it relative, so that folders above need not be
     /// searchable for aiond's user.
     pub(crate) fn inside_state<'a>(&self, path: &'a Path) -> &'a Path {
@@ -69,6 +111,18 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn http_stays_on_the_loopback() {
+        let parse = |args: &[&str]| Options::try_parse_from([&["aiond"], args].concat());
+        assert_eq!(parse(&[]).unwrap().http().unwrap().to_string(), "127.0.0.1:8010");
+        assert_eq!(parse(&["--kernel-port", "9"]).unwrap().http().unwrap().port(), 9);
+        assert_eq!(parse(&["--http", "off"]).unwrap().http(), None);
+        assert_eq!(parse(&["--http", "[::1]:0"]).unwrap().http().unwrap().to_string(), "[::1]:0");
+        for wrong in ["0.0.0.0:8010", "192.168.1.1:80", "8010", "localhost"] {
+            assert!(parse(&["--http", wrong]).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_socket_in_the_state_folder_is_reached_from_there() {

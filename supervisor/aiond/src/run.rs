@@ -1,19 +1,21 @@
 //! The order of things, from root with flags to a serving daemon, and back.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aion_api::{Api, Door, Options as ApiOptions};
+use aion_http::{Options as HttpOptions, Service};
 use aion_launcher_client::{Client, Options as LauncherOptions};
 use aion_store::{Options as StoreOptions, Store};
 use aion_tasks::{Options as TaskOptions, Tasks};
 use aion_types::TenantId;
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -30,7 +32,9 @@ const WORKERS: usize = 2;
 /// Threads for reads of journals, the index and the audit log.
 const BLOCKING: usize = 32;
 const DAEMON_NICE: i32 = -10;
-const SERVICES: [&str; 7] = [
+/// Where HTTP is served.
+const HTTP_FILE: &str = "run/http";
+const SERVICES: [&str; 9] = [
     "",
     "aion.v1.AgentService",
     "aion.v1.HostService",
@@ -38,6 +42,8 @@ const SERVICES: [&str; 7] = [
     "aion.v1.AuditService",
     "aion.v1.TaskService",
     "aion.v1.JournalService",
+    "aion.v1.KernelService",
+    "aion.v1.SyscallService",
 ];
 
 /// Where agents take all the processors, whoever is to stop them must not wait behind them. A niceness that was chosen stays, and
@@ -79,15 +85,23 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
     let mut settings = ApiOptions::new(PathBuf::new());
     settings.manifests = files.manifests(&options.state)?;
     settings.policy = Some(Arc::new(files.policy()?));
+    settings.state_absolute = options.state.clone();
+    // Before anything is opened: a port that is taken ends the start.
+    let http = match options.http() {
+        Some(address) => Some(bind_http(address).await?),
+        None => None,
+    };
     let store = tokio::task::spawn_blocking(|| Store::open(Path::new("db"), StoreOptions::default()))
         .await
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
     let reload = files.scheduler();
-    let api = tokio::task::spawn_blocking(move || {
+    let offline = options.offline;
+    let (api, kernel) = tokio::task::spawn_blocking(move || {
+        let kernel = api.start_kernel(offline)?;
         api.start_tasks(TaskOptions::new(PathBuf::new()), reload)?;
-        Ok::<_, aion_api::Error>(api)
+        Ok::<_, aion_api::Error>((api, kernel))
     })
     .await
     .context("restoring the tasks did not run to its end")??;
@@ -103,14 +117,35 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
         uid = account.uid(),
         "serving"
     );
+    let web = http.map(|listener| {
+        let service = Service::new(kernel, api.http_backend(), HttpOptions::default());
+        tokio::spawn(service.serve(listener, api.shutting_down()))
+    });
     notify(&[NotifyState::Ready]);
     let routes = fixed_services().await?;
     let ending = async {
         stop.await;
         notify(&[NotifyState::Stopping]);
     };
-    api.serve(listener, door, routes, ending).await?;
-    Ok(())
+    let served = api.serve(listener, door, routes, ending).await;
+    if let Some(web) = web {
+        let _ = web.await;
+        let _ = std::fs::remove_file(HTTP_FILE);
+    }
+    served.map_err(anyhow::Error::from)
+}
+
+/// Binds the door for HTTP, and says where it is.
+async fn bind_http(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot serve HTTP on {address}; choose another with --http or AION_KERNEL_PORT, or `--http off`"
+        )
+    })?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    std::fs::write(HTTP_FILE, format!("{address}\n")).with_context(|| format!("cannot write {HTTP_FILE}"))?;
+    tracing::info!(%address, "serving HTTP");
+    Ok(listener)
 }
 
 /// Health and reflection.

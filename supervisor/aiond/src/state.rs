@@ -32,6 +32,8 @@ pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
         ("secrets", 0o700),
         ("journal", 0o700),
         ("doors", 0o700),
+        ("keys", 0o700),
+        ("tools", 0o700),
         ("tmp", 0o700),
     ] {
         own(Path::new(folder), mode, account)

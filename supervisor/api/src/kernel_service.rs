@@ -1,22 +1,26 @@
 //! SyscallService and KernelService: each method lets a request through its stages and hands it to the kernel.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_api_proto::v1::kernel_service_server::KernelService;
-use aion_api_proto::v1::syscall_service_server::SyscallService;
+use aion_api_proto::v1::syscall_service_server::{SyscallService, SyscallServiceServer};
 use aion_kernel::{
     Caller, Kernel, ModelConfig, ModelKind, Outcome as CallOutcome, ToolFileData, ToolOverview,
 };
 use aion_syscall::{MAX_BODY, Reason, Refusal, Request as Syscall};
+use aion_tasks::Visitor;
 use aion_tenants::{Overview, Secret, Settings};
 use aion_types::{AgentUri, ErrorCode, TenantId};
 use futures::{Stream, StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::clock::{now_ns, timestamp};
+use crate::core::Core;
 use crate::problem::{Outcome, Problem};
 use crate::service::Services;
 use crate::stage::Action;
@@ -24,6 +28,9 @@ use crate::trail::Entry;
 
 /// How long a secret stays good after a rotation that does not say.
 const OVERLAP_NS: u64 = 3_600_000_000_000;
+/// A call of an agent, with its parameters; and its answer.
+const MAX_CALL: usize = 5 << 20;
+const MAX_ANSWER: usize = 24 << 20;
 /// Parts of an answer that wait for a slow client.
 const AHEAD: usize = 64;
 
@@ -123,6 +130,51 @@ pub(crate) fn invoke_stream(kernel: &Kernel, caller: Caller, request: api::Sysca
     Box::pin(chunks.chain(last))
 }
 
+/// The same on an agent's own socket: who calls is who the socket belongs to.
+#[derive(Clone)]
+struct AtDoor(Arc<Core>);
+
+impl AtDoor {
+    fn admit<R>(&self, request: Request<R>) -> Result<(Kernel, Caller, R), Status> {
+        let Some(visitor) = request.extensions().get::<Visitor>().cloned() else {
+            return Err(Problem::new(ErrorCode::PermissionDenied, "this connection is nobody's").into());
+        };
+        let caller = Caller::Agent { tenant: visitor.tenant, name: visitor.agent };
+        Ok((self.0.kernel()?.clone(), caller, request.into_inner()))
+    }
+}
+
+#[tonic::async_trait]
+impl SyscallService for AtDoor {
+    type InvokeStreamStream = Parts;
+
+    async fn invoke(
+        &self,
+        request: Request<api::SyscallRequest>,
+    ) -> Result<Response<api::SyscallAnswer>, Status> {
+        let (kernel, caller, request) = self.admit(request)?;
+        Ok(Response::new(invoke(&kernel, caller, request).await))
+    }
+
+    async fn invoke_stream(
+        &self,
+        request: Request<api::SyscallRequest>,
+    ) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        let (kernel, caller, request) = self.admit(request)?;
+        Ok(Response::new(invoke_stream(&kernel, caller, request)))
+    }
+}
+
+impl Core {
+    /// What agents find on their sockets besides the tasks.
+    pub(crate) fn door_routes(self: &Arc<Self>) -> Routes {
+        let service = SyscallServiceServer::new(AtDoor(Arc::clone(self)))
+            .max_decoding_message_size(MAX_CALL)
+            .max_encoding_message_size(MAX_ANSWER);
+        Routes::new(service)
+    }
+}
+
 #[tonic::async_trait]
 impl SyscallService for Services {
     type InvokeStreamStream = Parts;
@@ -132,7 +184,7 @@ impl SyscallService for Services {
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<api::SyscallAnswer>, Status> {
         let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
-        let caller = crate::core::Core::caller_of(&principal);
+        let caller = Core::caller_of(&principal);
         Ok(Response::new(invoke(self.0.kernel()?, caller, request).await))
     }
 
@@ -141,7 +193,7 @@ impl SyscallService for Services {
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
         let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
-        let caller = crate::core::Core::caller_of(&principal);
+        let caller = Core::caller_of(&principal);
         Ok(Response::new(invoke_stream(self.0.kernel()?, caller, request)))
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aion_launcher_proto::v1::Launch;
 use aion_manifest::{AgentSpec, Mode, Overrides, SchedulerFile};
 use aion_store::{AgentRecord, AgentState, Batch};
 use aion_tasks::{
@@ -11,6 +12,7 @@ use aion_tasks::{
     Options as TaskOptions, Place, Tasks,
 };
 use aion_types::{AgentId, AgentName, ErrorCode, ExitReason, TenantId};
+use prost::Message as _;
 
 use crate::core::Core;
 use crate::lifecycle::{self, Command};
@@ -42,19 +44,19 @@ impl Core {
         let mut records = Vec::new();
         self.store.each_agent(|record| records.push(record)).map_err(|error| error.to_string())?;
         for record in &records {
-            let Some(spec) = self.spec_of(record) else { continue };
-            known.extend(serves(record, &spec));
-            if spec.has_door() && record.state.is_live() {
+            if record.state.is_live() && self.launches_with_door(record) {
                 doors.push(record);
             }
+            let Some(spec) = self.spec_of(record) else { continue };
+            known.extend(serves(record, &spec));
         }
         let host: Arc<dyn Host> = Arc::new(Lives(Arc::clone(self)));
         let tasks = Tasks::start(options, host, known, reload).map_err(|error| error.to_string())?;
-        let serving = Doors::start(self.options.state.join("doors"), &tasks)
+        let serving = Doors::start(self.options.state.join("doors"), &tasks, self.door_routes())
             .map(|doors| Serving { tasks, doors })
             .map_err(|error| format!("cannot open doors: {error}"))?;
         for record in doors {
-            if let Err(error) = serving.doors.open(&record.id, &record.tenant, &record.name) {
+            if let Err(error) = open(&serving.doors, record) {
                 tracing::error!(agent = %record.id, %error, "an agent's door cannot be opened");
             }
         }
@@ -95,13 +97,16 @@ impl Core {
         }
     }
 
+    fn launches_with_door(&self, record: &AgentRecord) -> bool {
+        let plan = self.store.launch_of(&record.tenant, &record.id).ok().flatten();
+        plan.and_then(|bytes| Launch::decode(bytes.as_slice()).ok()).is_some_and(|plan| plan.door)
+    }
+
     /// Opens the door of an agent that is about to be launched.
     pub(crate) fn open_door(&self, record: &AgentRecord) -> Outcome<()> {
         let missing = || Problem::new(ErrorCode::Internal, "tasks are not served by this daemon");
         let serving = self.serving.get().ok_or_else(missing)?;
-        serving
-            .doors
-            .open(&record.id, &record.tenant, &record.name)
+        open(&serving.doors, record)
             .map_err(|error| Problem::internal("the agent's door cannot be opened", &error))
     }
 
@@ -247,6 +252,13 @@ impl Core {
     pub(crate) fn folder_of(&self, id: &AgentId) -> PathBuf {
         self.options.state.join("agents").join(id.as_str())
     }
+}
+
+/// Opens a door. The process of an attempt comes as the registered agent that it is made from.
+fn open(doors: &Doors, record: &AgentRecord) -> std::io::Result<()> {
+    let registered = record.labels.get(ATTEMPT).and_then(|_| record.labels.get(AGENT));
+    let name = registered.and_then(|name| AgentName::parse(name).ok());
+    doors.open(&record.id, &record.tenant, name.as_ref().unwrap_or(&record.name))
 }
 
 impl Host for Lives {

@@ -134,6 +134,61 @@ reads! {
     compact_journal: task_journal.compact(JournalCompactRequest) -> JournalReport;
 }
 
+reads! {
+    /// The tenants.
+    tenants: kernel.list_tenants(ListTenantsRequest) -> ListTenantsResponse;
+    /// The tools that the tenant sees.
+    tools: kernel.list_tools(ListToolsRequest) -> ListToolsResponse;
+    /// The models.
+    models: kernel.list_models(ListModelsRequest) -> ListModelsResponse;
+    /// How a system call was decided.
+    explain: kernel.explain(ExplainRequest) -> ExplainResponse;
+    /// What accounts have used.
+    usage: kernel.usage(KernelUsageRequest) -> KernelUsageResponse;
+}
+
+/// Calls that are sent once: a second time they would find what the first has done.
+macro_rules! once {
+    ($($(#[$doc:meta])* $name:ident: $service:ident.$method:ident($request:ident) -> $answer:ident;)*) => {
+        impl Client {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// What the daemon answered, or that it went away; then it may have been done.
+            pub async fn $name(&self, request: api::$request) -> Result<api::$answer> {
+                self.call(1, || {
+                    let (mut service, request) = (self.$service(), request.clone());
+                    async move { service.$method(request).await }
+                })
+                .await
+            }
+        )*}
+    };
+}
+
+once! {
+    /// Adds a tenant.
+    add_tenant: kernel.add_tenant(AddTenantRequest) -> Tenant;
+    /// Changes a tenant's settings.
+    set_tenant: kernel.set_tenant(SetTenantRequest) -> Tenant;
+    /// Gives a tenant a new secret.
+    rotate_tenant: kernel.rotate_tenant(RotateTenantRequest) -> Tenant;
+    /// Forgets a tenant.
+    revoke_tenant: kernel.revoke_tenant(RevokeTenantRequest) -> RevokeTenantResponse;
+    /// Makes a bearer token that speaks for an agent.
+    mint_token: kernel.mint_token(MintTokenRequest) -> MintTokenResponse;
+    /// Installs a tool.
+    install_tool: kernel.install_tool(InstallToolRequest) -> Tool;
+    /// Removes a tool.
+    remove_tool: kernel.remove_tool(RemoveToolRequest) -> RemoveToolResponse;
+    /// Adds a model.
+    add_model: kernel.add_model(AddModelRequest) -> Model;
+    /// Removes a model.
+    remove_model: kernel.remove_model(RemoveModelRequest) -> RemoveModelResponse;
+    /// Makes a system call.
+    invoke: syscalls.invoke(SyscallRequest) -> SyscallAnswer;
+}
+
 macro_rules! mutations {
     ($($(#[$doc:meta])* $name:ident: $service:ident.$method:ident($request:ident) -> $answer:ident;)*) => {
         impl Client {$(

@@ -11,10 +11,16 @@ use aion_api_proto::v1::audit_service_client::AuditServiceClient;
 use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_api_proto::v1::host_service_client::HostServiceClient;
 use aion_api_proto::v1::journal_service_client::JournalServiceClient;
+use aion_api_proto::v1::kernel_service_client::KernelServiceClient;
+use aion_api_proto::v1::syscall_service_client::SyscallServiceClient;
 use aion_api_proto::v1::task_service_client::TaskServiceClient;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
 
 use crate::{Error, Result};
 
@@ -36,19 +42,37 @@ pub struct Options {
     pub socket: PathBuf,
     /// For how long a call that was cut off waits for the daemon to come back.
     pub patience: Duration,
+    /// In which tenant; none: `default`.
+    pub tenant: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { socket: default_socket(), patience: Duration::from_secs(60) }
+        Self { socket: default_socket(), patience: Duration::from_secs(60), tenant: None }
     }
 }
+
+/// Names the tenant on each call.
+#[derive(Debug, Clone)]
+pub(crate) struct InTenant(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for InTenant {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(tenant) = &self.0 {
+            request.metadata_mut().insert("aion-tenant", tenant.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// What calls go through.
+pub(crate) type Way = InterceptedService<Channel, InTenant>;
 
 /// A connection to aiond. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) options: Options,
-    channel: Channel,
+    way: Way,
     /// How many calls wait for the daemon to come back.
     pub(crate) waiting: Arc<AtomicUsize>,
 }
@@ -73,7 +97,11 @@ impl Client {
         });
         // The address only fills the `:authority` header; the connector decides where the bytes go.
         let channel = Endpoint::from_static("http://aiond.local").connect_with_connector_lazy(connector);
-        Self { options, channel, waiting: Arc::default() }
+        // A name that no header can carry is no tenant's; the daemon says so of the empty one.
+        let tenant = options.tenant.as_ref();
+        let tenant = tenant.map(|name| name.parse().unwrap_or_else(|_| MetadataValue::from_static("?")));
+        let way = InterceptedService::new(channel, InTenant(tenant));
+        Self { options, way, waiting: Arc::default() }
     }
 
     /// The socket this client talks to.
@@ -88,28 +116,36 @@ impl Client {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    pub(crate) fn agents(&self) -> AgentServiceClient<Channel> {
-        AgentServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn agents(&self) -> AgentServiceClient<Way> {
+        AgentServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    pub(crate) fn events(&self) -> EventServiceClient<Channel> {
-        EventServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn events(&self) -> EventServiceClient<Way> {
+        EventServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    pub(crate) fn audit(&self) -> AuditServiceClient<Channel> {
-        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn audit(&self) -> AuditServiceClient<Way> {
+        AuditServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    pub(crate) fn host(&self) -> HostServiceClient<Channel> {
-        HostServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn host(&self) -> HostServiceClient<Way> {
+        HostServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
-        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Way> {
+        TaskServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
-    pub(crate) fn task_journal(&self) -> JournalServiceClient<Channel> {
-        JournalServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub(crate) fn task_journal(&self) -> JournalServiceClient<Way> {
+        JournalServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn kernel(&self) -> KernelServiceClient<Way> {
+        KernelServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn syscalls(&self) -> SyscallServiceClient<Way> {
+        SyscallServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn error(&self, status: tonic::Status) -> Error {

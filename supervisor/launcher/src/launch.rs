@@ -187,7 +187,14 @@ impl Launcher {
             Rootfs::Directory(path) => Some(("rootfs", path)),
             Rootfs::HostSystem => None,
         };
-        let binds = launch.binds.iter().map(|b| ("binds", &b.path));
+        // A tool sees its own files, read-only; only what has a tool's name may.
+        let is_tool =
+            launch.name.as_str().strip_prefix("tool-") == Some(launch.id.as_str().to_lowercase().as_str());
+        let binds = launch
+            .binds
+            .iter()
+            .filter(|b| !(is_tool && !b.writable && self.folder.is_tool(&b.path)))
+            .map(|b| ("binds", &b.path));
         for (field, path) in workspace.into_iter().chain(rootfs).chain(binds) {
             if self.folder.touches(path) {
                 let why = format!("{} would show the agent AION's own state", path.display());

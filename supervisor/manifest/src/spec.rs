@@ -99,10 +99,11 @@ impl Spec {
         }
     }
 
-    /// Whether it gets a socket to AION: a service that serves tasks. A job needs none, its tasks come by files.
+    /// Whether it gets a socket to AION: a service that serves tasks, and whatever makes calls of the kernel API. The tasks of a
+    /// job come by files.
     #[must_use]
     pub fn has_door(&self) -> bool {
-        self.mode == Mode::Service && self.tasks.is_some()
+        !self.syscalls.is_empty() || (self.mode == Mode::Service && self.tasks.is_some())
     }
 
     /// The share of the CPU on the scale of cgroup v2: the class's, moved by the priority (5 leaves it as it is).

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::connection::Connection;
@@ -24,14 +25,18 @@ use crate::tasks::Tasks;
 const SOCKET: &str = "kernel.sock";
 /// Connections of one agent.
 const CONNECTIONS: usize = 8;
+/// Streams and calls of one connection at once.
+const STREAMS: u32 = 64;
 /// The largest message: a checkpoint's part or some results, with room to spare.
 const MAX_MESSAGE: usize = 8 << 20;
 
-/// Who is at the other end.
+/// Who is at the other end of a door. Each request on it carries that as an extension.
 #[derive(Debug, Clone)]
-pub(crate) struct Visitor {
-    pub(crate) tenant: TenantId,
-    pub(crate) agent: AgentName,
+pub struct Visitor {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The registered agent.
+    pub agent: AgentName,
 }
 
 /// The doors that are open. Cheap to clone.
@@ -49,11 +54,11 @@ impl std::fmt::Debug for Doors {
 }
 
 impl Doors {
-    /// Begins serving. `folder` is `STATE/doors`.
+    /// Begins serving. `folder` is `STATE/doors`; `more` are services besides the tasks', which find out who calls by [`Visitor`].
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn start(folder: impl Into<PathBuf>, tasks: &Tasks) -> io::Result<Self> {
+    pub fn start(folder: impl Into<PathBuf>, tasks: &Tasks, more: Routes) -> io::Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(&folder)?;
         // Nobody else on the host comes near the sockets.
@@ -63,7 +68,7 @@ impl Doors {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         // No keep-alive: an agent that is frozen answers nothing and is still there.
-        let server = Server::builder().max_concurrent_streams(4).add_service(service);
+        let server = Server::builder().max_concurrent_streams(STREAMS).add_routes(more.add_service(service));
         let end = tasks.inner.end.clone();
         tokio::spawn(async move {
             let served = server

@@ -34,7 +34,7 @@ mod work;
 
 pub use crate::audit::AuditRecord;
 pub use crate::connection::Connection;
-pub use crate::doors::Doors;
+pub use crate::doors::{Doors, Visitor};
 pub use crate::error::Error;
 pub use crate::host::{BoxFuture, Host, JobEnd, JobFound, JobLaunch, LaunchError, Place};
 pub use crate::submit::Underway;

@@ -178,6 +178,7 @@ impl Daemons {
         match which {
             Which::Aiond => {
                 command.arg("--policies").arg(self.place.clone.join("policies"));
+                command.arg("--http").arg("127.0.0.1:0");
             }
             Which::Launcher => {
                 if let Some(object) = &self.place.object {

@@ -83,6 +83,9 @@ pub(crate) struct ApplyArgs {
     /// Manifests ('-': from stdin)
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+    /// The name of this instance, in the place of the manifest's: provisions agent://TENANT/NAME without starting it
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) instance: Option<String>,
     /// Register only: a job that is given tasks has a process for each of them, and needs none besides
     #[arg(long)]
     pub(crate) no_start: bool,

@@ -3,6 +3,7 @@
 
 mod agents;
 mod host;
+mod kernel;
 mod observe;
 mod run;
 mod tasks;
@@ -15,6 +16,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use agents::{ApplyArgs, Kill, Names, PsArgs, Rm, Stop, ValidateArgs, WaitArgs};
 pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VersionArgs,
+};
+pub(crate) use kernel::{
+    ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};
@@ -66,6 +70,9 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) socket: PathBuf,
+    /// The tenant to work in; `default` is that of local operators
+    #[arg(long, global = true, env = "AION_TENANT", value_name = "TENANT", hide_env_values = true)]
+    pub(crate) tenant: Option<String>,
     /// How to print what the command gives
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
@@ -129,6 +136,19 @@ pub(crate) enum Command {
     Task(TaskCommand),
     /// Show the queues: depth, rates, waits, shares
     Queue(QueueArgs),
+    /// Look after tenants: who may sign requests of the kernel API
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Install tools that agents invoke, and try them
+    #[command(subcommand)]
+    Tool(ToolCommand),
+    /// Look after the models that agents may ask
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Show how a system call was decided
+    Explain(ExplainArgs),
+    /// Show what agents and tenants have used
+    Usage,
     /// Look after the journal of the tasks
     #[command(subcommand)]
     Journal(JournalCommand),

@@ -25,7 +25,8 @@ struct Applied {
 pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -> Outcome {
     let files: Vec<String> = args.files.iter().map(|path| path.display().to_string()).collect();
     each(&files, async |file| {
-        let applied = one(client, Source::read(file.as_ref())?, !args.no_start).await?;
+        let start = !args.no_start && args.instance.is_none();
+        let applied = one(client, Source::read(file.as_ref())?, args.instance.as_deref(), start).await?;
         if printer.is_human() {
             return lines([format!("{} {}", applied.agent.name, applied.result)]);
         }
@@ -34,9 +35,11 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
     .await
 }
 
-async fn one(client: &Client, source: Source, start: bool) -> Outcome<Applied> {
+async fn one(client: &Client, source: Source, instance: Option<&str>, start: bool) -> Outcome<Applied> {
     // Here first: a manifest that cannot be used does not even stop what runs.
-    let spec = check(&source, aion_manifest::Overrides::default())?;
+    let overrides =
+        aion_manifest::Overrides { name: instance.map(str::to_owned), ..aion_manifest::Overrides::default() };
+    let spec = check(&source, overrides)?;
     let name = spec.name.as_str().to_owned();
     let before = match client.get(api::GetRequest { agent: name.clone() }).await {
         Ok(agent) => Some(agent),
@@ -59,7 +62,9 @@ async fn one(client: &Client, source: Source, start: bool) -> Outcome<Applied> {
             Err(error) => return Err(error.into()),
         }
     }
-    let register = api::RegisterRequest { manifest, manifest_name, replace: true, ..Default::default() };
+    let overrides = instance.map(|name| api::Overrides { name: name.to_owned(), ..Default::default() });
+    let register =
+        api::RegisterRequest { manifest, manifest_name, overrides, replace: true, ..Default::default() };
     let agent = client.register(register).await?;
     let agent = if start {
         client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?

@@ -10,6 +10,7 @@ mod forward;
 mod host_files;
 mod inspect;
 mod journal;
+mod kernel;
 mod lifecycle;
 mod logs;
 mod man;
@@ -66,6 +67,13 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Apply(args) => apply::apply(&connect(global).await?, &args, printer).await,
         Command::Task(args) => task::task(&connect(global).await?, args, printer).await,
         Command::Queue(args) => queue::queue(&connect(global).await?, &args, printer).await,
+        Command::Tenant(args) => kernel::tenant(&connect(global).await?, args, printer).await,
+        Command::Tool(args) => {
+            kernel::tool(&connect(global).await?, args, global.tenant.clone(), printer).await
+        }
+        Command::Model(args) => kernel::model(&connect(global).await?, args, printer).await,
+        Command::Explain(args) => kernel::explain(&connect(global).await?, args.audit_id, printer).await,
+        Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
         Command::Audit(args) => audit::audit(&connect(global).await?, args, printer).await,
     }
@@ -78,7 +86,7 @@ fn patience() -> Duration {
 }
 
 fn options(global: &Global) -> Options {
-    Options { socket: global.socket.clone(), patience: patience() }
+    Options { socket: global.socket.clone(), patience: patience(), tenant: global.tenant.clone() }
 }
 
 async fn connect(global: &Global) -> Outcome<Client> {

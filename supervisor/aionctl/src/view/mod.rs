@@ -4,6 +4,7 @@
 pub(crate) mod agent;
 pub(crate) mod host;
 pub(crate) mod inspect;
+pub(crate) mod kernel;
 pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod stats;

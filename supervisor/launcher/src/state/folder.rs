@@ -119,6 +119,16 @@ impl Folder {
     pub fn touches(&self, path: &Path) -> bool {
         path.starts_with(&self.root) || self.root.starts_with(path)
     }
+
+    /// Whether a path is the folder of one installed tool: `tools/DIGEST`. Tools are public to the agents of their tenants, and what
+    /// runs in there is a tool.
+    #[must_use]
+    pub fn is_tool(&self, path: &Path) -> bool {
+        let digest =
+            |name: &str| name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        path.strip_prefix(self.root.join("tools"))
+            .is_ok_and(|rest| rest.components().count() == 1 && rest.to_str().is_some_and(digest))
+    }
 }
 
 /// root:group, as it is otherwise.
@@ -138,6 +148,23 @@ pub(crate) fn make(path: &Path, mode: u32) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tool_s_folder_is_one_digest_below_tools() {
+        let folder = Folder { root: PathBuf::from("/s") };
+        let digest = "0a".repeat(32);
+        assert!(folder.is_tool(&Path::new("/s/tools").join(&digest)));
+        let wrong = [
+            "/s/tools".to_owned(),
+            format!("/s/tools/{digest}/x"),
+            "/s/tools/../db".to_owned(),
+            format!("/s/db/{digest}"),
+            format!("/s/tools/{}", "zz".repeat(32)),
+        ];
+        for other in wrong {
+            assert!(!folder.is_tool(Path::new(&other)), "{other}");
+        }
+    }
 
     #[test]
     fn what_would_show_the_state_is_told() {

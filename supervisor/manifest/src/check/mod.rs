@@ -37,8 +37,8 @@ pub struct Context {
 }
 
 /// What AION keeps in its state folder. Not the folder as a whole: under `.aion` in a project, sample workspaces may lie in it.
-const STATE_FOLDERS: [&str; 9] =
-    ["run", "db", "secrets", "launcher", "agents", "audit", "volumes", "doors", "journal"];
+const STATE_FOLDERS: [&str; 11] =
+    ["run", "db", "secrets", "launcher", "agents", "audit", "volumes", "doors", "journal", "keys", "tools"];
 
 impl Context {
     /// With the folders of this state folder (absolute) as the private ones.

@@ -92,7 +92,7 @@ impl Daemons {
     /// Starts aiond and waits until it answers for its tasks. Gives the time that took.
     pub(crate) async fn start_aiond(&mut self) -> Result<Duration> {
         let mut command = self.command("aiond");
-        command.arg("--policies").arg(self.clone.join("policies"));
+        command.arg("--policies").arg(self.clone.join("policies")).arg("--http").arg("127.0.0.1:0");
         let begun = Instant::now();
         let mut server = Server::start(command, None, &self.folder.join("aiond.log"))?;
         let socket = self.state().join("run/aion.sock");

@@ -1,0 +1,284 @@
+//! `tenant`, `tool`, `model`, `explain`, `usage`: the kernel API from the operator's side.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use aion_client::{Client, api, duration};
+use aion_manifest::{Classes, ToolFile};
+use aion_types::ErrorCode;
+use serde_json::{Map, Value};
+
+use crate::cli::{ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke};
+use crate::failure::{Failure, Outcome, USAGE};
+use crate::output::{Printer, lines, note};
+use crate::source::Source;
+use crate::view::kernel::{
+    DecisionView, ModelView, TenantView, ToolView, UsageView, decision_text, models_table, tenants_table,
+    tools_table, usage_table,
+};
+
+/// The largest secret or key.
+const MAX_SECRET: u64 = 8192;
+/// Bytes of a tool's files.
+const MAX_FILES: usize = 64 << 20;
+
+/// A secret, without the newline that editors leave at its end.
+fn secret(path: &Path) -> Outcome<Vec<u8>> {
+    let unreadable =
+        |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", path.display()));
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().take(MAX_SECRET + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    } else {
+        File::open(path)
+            .map_err(unreadable)?
+            .take(MAX_SECRET + 1)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+    }
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+fn settings(given: TenantSettings) -> Option<api::TenantSettings> {
+    Some(api::TenantSettings {
+        require_timestamp: given.require_timestamp,
+        allow: given.allow,
+        deny: given.deny,
+        rate_per_second: given.rate,
+        usd_per_hour: given.usd_per_hour,
+        tokens_per_hour: given.tokens_per_hour,
+    })
+}
+
+pub(super) async fn tenant(client: &Client, command: TenantCommand, printer: Printer) -> Outcome {
+    let done = match command {
+        TenantCommand::Add { name, secret_file, settings: given } => {
+            let request =
+                api::AddTenantRequest { name, secret: secret(&secret_file)?, settings: settings(given) };
+            client.add_tenant(request).await?
+        }
+        TenantCommand::Set { name, settings: given } => {
+            client.set_tenant(api::SetTenantRequest { name, settings: settings(given) }).await?
+        }
+        TenantCommand::Rotate { name, secret_file, overlap } => {
+            let request = api::RotateTenantRequest {
+                name,
+                secret: secret(&secret_file)?,
+                overlap: overlap.map(duration),
+            };
+            client.rotate_tenant(request).await?
+        }
+        TenantCommand::Revoke { name } => {
+            client.revoke_tenant(api::RevokeTenantRequest { name: name.clone() }).await?;
+            return lines([name]).map(|()| 0);
+        }
+        TenantCommand::Ls => {
+            let tenants = client.tenants(api::ListTenantsRequest {}).await?.tenants;
+            let views: Vec<_> = tenants.into_iter().map(TenantView::from).collect();
+            printer.items(&views, |tenant| tenant.name.clone(), || tenants_table(&views))?;
+            return Ok(0);
+        }
+        TenantCommand::Token { name, agent } => {
+            let request = api::MintTokenRequest { agent: format!("agent://{name}/{agent}") };
+            return lines([client.mint_token(request).await?.token]).map(|()| 0);
+        }
+    };
+    let view = TenantView::from(done);
+    printer.document(&view, &view.name, || format!("{}\n", view.name)).map(|()| 0)
+}
+
+pub(super) async fn tool(
+    client: &Client,
+    command: ToolCommand,
+    tenant: Option<String>,
+    printer: Printer,
+) -> Outcome {
+    let tenant = tenant.unwrap_or_default();
+    match command {
+        ToolCommand::Install { file } => {
+            let source = Source::read(&file)?;
+            let files = files_of(&source, file.parent().unwrap_or(Path::new("")))?;
+            let request =
+                api::InstallToolRequest { tenant, manifest: source.bytes, manifest_name: source.name, files };
+            let view = ToolView::from(client.install_tool(request).await?);
+            printer.document(&view, &view.name, || format!("{} {} installed\n", view.name, view.version))?;
+        }
+        ToolCommand::Ls => {
+            let tools = client.tools(api::ListToolsRequest {}).await?.tools;
+            let views: Vec<_> = tools.into_iter().map(ToolView::from).collect();
+            printer.items(&views, |tool| tool.name.clone(), || tools_table(&views))?;
+        }
+        ToolCommand::Rm { names } => {
+            for name in names {
+                let request = api::RemoveToolRequest { tenant: tenant.clone(), name: name.clone() };
+                client.remove_tool(request).await?;
+                lines([name])?;
+            }
+        }
+        ToolCommand::Invoke(args) => return invoke(client, args, &tenant, printer).await,
+    }
+    Ok(0)
+}
+
+/// The files that a tool's manifest names, from beside it.
+fn files_of(source: &Source, folder: &Path) -> Outcome<Vec<api::ToolFile>> {
+    let tool = ToolFile::parse(&source.bytes, &source.name, &Classes::builtin());
+    let tool = match tool {
+        Ok(tool) => tool,
+        // The daemon may know classes that this client does not; anything else is the same there.
+        Err(error) if error.problems().iter().all(|p| p.field == "spec.security.cgroup") => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut files = Vec::new();
+    let mut total = 0;
+    for path in tool.own_files() {
+        collect(folder, path, &mut files, &mut total)?;
+    }
+    Ok(files)
+}
+
+fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mut usize) -> Outcome<()> {
+    let full = folder.join(path);
+    let unreadable =
+        |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", full.display()));
+    let meta = fs::symlink_metadata(&full).map_err(unreadable)?;
+    if meta.is_dir() {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&full).map_err(unreadable)? {
+            names.push(entry.map_err(unreadable)?.file_name());
+        }
+        names.sort();
+        for name in names {
+            let Some(name) = name.to_str() else {
+                return Err(Failure::new(USAGE, format!("{}: a file's name is not UTF-8", full.display())));
+            };
+            collect(folder, &format!("{path}/{name}"), files, total)?;
+        }
+        return Ok(());
+    }
+    if !meta.is_file() {
+        return Err(Failure::new(USAGE, format!("{} is neither a file nor a folder", full.display()))
+            .hint("a tool's files are copied; links and devices are not"));
+    }
+    let data = fs::read(&full).map_err(unreadable)?;
+    *total += data.len();
+    if *total > MAX_FILES {
+        let message = format!("the tool's files have more than {} MiB", MAX_FILES >> 20);
+        return Err(Failure::coded(ErrorCode::TooLarge, message));
+    }
+    let executable = meta.permissions().mode() & 0o111 != 0;
+    files.push(api::ToolFile { path: path.to_owned(), executable, data });
+    Ok(())
+}
+
+fn arguments(args: &ToolInvoke) -> Outcome<Map<String, Value>> {
+    if let Some(params) = &args.params {
+        return serde_json::from_str(params)
+            .map_err(|error| Failure::new(USAGE, format!("--params is not a JSON object: {error}")));
+    }
+    let mut map = Map::new();
+    for word in &args.arguments {
+        let (key, value) = match (word.split_once(":="), word.split_once('=')) {
+            (Some((key, json)), Some((before, _))) if key.len() < before.len() => {
+                let value = serde_json::from_str(json)
+                    .map_err(|error| Failure::new(USAGE, format!("{word:?}: this is not JSON: {error}")))?;
+                (key, value)
+            }
+            (_, Some((key, text))) => (key, Value::String(text.to_owned())),
+            _ => return Err(Failure::new(USAGE, format!("{word:?} is neither KEY=TEXT nor KEY:=JSON"))),
+        };
+        map.insert(key.to_owned(), value);
+    }
+    Ok(map)
+}
+
+async fn invoke(client: &Client, args: ToolInvoke, tenant: &str, printer: Printer) -> Outcome {
+    let mut params = arguments(&args)?;
+    params.insert("tool".to_owned(), Value::String(args.name.clone()));
+    let tenant = if tenant.is_empty() { "default" } else { tenant };
+    let agent = args.agent.map_or_else(String::new, |agent| match agent.starts_with("agent://") {
+        true => agent,
+        false => format!("agent://{tenant}/{agent}"),
+    });
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let request = api::SyscallRequest {
+        syscall: "tool.invoke".to_owned(),
+        agent,
+        params_json: Value::Object(params).to_string(),
+        latency_ms: args.timeout.map(millis),
+        ..Default::default()
+    };
+    let answer = client.invoke(request).await?;
+    if let Some(error) = answer.error {
+        if !answer.audit_id.is_empty() {
+            note(&format!("aionctl explain {} shows how it was decided", answer.audit_id));
+        }
+        let code = ErrorCode::parse(&error.code).unwrap_or(ErrorCode::Internal);
+        let failure = Failure::coded(code, error.message);
+        return Err(if error.hint.is_empty() { failure } else { failure.hint(error.hint) });
+    }
+    let result: Value = serde_json::from_str(&answer.result_json).unwrap_or(Value::Null);
+    let text = || serde_json::to_string_pretty(&result).unwrap_or_default() + "\n";
+    printer.document(&result, &answer.audit_id, text).map(|()| 0)
+}
+
+pub(super) async fn model(client: &Client, command: ModelCommand, printer: Printer) -> Outcome {
+    match command {
+        ModelCommand::Add(args) => add_model(client, *args, printer).await?,
+        ModelCommand::Ls => {
+            let models = client.models(api::ListModelsRequest {}).await?.models;
+            let views: Vec<_> = models.into_iter().map(ModelView::from).collect();
+            printer.items(&views, |model| model.name.clone(), || models_table(&views))?;
+        }
+        ModelCommand::Rm { names } => {
+            for name in names {
+                client.remove_model(api::RemoveModelRequest { name: name.clone() }).await?;
+                lines([name])?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+async fn add_model(client: &Client, args: ModelAdd, printer: Printer) -> Outcome<()> {
+    let key = args.key_file.as_deref().map(secret).transpose()?.unwrap_or_default();
+    let model = api::Model {
+        name: args.name,
+        url: args.url,
+        upstream: args.upstream.unwrap_or_default(),
+        local: args.local,
+        usd_per_mtok_in: args.usd_in,
+        usd_per_mtok_out: args.usd_out,
+        max_output_tokens: args.max_output,
+        context_tokens: args.context,
+        timeout: args.timeout.map(duration),
+        max_retries: args.retries,
+        cache_ttl: args.cache.map(duration),
+        aliases: args.aliases,
+        kinds: args.kinds,
+        output_limit: String::new(),
+    };
+    let view = ModelView::from(client.add_model(api::AddModelRequest { model: Some(model), key }).await?);
+    printer.document(&view, &view.name, || format!("{} added\n", view.name))
+}
+
+pub(super) async fn explain(client: &Client, audit_id: String, printer: Printer) -> Outcome {
+    let answer = client.explain(api::ExplainRequest { audit_id }).await?;
+    let view = DecisionView::parse(&answer.decision_json)
+        .map_err(|error| Failure::new(1, format!("the daemon's answer cannot be read: {error}")))?;
+    printer.document(&view.0, view.audit_id(), || decision_text(&view)).map(|()| 0)
+}
+
+pub(super) async fn usage(client: &Client, printer: Printer) -> Outcome {
+    let accounts = client.usage(api::KernelUsageRequest {}).await?.accounts;
+    let views: Vec<_> = accounts.into_iter().map(UsageView::from).collect();
+    printer.items(&views, UsageView::name, || usage_table(&views)).map(|()| 0)
+}
