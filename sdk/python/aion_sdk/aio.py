@@ -15,7 +15,7 @@ from .errors import AionError, Unavailable
 from .events import AsyncEventStream
 from .memory import AsyncMemoryClient
 from .pool import Pool
-from .retries import Deadline, Retries
+from .retries import Deadline, Retries, within
 from .settings import Secret, Settings, settings_from_env
 from .wire import ResponseParser, encode_request
 
@@ -169,9 +169,10 @@ class AsyncSyscallClient:
 async def _send_all(sock: socket.socket, data: bytes, deadline: Deadline) -> OSError | None:
     """Sends a request; what cut it short is given back, as the other side may have said why."""
     try:
-        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(sock, data), deadline.left())
-    except asyncio.TimeoutError:
-        raise deadline.passed(sent=False) from None
+        await within(deadline.left(), asyncio.get_running_loop().sock_sendall(sock, data))
+    except TimeoutError:
+        # The last of it may have gone out in the same moment.
+        raise deadline.passed(sent=True) from None
     except OSError as error:
         return error
     return None
@@ -181,8 +182,8 @@ async def _receive(sock: socket.socket, parser: ResponseParser, deadline: Deadli
     loop, sent = asyncio.get_running_loop(), failed is None
     while not parser.done:
         try:
-            data = await asyncio.wait_for(loop.sock_recv(sock, _READ), deadline.left(sent))
-        except (asyncio.TimeoutError, TimeoutError):
+            data = await within(deadline.left(sent), loop.sock_recv(sock, _READ))
+        except TimeoutError:
             raise deadline.passed(sent) from None
         except OSError as error:
             raise cut(sent) from (failed or error)
@@ -197,14 +198,14 @@ async def connect(settings: Settings, deadline: Deadline) -> socket.socket:
     loop, (host, port) = asyncio.get_running_loop(), settings.host_and_port()
     failed: OSError | None = None
     try:
-        found = await asyncio.wait_for(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM), deadline.left())
+        found = await within(deadline.left(), loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         for family, kind, protocol, _, address in found:
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await asyncio.wait_for(loop.sock_connect(sock, address), deadline.left())
-            except (asyncio.TimeoutError, TimeoutError):
+                await within(deadline.left(), loop.sock_connect(sock, address))
+            except TimeoutError:
                 sock.close()
                 raise
             except OSError as error:
@@ -215,7 +216,7 @@ async def connect(settings: Settings, deadline: Deadline) -> socket.socket:
                 raise
             else:
                 return sock
-    except (asyncio.TimeoutError, TimeoutError):
+    except TimeoutError:
         raise deadline.passed(sent=False) from None
     except OSError as error:
         failed = error

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from .answer import read_answer
 from .errors import AionError, ProtocolError, RateLimited, Timeout, Unavailable
-from .retries import Deadline
+from .retries import Deadline, within
 from .settings import Settings
 from .wire import ResponseParser, encode_request
 
@@ -72,7 +72,7 @@ class EventParser:
             self._first, raw = False, raw.removeprefix(b"\xef\xbb\xbf")
         if not raw:
             return self._dispatch()
-        self._size += len(raw)
+        self._size += len(raw) + 1
         if self._size > MAX_EVENT:
             raise _too_large()
         name, _, value = raw.decode("utf-8", "replace").partition(":")
@@ -310,8 +310,9 @@ class AsyncEventStream:
             except AionError as error:
                 self._drop()
                 if not self._feed.ready and not self._stop.is_set():
-                    with contextlib.suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(self._stop.wait(), self._feed.pause_after(error))
+                    pause = self._feed.pause_after(error)
+                    with contextlib.suppress(TimeoutError):
+                        await within(pause, self._stop.wait())
         return None
 
     async def aclose(self) -> None:
@@ -337,15 +338,15 @@ class AsyncEventStream:
             if self._sock is None:
                 sock = await connect(self._feed.settings, Deadline(_CONNECT_S))
                 try:
-                    await asyncio.wait_for(loop.sock_sendall(sock, self._feed.request()), _CONNECT_S)
+                    await within(_CONNECT_S, loop.sock_sendall(sock, self._feed.request()))
                 except BaseException:
                     sock.close()
                     raise
                 self._sock = sock
             if self._stop.is_set():
                 return
-            data = await asyncio.wait_for(loop.sock_recv(self._sock, _READ), self._feed.idle_timeout)
-        except (asyncio.TimeoutError, TimeoutError):
+            data = await within(self._feed.idle_timeout, loop.sock_recv(self._sock, _READ))
+        except TimeoutError:
             raise self._feed.quiet() from None
         except OSError as error:
             raise Unavailable("DAEMON_UNAVAILABLE", f"the stream of events broke: {error}") from error

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from .errors import AionError, Timeout, Unavailable
 
+_T = TypeVar("_T")
 _BACKOFF = (0.05, 1.0)
 
 
@@ -63,3 +67,32 @@ class Retries:
             return None
         self._left -= 1
         return pause
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """Waits for it, and raises TimeoutError when it takes longer. When this returns or raises, the work has ended.
+
+    asyncio.wait_for loses a cancellation that comes in the moment in which the work ends, before Python 3.12.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        await _end(task)
+        raise
+    if not task.done():
+        await _end(task)
+        raise TimeoutError
+    return task.result()
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    # A second cancellation does not come between: the socket must not be closed under a loop that still watches it.
+    task.cancel()
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            continue
+    if not task.cancelled():
+        task.exception()

@@ -26,6 +26,7 @@ class Door:
         self.wrong = []
         self.connections = 0
         self.script = queue.SimpleQueue()
+        self.ordinary = ordinary
         self.memories = {}
         self.lock = threading.Lock()
         # Set at the end: whatever hangs goes on.
@@ -94,7 +95,7 @@ class Request(BaseHTTPRequestHandler):
         try:
             step = self.door.script.get_nowait()
         except queue.Empty:
-            step = ordinary
+            step = self.door.ordinary
         step(self, body)
 
     def signature_is_wrong(self, body):

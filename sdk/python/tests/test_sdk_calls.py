@@ -25,8 +25,8 @@ from aion_sdk import (
     Unavailable,
     from_env,
 )
-from aion_sdk.retries import Retries
-from door import SECRET, TENANT, Door, answered, cut, drip, hang, in_chunks, ok, raw, refuse
+from aion_sdk.retries import Retries, within
+from door import SECRET, TENANT, Door, answered, cut, drip, hang, in_chunks, ok, ordinary, raw, refuse
 
 
 class Blocking:
@@ -231,8 +231,9 @@ class Calls:
     def test_not_later_than_it_may(self):
         self.door.next(refuse(429, "BUDGET_EXCEEDED", "denied", retry_after_ms=3_599_000))
         self.assertEqual(self.fails(BudgetExceeded).retry_after_ms, 3_599_000)
-        self.door.next(refuse(429, "RESOURCE_EXHAUSTED", "denied", retry_after_ms=4_000))
-        self.fails(RateLimited, timeout=2)
+        self.client = self.make(max_wait=1e6)
+        self.door.next(refuse(429, "RESOURCE_EXHAUSTED", "denied", retry_after_ms=60_000))
+        self.fails(RateLimited, timeout=30)
         self.assertEqual(self.served(), 2)
 
     def test_what_may_have_run_is_tried_again_only_when_asked(self):
@@ -258,7 +259,7 @@ class Calls:
 
     def test_nobody_there(self):
         self.door.close()
-        error = self.fails(Unavailable, timeout=5)
+        error = self.fails(Unavailable)
         self.assertEqual((error.code, error.may_have_run), ("DAEMON_UNAVAILABLE", False))
 
     def test_a_kernel_that_comes_up_is_waited_for(self):
@@ -280,13 +281,17 @@ class Calls:
     # Misbehaviour.
 
     def test_no_answer(self):
-        self.door.next(hang)
-        error = self.fails(Timeout, timeout=0.1)
-        self.assertEqual((error.code, error.may_have_run), ("DEADLINE_EXCEEDED", True))
-        self.door.next(hang)
-        self.fails(Timeout, timeout=0.1, idempotent=True)
-        self.assertEqual(self.served(), 2)
-        self.call()
+        for idempotent in (False, True):
+            self.door.ordinary = hang
+            # On a busy machine the time may be over before the request has gone out.
+            for _ in range(100):
+                error = self.fails(Timeout, timeout=0.2, idempotent=idempotent)
+                self.assertEqual(error.code, "DEADLINE_EXCEEDED")
+                if error.may_have_run:
+                    break
+            self.assertTrue(error.may_have_run)
+            self.door.ordinary = ordinary
+            self.call()
 
     def test_an_answer_that_drips_does_not_extend_the_time(self):
         self.door.next(drip)
@@ -361,11 +366,10 @@ class Calls:
         text = b'{"status": "error", "error": {"code": "TOO_LARGE", "message": "no"}}'
 
         def serve():
-            for _ in range(2):
-                sock, _ = listener.accept()
-                with sock:
-                    sock.recv(1000)
-                    sock.sendall(b"HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(1000)
+                sock.sendall(b"HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
 
         threading.Thread(target=serve, daemon=True).start()
         client = self.make(url=f"http://127.0.0.1:{listener.getsockname()[1]}", retries=0)
@@ -444,15 +448,9 @@ class SyncCalls(Calls, unittest.TestCase):
 
     def test_a_forked_process_has_connections_of_its_own(self):
         self.call()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = 0 if self.client.call("a.b", {"who": "child"}).result["params"] == {"who": "child"} else 2
-            finally:
-                os._exit(code)
-        self.assertEqual(os.waitpid(child, 0)[1], 0)
-        self.call()
+        with mock.patch("aion_sdk.pool.os.getpid", return_value=-1):
+            self.call()
+            self.call()
         self.assertEqual(self.door.connections, 2)
 
     def test_closed_it_calls_no_more(self):
@@ -511,6 +509,25 @@ class AsyncCalls(Calls, unittest.TestCase):
         self.assertTrue(gone.wait(10), "the kernel sees that nobody waits")
 
 
+    def test_a_cancellation_in_the_moment_of_the_end_is_not_lost(self):
+        async def main():
+            ready = asyncio.get_running_loop().create_future()
+
+            async def work():
+                return await ready
+
+            task = asyncio.create_task(within(30, work()))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            ready.set_result(1)
+            await asyncio.sleep(0)
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+
+        self.loop.run_until_complete(main())
+
+
 class Environment(unittest.TestCase):
     def test_from_the_environment(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -522,9 +539,11 @@ class Environment(unittest.TestCase):
             env = {"AION_KERNEL_PORT": str(door.port), "AION_TENANT": TENANT, "AION_SECRET_FILE": path, "AION_AGENT": "agent://tenantA/a"}
             with mock.patch.dict(os.environ, env, clear=True), from_env() as client:
                 self.assertEqual(client.call("a.b").result["agent_id"], "agent://tenantA/a")
-            with mock.patch.dict(os.environ, {**env, "AION_URL": "http://[::1]:9", "AION_KERNEL_PORT": ""}, clear=True):
+            with mock.patch.dict(os.environ, {**env, "AION_URL": "http://[::1]:9", "AION_HTTP": "http://h:1"}, clear=True):
                 client = from_env(agent="b", retries=0)
                 self.assertEqual((client.agent_id, client.settings.host_and_port()), ("agent://tenantA/b", ("::1", 9)))
+            with mock.patch.dict(os.environ, {**env, "AION_HTTP": "http://h:1"}, clear=True):
+                self.assertEqual(from_env().settings.url, "http://h:1")
             inside = {**env, "AION_AGENT": "", "AION_AGENT_NAME": "c"}
             with mock.patch.dict(os.environ, inside, clear=True):
                 self.assertEqual(from_env().agent_id, "agent://tenantA/c")
