@@ -55,7 +55,7 @@ class SyscallClient:
 
     @classmethod
     def from_env(cls, *, agent: str | None = None, replay_protection: bool = True, **options: Any) -> SyscallClient:
-        """As AION_URL or AION_KERNEL_PORT, AION_TENANT, AION_SECRET_FILE and AION_AGENT say. `options` as for the class.
+        """As the environment says, see settings_from_env; `agent` stands in for AION_AGENT. `options` as for the class.
 
         Raises ValueError when one is missing or wrong, OSError when the secret cannot be read.
         """

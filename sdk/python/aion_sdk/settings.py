@@ -93,7 +93,8 @@ class Settings:
 def settings_from_env(environ: Mapping[str, str] | None = None, *, agent: str | None = None, replay_protection: bool = True) -> Settings:
     """Reads AION_URL (else AION_HTTP, else AION_KERNEL_PORT on this host), AION_TENANT, AION_SECRET_FILE and AION_AGENT.
 
-    `agent` stands in for AION_AGENT; in a sandbox its AION_AGENT_NAME does, too. Raises ValueError when one is missing or wrong, OSError when the secret cannot be read.
+    `agent` stands in for AION_AGENT; in a sandbox its AION_AGENT_NAME does, too. Raises ValueError when one is missing or wrong, OSError
+    when the secret cannot be read.
     """
     env = os.environ if environ is None else environ
     url = env.get("AION_URL") or env.get("AION_HTTP") or f"http://127.0.0.1:{env.get('AION_KERNEL_PORT') or DEFAULT_PORT}"
