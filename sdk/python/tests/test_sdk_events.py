@@ -19,7 +19,7 @@ class Parser(unittest.TestCase):
     TEXT = (
         "\ufeff: hello\nretry: 70\n\n"
         "id: 1\nevent: kernel.gc\ndata: {\"a\":\ndata:  1}\n\n"
-        "data: not json \u00fc\r\n\r\n"
+        "data: not\r\ndata: json \u00fc\r\n\r\n"
         "event: nothing\n\n"
         "id: 2\rdata\r\r"
         "id: bad\0id\nid: bad\x07id\ndata:null\n\n"
@@ -28,7 +28,7 @@ class Parser(unittest.TestCase):
     ).encode()
     EVENTS = [
         Event("1", "kernel.gc", {"a": 1}),
-        Event("1", "message", "not json \u00fc"),
+        Event("1", "message", "not\njson \u00fc"),
         Event("2", "message", ""),
         Event("2", "message", None),
         Event("", "message", 5),
@@ -132,6 +132,10 @@ class Streams:
         with self.assertRaises(Unavailable):
             self.read(2, "kernel.syscalls", retries=2)
         self.assertEqual(len(self.door.requests), 3)
+
+    def test_an_event_makes_up_for_a_break(self):
+        self.door.next(*(stream(FAST, event(n)) for n in range(4)))
+        self.assertEqual(self.numbers(4, retries=1), [0, 1, 2, 3])
 
     def test_204_is_the_end(self):
         self.door.next(stream(FAST, event(1)), raw(b"HTTP/1.1 204 No Content\r\n\r\n"))
