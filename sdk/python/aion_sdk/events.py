@@ -249,7 +249,12 @@ class EventStream:
             if self._sock is None:
                 self._sock = connect(self._feed.settings, Deadline(_CONNECT_S))
                 self._sock.settimeout(self._feed.idle_timeout)
-                self._sock.sendall(self._feed.request())
+                try:
+                    self._sock.sendall(self._feed.request())
+                except BaseException:
+                    # Half a request is never answered.
+                    self._drop()
+                    raise
             if self._stop.is_set():
                 return
             data = self._sock.recv(_READ)
