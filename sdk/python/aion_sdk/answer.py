@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from .errors import AionError, ProtocolError, error_class
 
+# Not valid, not allowed, not there, or too much: refused before anything was done.
+_REFUSED = frozenset((400, 401, 403, 404, 405, 409, 413, 414, 415, 422, 429, 431))
 
 @dataclass(frozen=True)
 class Usage:
@@ -62,11 +64,15 @@ def read_answer(http_status: int, body: bytes) -> Answer:
             tokens_out=int(_number(usage, "tokens_out")),
         )
         return Answer(data.get("result"), used, Engine(_text(engine, "kind"), _text(engine, "name")), audit_id)
-    error = _map(data, "error")
+    raise read_error(_map(data, "error"), http_status, audit_id=audit_id, denied=status == "denied")
+
+
+def read_error(error: Mapping[str, Any], http_status: int = 0, *, audit_id: str = "", denied: bool = False) -> AionError:
+    """Reads what an answer or a stream of events says about what went wrong."""
     code = _text(error, "code") or "INTERNAL"
     wait = error.get("retry_after_ms")
     retry_after_ms = wait if isinstance(wait, int) and not isinstance(wait, bool) and wait >= 0 else None
-    raise error_class(code, http_status)(
+    return error_class(code, http_status)(
         code,
         _text(error, "message") or "the kernel gives no reason",
         field=_text(error, "field"),
@@ -75,13 +81,13 @@ def read_answer(http_status: int, body: bytes) -> Answer:
         retry_after_ms=retry_after_ms,
         audit_id=audit_id,
         http_status=http_status,
-        may_have_run=status != "denied" and _may_have_run(http_status, retry_after_ms),
+        may_have_run=not denied and _may_have_run(http_status, retry_after_ms),
     )
 
 
 def _may_have_run(http_status: int, retry_after_ms: int | None) -> bool:
-    # What is not valid, not there or too much is refused before anything is done; so is what is told to come back.
-    return not (400 <= http_status < 500 or (http_status == 503 and retry_after_ms is not None))
+    # What is told to come back was not begun. A tool or a model that failed on its way is 424, and did begin.
+    return http_status not in _REFUSED and not (http_status == 503 and retry_after_ms is not None)
 
 
 def _not_an_answer(http_status: int) -> NoReturn:

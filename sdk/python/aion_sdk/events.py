@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from .answer import read_answer
+from .answer import read_answer, read_error
 from .errors import AionError, ProtocolError, RateLimited, Timeout, Unavailable
 from .retries import Deadline, within
 from .settings import Settings
@@ -116,6 +116,7 @@ class _Feed:
         self.idle_timeout = idle_timeout
         self.ready: deque[Event] = deque()
         self.ended = False
+        self.broke: AionError | None = None
         self._path = "/v1/events/stream?topics=" + ",".join(quote(topic, safe="*") for topic in topics)
         self._retries = retries
         self._failed = 0
@@ -155,9 +156,12 @@ class _Feed:
         events = self._events.feed(data)
         if self._events.retry_ms is not None:
             self._retry_ms = self._events.retry_ms
-        if events:
+        for event in events:
+            if event.topic == "error":
+                # The last word of a stream; what it is about is no event.
+                raise read_error(event.data if isinstance(event.data, dict) else {})
             self._failed = 0
-        self.ready.extend(events)
+            self.ready.append(event)
 
     def next(self) -> Event | None:
         """The next event that has come."""
@@ -167,8 +171,12 @@ class _Feed:
         self.last_event_id = event.id
         return event
 
-    def pause_after(self, error: AionError) -> float:
-        """Seconds until the next stream. Raises the error when there is none."""
+    def pause_after_break(self) -> float:
+        """Seconds until the next stream, once all that came before the break is read. Raises what broke it when there is none."""
+        error, self.broke = self.broke, None
+        return 0.0 if error is None else self._pause_after(error)
+
+    def _pause_after(self, error: AionError) -> float:
         if not isinstance(error, (Unavailable, RateLimited, Timeout)):
             raise error
         self._failed += 1
@@ -214,15 +222,16 @@ class EventStream:
             event = self._feed.next()
             if event is not None:
                 return event
+            if self._feed.broke is not None:
+                self._stop.wait(self._feed.pause_after_break())
+                continue
             if self._feed.ended:
                 break
             try:
                 self._read()
             except AionError as error:
                 self._drop()
-                # What had come whole before the break is read first; the break comes again by itself.
-                if not self._feed.ready and not self._stop.is_set():
-                    self._stop.wait(self._feed.pause_after(error))
+                self._feed.broke = error
         self._drop()
         raise StopIteration
 
@@ -310,14 +319,16 @@ class AsyncEventStream:
             event = self._feed.next()
             if event is not None or self._feed.ended:
                 return event
+            if self._feed.broke is not None:
+                pause = self._feed.pause_after_break()
+                with contextlib.suppress(TimeoutError):
+                    await within(pause, self._stop.wait())
+                continue
             try:
                 await self._read()
             except AionError as error:
                 self._drop()
-                if not self._feed.ready and not self._stop.is_set():
-                    pause = self._feed.pause_after(error)
-                    with contextlib.suppress(TimeoutError):
-                        await within(pause, self._stop.wait())
+                self._feed.broke = error
         return None
 
     async def aclose(self) -> None:

@@ -7,8 +7,8 @@ import socket
 import threading
 import time
 
-# Servers end what is idle for longer; a request sent into such an end would be lost.
-_MAX_IDLE_S = 15.0
+# The kernel ends what is idle for 10 seconds; a request sent into such an end would be lost.
+_MAX_IDLE_S = 5.0
 
 
 class Pool:

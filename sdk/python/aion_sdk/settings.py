@@ -31,7 +31,7 @@ class Secret:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Secret:
-        """Reads it from a file; one line feed at the end is not part of it.
+        """Reads it from a file; one line feed at the end is not part of it, as for aionctl.
 
         Raises OSError when the file cannot be read, ValueError when it is empty or too large.
         """
@@ -40,7 +40,7 @@ class Secret:
         if len(data) > _MAX_SECRET_FILE:
             raise ValueError(f"{os.fspath(path)} is too large for a secret")
         if data.endswith(b"\n"):
-            data = data[:-2] if data.endswith(b"\r\n") else data[:-1]
+            data = data[:-1]
         return cls(data)
 
     def sign(self, message: bytes) -> str:

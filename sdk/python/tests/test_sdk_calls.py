@@ -201,7 +201,8 @@ class Calls:
             (413, "error", "TOO_LARGE", AionError),
             (409, "error", "TASK_EXISTS", AionError),
             (504, "error", "DEADLINE_EXCEEDED", Timeout),
-            (502, "error", "TOOL_FAILED", AionError),
+            (424, "error", "TOOL_FAILED", AionError),
+            (502, "error", "MODEL_FAILED", AionError),
             (503, "error", "LAUNCHER_UNAVAILABLE", Unavailable),
             (503, "error", "A_NEW_CODE", Unavailable),
             (500, "error", "INTERNAL", AionError),
@@ -215,7 +216,7 @@ class Calls:
                 (error.code, error.message, error.field, error.rule, error.hint, error.audit_id, error.http_status, error.retry_after_ms),
                 (code, "why", "f", "r: 1", "do", "sc-9", http, None),
             )
-            self.assertEqual(error.may_have_run, http >= 500 and status != "denied")
+            self.assertEqual(error.may_have_run, (http == 424 or http >= 500) and status != "denied")
             self.assertEqual(self.served(), n + 1, "none of them is tried again")
 
     # Trying again.
@@ -575,7 +576,7 @@ class Environment(unittest.TestCase):
     def test_a_file_s_line_feed_is_not_the_secret_s(self):
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "s")
-            for written, meant in ((b"abc", b"abc"), (b"abc\n", b"abc"), (b"abc\r\n", b"abc"), (b"abc\n\n", b"abc\n"), (b" a ", b" a ")):
+            for written, meant in ((b"abc", b"abc"), (b"abc\n", b"abc"), (b"abc\r\n", b"abc\r"), (b"abc\n\n", b"abc\n"), (b" a ", b" a ")):
                 with open(path, "wb") as file:
                     file.write(written)
                 self.assertEqual(Secret.from_file(path).sign(b""), Secret(meant).sign(b""))

@@ -56,6 +56,8 @@ class Streams:
         self.door = Door()
         self.addCleanup(self.door.close)
 
+        self.seen = []
+
     def asked_from(self):
         return [headers.get("Last-Event-ID") for _, _, headers, _ in self.door.requests]
 
@@ -136,6 +138,16 @@ class Streams:
     def test_an_event_makes_up_for_a_break(self):
         self.door.next(*(stream(FAST, event(n)) for n in range(4)))
         self.assertEqual(self.numbers(4, retries=1), [0, 1, 2, 3])
+
+    def test_an_error_is_a_stream_s_last_word(self):
+        def error(code):
+            return 'event: error\ndata: {"code": "%s", "message": "why", "hint": "do"}\n\n' % code
+
+        self.door.next(stream(FAST, event(1), error("RESOURCE_EXHAUSTED")), stream(event(2), error("CURSOR_EXPIRED")))
+        with self.assertRaises(AionError) as caught:
+            self.read(9, "kernel.syscalls", after=self.seen.append)
+        self.assertEqual((caught.exception.code, caught.exception.hint, self.seen), ("CURSOR_EXPIRED", "do", [1, 2]))
+        self.assertEqual(self.asked_from(), [None, "1"])
 
     def test_204_is_the_end(self):
         self.door.next(stream(FAST, event(1)), raw(b"HTTP/1.1 204 No Content\r\n\r\n"))
