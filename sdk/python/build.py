@@ -1,4 +1,4 @@
-"""Makes a folder from which a Python agent can serve tasks: grpcio and protobuf, the stubs of the protocol, and aion_runtime.
+"""Makes a folder from which a Python agent can call AION and serve tasks: aion_sdk, and aion_runtime with grpcio, protobuf and the stubs.
 
     python3 sdk/python/build.py FOLDER
 
@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PROTO = HERE.parent.parent / "proto"
 PACKAGES = ["grpcio", "protobuf"]
+OURS = ["aion_runtime", "aion_sdk"]
 
 
 def main() -> int:
@@ -34,7 +35,8 @@ def main() -> int:
         pip(tools, ["grpcio-tools", *PACKAGES])
         pip(fresh, PACKAGES)
         protoc(tools, fresh)
-        shutil.copytree(HERE / "aion_runtime", fresh / "aion_runtime", ignore=shutil.ignore_patterns("__pycache__"))
+        for package in OURS:
+            shutil.copytree(HERE / package, fresh / package, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.rmtree(tools)
         (fresh / ".complete").write_text(key())
         shutil.rmtree(out, ignore_errors=True)
@@ -47,7 +49,8 @@ def main() -> int:
 def key() -> str:
     """What the folder is made of: this Python, these sources."""
     digest = hashlib.sha256(repr(sys.version_info[:2]).encode())
-    for path in sorted([*HERE.glob("aion_runtime/*.py"), HERE / "build.py", PROTO / "aion/v1/runtime.proto"]):
+    ours = [path for package in OURS for path in HERE.glob(f"{package}/*.py")]
+    for path in sorted([*ours, HERE / "build.py", PROTO / "aion/v1/runtime.proto"]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,5 +1,5 @@
-//! The folder from which Python agents serve tasks: grpcio, the protocol's stubs, aion_runtime. Made for the host's own Python,
-//! because that is the one that a sandbox shows.
+//! The folder from which Python agents call AION and serve tasks: aion_sdk, aion_runtime, grpcio, the protocol's stubs. Made for the
+//! host's own Python, because that is the one that a sandbox shows.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,11 +26,11 @@ pub(crate) fn python(project: &Project) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The client against a fake AION.
+/// The clients against a fake AION.
 pub(crate) fn test(project: &Project) -> Result<()> {
     let folder = python(project)?;
     run(Command::new(PYTHON)
-        .args(["-B", "-m", "unittest", "-q", "test_client"])
+        .args(["-B", "-m", "unittest", "discover", "-q"])
         .current_dir(project.root.join("sdk/python/tests"))
         .env("PYTHONPATH", folder))
 }
