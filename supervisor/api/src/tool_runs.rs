@@ -158,23 +158,25 @@ fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
     let mut env = vec![format!("PATH={PATH}"), "LANG=C.UTF-8".to_owned(), "HOME=/tmp".to_owned()];
     env.extend(run.env.iter().map(|(name, value)| format!("{name}={value}")));
     let folder = run.folder.map(|folder| folder.to_string_lossy().into_owned());
-    let class = run.class;
+    let (own_files, class) = (folder.is_some(), run.class);
     launcher::Launch {
         id: id.to_string(),
         tenant: run.tenant.to_string(),
         name: format!("tool-{}", id.as_str().to_lowercase()),
         argv: run.argv.into_iter().map(String::into_bytes).collect(),
         env: env.into_iter().map(String::into_bytes).collect(),
-        cwd: folder.clone().unwrap_or_else(|| "/workspace".to_owned()).into_bytes(),
+        cwd: b"/workspace".to_vec(),
         rootfs: Some(launcher::Rootfs { kind: Some(launcher::rootfs::Kind::HostSystem(launcher::Empty {})) }),
-        workspace: Some(launcher::Workspace {
-            kind: Some(launcher::workspace::Kind::Managed(launcher::Empty {})),
-            read_only: false,
+        workspace: Some(match folder {
+            Some(path) => launcher::Workspace {
+                kind: Some(launcher::workspace::Kind::Directory(path.into_bytes())),
+                read_only: true,
+            },
+            None => launcher::Workspace {
+                kind: Some(launcher::workspace::Kind::Managed(launcher::Empty {})),
+                read_only: false,
+            },
         }),
-        binds: folder
-            .into_iter()
-            .map(|path| launcher::Bind { path: path.into_bytes(), writable: false })
-            .collect(),
         network: match run.network {
             Network::None => launcher::Network::None.into(),
             Network::Host => launcher::Network::Host.into(),
@@ -183,7 +185,8 @@ fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
             cpu_millis: class.cpu.0,
             mem_bytes: class.mem.0,
             pids: class.pids,
-            disk_bytes: class.disk.0,
+            // The limit is a managed workspace's.
+            disk_bytes: if own_files { 0 } else { class.disk.0 },
             file_size_bytes: class.file_size.unwrap_or(class.disk).0,
             open_files: class.open_files,
             wall_ms: u64::try_from(run.timeout.as_millis()).unwrap_or(u64::MAX).max(1),

@@ -29,11 +29,11 @@ pub struct ToolRun {
     pub tenant: TenantId,
     /// The call, for its name in records.
     pub audit_id: String,
-    /// The command; a program of the tool's own is below `folder`.
+    /// The command; a program of the tool's own is below `/workspace`.
     pub argv: Vec<String>,
     /// Its environment.
     pub env: Vec<(String, String)>,
-    /// The tool's own files, shown read-only, and where it starts.
+    /// The tool's own files, shown read-only as its working directory.
     pub folder: Option<PathBuf>,
     /// Its standard input.
     pub stdin: Vec<u8>,

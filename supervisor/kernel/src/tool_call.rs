@@ -31,11 +31,12 @@ pub(crate) async fn call(
         Refusal::new(Reason::Conflict, ErrorCode::ProfileNotFound, message)
     })?;
     let mut argv = argv.clone();
-    if let (Some(folder), Some(program)) = (&installed.folder, argv.first_mut())
+    if let Some(program) = argv.first_mut()
         && program.contains('/')
         && !program.starts_with('/')
     {
-        *program = folder.join(&*program).to_string_lossy().into_owned();
+        // Inside, its files are its working directory.
+        *program = format!("/workspace/{program}");
     }
     let mut env: Vec<(String, String)> = tool.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     env.push(("AION_TOOL".to_owned(), tool.name.clone()));

@@ -187,14 +187,20 @@ impl Launcher {
             Rootfs::Directory(path) => Some(("rootfs", path)),
             Rootfs::HostSystem => None,
         };
-        // A tool sees its own files, read-only; only what has a tool's name may.
-        let is_tool =
-            launch.name.as_str().strip_prefix("tool-") == Some(launch.id.as_str().to_lowercase().as_str());
-        let binds = launch
-            .binds
-            .iter()
-            .filter(|b| !(is_tool && !b.writable && self.folder.is_tool(&b.path)))
-            .map(|b| ("binds", &b.path));
+        let binds = launch.binds.iter().map(|b| ("binds", &b.path));
+        if launch.is_tool() {
+            // A tool sees its own files and nothing else of the host.
+            if let Some((field, path)) = workspace
+                && !self.folder.is_tool(path)
+            {
+                let why = format!("{} is not the folder of an installed tool", path.display());
+                return Err(Failure::field(field, why));
+            }
+            if let Some((field, _)) = rootfs.into_iter().chain(binds).next() {
+                return Err(Failure::field(field, "a tool sees its own files and the system alone"));
+            }
+            return Ok(());
+        }
         for (field, path) in workspace.into_iter().chain(rootfs).chain(binds) {
             if self.folder.touches(path) {
                 let why = format!("{} would show the agent AION's own state", path.display());

@@ -95,6 +95,12 @@ impl Daemons {
         &self.place.bin
     }
 
+    /// The clone that the daemons' profiles and policies are of.
+    #[must_use]
+    pub fn clone_dir(&self) -> &Path {
+        &self.place.clone
+    }
+
     /// The API's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

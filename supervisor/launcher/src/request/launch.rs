@@ -144,7 +144,7 @@ impl Launch {
             env: launch.env.clone(),
             cwd: field::folder_inside("cwd", cwd)?,
             rootfs: rootfs(launch.rootfs.as_ref())?,
-            workspace: workspace(launch.workspace.as_ref())?,
+            workspace: workspace(launch.workspace.as_ref(), is_tool(&launch.name, &launch.id))?,
             binds: binds(&launch.binds)?,
             network: network(launch.network)?,
             limits: Limits::check(launch.limits.as_ref().unwrap_or(&v1::Limits::default()))?,
@@ -164,6 +164,12 @@ impl Launch {
         })
     }
 
+    /// Whether it is one run of a tool.
+    #[must_use]
+    pub fn is_tool(&self) -> bool {
+        is_tool(self.name.as_str(), self.id.as_str())
+    }
+
     /// Whether a layer may be less than asked.
     #[must_use]
     pub fn may_degrade(&self, layer: LayerName) -> bool {
@@ -180,11 +186,20 @@ fn rootfs(rootfs: Option<&v1::Rootfs>) -> Checked<Rootfs> {
     }
 }
 
-fn workspace(workspace: Option<&v1::Workspace>) -> Checked<Workspace> {
+/// A run of a tool is called after its id, as no agent can be.
+fn is_tool(name: &str, id: &str) -> bool {
+    name.strip_prefix("tool-").is_some_and(|rest| rest == id.to_lowercase())
+}
+
+/// The folder of an installed tool lies in the state folder, wherever that is. Which folder that is the launch itself checks.
+fn workspace(workspace: Option<&v1::Workspace>, is_tool: bool) -> Checked<Workspace> {
     use v1::workspace::Kind;
     let given = workspace.ok_or_else(|| Failure::field("workspace", "it is not set"))?;
     let kind = match given.kind.as_ref() {
         Some(Kind::Managed(_)) => WorkspaceKind::Managed,
+        Some(Kind::Directory(path)) if is_tool && given.read_only => {
+            WorkspaceKind::Directory(field::path("workspace", path)?)
+        }
         Some(Kind::Directory(path)) => WorkspaceKind::Directory(host_folder("workspace", path, Use::Own)?),
         None => return Err(Failure::field("workspace", "it is neither managed nor a directory")),
     };
