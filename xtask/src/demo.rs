@@ -41,8 +41,8 @@ struct Sample {
     folder: PathBuf,
 }
 
-/// Label of the samples that wait for tasks, and do nothing without one.
-const NEEDS_TASKS: &str = "example: task";
+/// Label of the samples that do nothing by themselves: they wait for tasks, or run elsewhere.
+const NOT_ALONE: [&str; 2] = ["example: task", "example: external"];
 
 /// The folders that hold an agent.yml; the hostile one last.
 fn samples(examples: &Path) -> Result<Vec<Sample>> {
@@ -50,7 +50,7 @@ fn samples(examples: &Path) -> Result<Vec<Sample>> {
     for entry in fs::read_dir(examples).with_context(|| format!("cannot read {}", examples.display()))? {
         let folder = entry?.path();
         let manifest = fs::read_to_string(folder.join("agent.yml"));
-        if manifest.is_ok_and(|text| !text.contains(NEEDS_TASKS)) {
+        if manifest.is_ok_and(|text| !NOT_ALONE.iter().any(|label| text.contains(label))) {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.push(Sample { name, folder });
         }

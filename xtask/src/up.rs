@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::daemons::{DAEMONS, Daemons};
-use crate::process::{as_root, head, is_root, note, run, warn};
+use crate::process::{as_root, head, is_root, note, run, succeeds, warn};
 use crate::project::Project;
 use crate::setup::{Group, setup};
 use crate::{binaries, demo, leftovers};
@@ -75,6 +75,10 @@ fn serve(project: &Project, args: &UpArgs) -> Result<()> {
     let mut children = start(&daemons)?;
     let env = daemons.write_env()?;
     head(&format!("AION runs from {}", daemons.state.display()));
+    let tool = project.root.join("examples/web-search/tool.yml");
+    if !succeeds(daemons.aionctl().args(["tool", "install"]).arg(&tool)) {
+        warn(&format!("{} cannot be installed", tool.display()));
+    }
     if !args.no_demo && !stop.load(Ordering::Relaxed) {
         demo::show(project, &daemons)?;
     }
