@@ -22,6 +22,8 @@ pub(crate) enum Figures {
     Audit,
     /// Tasks, preemption and restarts, next to Redis Streams, PostgreSQL, NATS and beanstalkd
     Schedule,
+    /// The kernel API: calls over HTTP, models and tools, next to bubblewrap
+    Syscall,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,6 +67,10 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
     if args.figures == Figures::Schedule {
         note(&format!("this machine: {}", machine()));
         return run(program(project, args).arg("schedule").args(&args.more));
+    }
+    if args.figures == Figures::Syscall {
+        note(&format!("this machine: {}", machine()));
+        return run(program(project, args).arg("syscall"));
     }
     let state = std::env::temp_dir().join(format!("aion-bench-{}", std::process::id()));
     let daemons = Daemons::new(project, &state)?;

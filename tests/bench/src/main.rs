@@ -15,6 +15,7 @@ mod rate;
 mod report;
 mod schedule;
 mod stop;
+mod syscall;
 mod tools;
 mod without_unified;
 
@@ -70,6 +71,8 @@ enum Suite {
     },
     /// Tasks, next to Redis Streams, PostgreSQL, NATS and beanstalkd
     Schedule(schedule::ScheduleArgs),
+    /// The kernel API: calls over HTTP, models, tools
+    Syscall,
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
 }
@@ -152,6 +155,13 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
                 let size = schedule::Size::of(cli.quick, cli.full);
                 tokio::select! {
                     result = schedule::measure(args, size, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::Syscall => {
+                let size = schedule::Size::of(cli.quick, cli.full);
+                tokio::select! {
+                    result = syscall::measure(size, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }
