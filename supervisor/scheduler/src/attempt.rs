@@ -124,6 +124,9 @@ impl Scheduler {
         let note = cut(note, TEXT);
         let task = &mut self.tasks[number];
         let rare = task.rare();
+        if permille > rare.progress {
+            rare.yields = 0;
+        }
         rare.progress = permille;
         rare.note.clone_from(&note);
         let tell = task.run.as_ref().is_some_and(|run| run.told_at + TELL_MS <= now);
@@ -184,6 +187,7 @@ impl Scheduler {
             run.unsaved_ms = 0;
         }
         let rare = task.rare();
+        rare.yields = 0;
         rare.checkpoints += 1;
         let count = rare.checkpoints;
         rare.kept.push((count, bytes));
