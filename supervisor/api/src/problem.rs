@@ -191,9 +191,14 @@ impl From<aion_launcher_client::Error> for Problem {
     fn from(error: aion_launcher_client::Error) -> Self {
         let code = error.code();
         if let Some(refusal) = error.refusal() {
-            let mut problem = Self::new(code, refusal.message.clone())
-                .with("layer", &refusal.layer)
-                .with("field", &refusal.field);
+            let named = !refusal.field.is_empty() && !refusal.message.contains(&refusal.field);
+            let message = if named {
+                format!("{}: {}", refusal.field, refusal.message)
+            } else {
+                refusal.message.clone()
+            };
+            let mut problem =
+                Self::new(code, message).with("layer", &refusal.layer).with("field", &refusal.field);
             if refusal.errno != 0 {
                 problem = problem.with("errno", refusal.errno.to_string());
             }

@@ -66,6 +66,8 @@ pub(crate) fn command_lines(shared: &Shared) {
         (&["--memory", "9999999Ti"], "9999999Ti"),
         (&["--cpus", "0"], "0"),
         (&["--pids", "0"], "pids"),
+        (&["--pids", "1"], "pids"),
+        (&["--disk", "1Mi"], "disk"),
         (&["--workspace", "/etc"], "workspace"),
         (&["--workspace", "/"], "workspace"),
         (&["--rootfs", "/no/such/root"], "rootfs"),
