@@ -144,6 +144,7 @@ fn serves(record: &AgentRecord, spec: &AgentSpec) -> Option<Known> {
         may_freeze: tasks.checkpoint.freeze,
         checkpoint_interval_ms: tasks.checkpoint.interval_ms,
         grace_ms: tasks.checkpoint.grace_ms,
+        checkpoint_max: tasks.checkpoint.max_bytes.0,
     })
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
         may_freeze: false,
         checkpoint_interval_ms: Some(0),
         grace_ms: 2000,
+        checkpoint_max: 16 << 20,
     }
 }
 
