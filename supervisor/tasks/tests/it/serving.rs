@@ -246,3 +246,32 @@ async fn an_end_that_says_nothing_is_refused() {
     agent.complete(attempt, "1").await;
     world.until("t", "succeeded").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_belongs_to_its_filter() {
+    let world = World::new(1, vec![known("default", "w", 1)]);
+    for id in ["a", "b", "c"] {
+        world.submit(spec("w", id)).await.unwrap();
+    }
+    let owner = tenant("default");
+    let list = async |page_token: &str, states: &[&str]| {
+        let states = states.iter().map(|state| (*state).to_owned()).collect();
+        let request = api::ListTasksRequest {
+            page_size: 1,
+            page_token: page_token.into(),
+            states,
+            ..Default::default()
+        };
+        world.tasks.list(&owner, request).await
+    };
+    let first = list("", &[]).await.unwrap();
+    let second = list(&first.next_page_token, &[]).await.unwrap();
+    assert_eq!((first.tasks[0].id.as_str(), second.tasks[0].id.as_str()), ("a", "b"));
+    let capitals = first.next_page_token.to_uppercase();
+    for token in ["0", "2", "ffff", "+2", "\u{e4}", capitals.as_str(), &first.next_page_token[1..]] {
+        let error = list(token, &[]).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.field), ("INVALID_FIELD", "page_token"), "{token}");
+    }
+    let error = list(&first.next_page_token, &["queued"]).await.unwrap_err();
+    assert_eq!(error.field, "page_token");
+}
