@@ -140,6 +140,18 @@ impl Scheduler {
         Ok(self.answer(number))
     }
 
+    pub(crate) fn noted(
+        &mut self,
+        attempt: Attempt,
+        text: String,
+        out: &mut Applied,
+    ) -> Result<Reply, Refusal> {
+        let number = self.counts(attempt)?;
+        self.heard(number);
+        self.tell(number, EventKind::Noted { text: cut(text, TEXT) }, out);
+        Ok(self.answer(number))
+    }
+
     pub(crate) fn checkpointed(
         &mut self,
         attempt: Attempt,
