@@ -83,7 +83,8 @@ pub(crate) struct ApplyArgs {
     /// Manifests ('-': from stdin)
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Register only: a job that is given tasks has a process for each of them, and needs none besides
+    /// Register only: a job that is given tasks has a process for each of them, and needs none besides. An agent that runs is not
+    /// changed
     #[arg(long)]
     pub(crate) no_start: bool,
 }
