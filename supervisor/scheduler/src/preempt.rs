@@ -237,6 +237,19 @@ impl Scheduler {
         self.again(number, out);
     }
 
+    /// Its agent is there and has the attempt no more. Once that is a crash, and the task goes on at once; an agent that only ever comes
+    /// back without it would have it turn as fast as streams open.
+    pub(crate) fn let_go(&mut self, number: u64) {
+        let now = self.now;
+        let task = &mut self.tasks[number];
+        let policy = task.retry();
+        let rare = task.rare();
+        rare.yields = rare.yields.saturating_add(1);
+        if let before @ 1.. = rare.yields - 1 {
+            task.ready_at = now.saturating_add(backoff(policy, before).max(YIELD_PAUSE_MS));
+        }
+    }
+
     /// What an attempt ran since its last checkpoint.
     pub(crate) fn unsaved(&self, number: u64) -> u64 {
         self.tasks[number].run.as_ref().map_or(0, |run| {

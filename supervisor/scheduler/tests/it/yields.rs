@@ -94,6 +94,28 @@ fn the_deadline_ends_a_pause() {
     assert!(world.last.events.iter().any(|event| event.kind == EventKind::Expired));
 }
 
+#[test]
+fn who_comes_back_without_its_attempt_again_and_again_gets_it_later() {
+    let mut world = World::new(|config| config.slots = 1);
+    world.service("a", 1);
+    world.attach("a", Vec::new());
+    world.put("x", |_| {});
+    // Once is a crash.
+    world.attach("a", Vec::new());
+    assert_eq!(world.state("x"), State::Running);
+    for pause in [1000, 2000, 4000] {
+        world.attach("a", Vec::new());
+        assert_eq!(world.state("x"), State::Waiting);
+        assert_eq!(world.view("x").retry_at, Some(world.now + pause));
+        world.pass(pause);
+        assert_eq!(world.state("x"), State::Running);
+    }
+    let attempt = world.attempt("x");
+    world.ok(Command::Checkpointed { attempt, bytes: 1, yields: false });
+    world.attach("a", Vec::new());
+    assert_eq!(world.state("x"), State::Running, "it got on");
+}
+
 /// Rows of the layout before yields were counted.
 #[test]
 fn older_rows_are_read() {
