@@ -265,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn what_the_launcher_refuses_names_the_field() {
+        let refusal = aion_launcher_client::Refusal {
+            code: ErrorCode::InvalidField,
+            message: "1 is not within 2 and 9".into(),
+            layer: String::new(),
+            field: "limits.pids".into(),
+            errno: 0,
+        };
+        let problem = Problem::from(aion_launcher_client::Error::Refused(refusal));
+        assert_eq!(problem.message(), "limits.pids: 1 is not within 2 and 9");
+    }
+
+    #[test]
     fn long_texts_are_cut_at_a_character() {
         let mut problem = Problem::new(ErrorCode::Internal, "é".repeat(4000)).with("field", "é".repeat(4000));
         problem.violations = vec![("é".repeat(4000), "é".repeat(4000)); 99];
