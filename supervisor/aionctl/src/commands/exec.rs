@@ -22,6 +22,11 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Outcome {
             failure.exiting(NOT_FOUND)
         } else if failure.is(ErrorCode::CommandNotExecutable) {
             failure.exiting(NOT_EXECUTABLE)
+        } else if failure.is(ErrorCode::LayerFailed) {
+            // What the agent's manifest may leave out, a further program cannot.
+            failure.hint(
+                "-w and the program are paths inside the agent; `aionctl inspect AGENT` shows its layers",
+            )
         } else {
             failure
         }
