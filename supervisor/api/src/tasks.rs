@@ -260,7 +260,8 @@ impl Host for Lives {
         Box::pin(async move {
             core.launch_job(job).await.map_err(|problem| LaunchError {
                 code: problem.code(),
-                passing: problem.is_passing(),
+                // A name that somebody else's agent has: the next attempt has another.
+                passing: problem.is_passing() || problem.code() == ErrorCode::NameTaken,
                 message: match problem.meta("field") {
                     field if field.is_empty() || problem.message().starts_with(field) => {
                         problem.message().to_owned()

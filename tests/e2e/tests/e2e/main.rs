@@ -116,7 +116,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}
         trouble::{a_full_disk, no_more_cgroups}
-        tasks::{from_submission_to_result, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
+        tasks::{from_submission_to_result, what_a_process_leaves_behind, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
             quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
