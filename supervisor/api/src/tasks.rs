@@ -109,18 +109,19 @@ impl Core {
     pub(crate) fn incarnation_ended(&self, record: &AgentRecord) {
         let (Some(serving), Some(ended)) = (self.serving.get(), record.exit) else { return };
         match place_of(record) {
-            Some(place) => serving.tasks.job_ended(&place, job_end(ended.exit)),
+            Some(place) => serving.tasks.job_ended(&place, job_end(record, ended.exit)),
             None if record.labels.contains_key(ATTEMPT) => {}
             None => serving.tasks.service_ended(&record.tenant, &record.name),
         }
     }
 }
 
-fn job_end(exit: aion_types::Exit) -> JobEnd {
+fn job_end(record: &AgentRecord, exit: aion_types::Exit) -> JobEnd {
     JobEnd {
         code: exit.shell_code(),
         lost: matches!(exit.reason, ExitReason::Lost | ExitReason::Killed),
         oom: exit.reason == ExitReason::Oom,
+        stopped: record.stop_requested,
     }
 }
 
@@ -239,7 +240,7 @@ impl Core {
             }
             AgentState::Created | AgentState::Failed => return Ok(None),
             AgentState::Running | AgentState::Paused => None,
-            AgentState::Exited => record.exit.map(|ended| job_end(ended.exit)),
+            AgentState::Exited => record.exit.map(|ended| job_end(&record, ended.exit)),
         };
         Ok(Some(JobFound { folder: self.folder_of(&record.id), end }))
     }

@@ -294,7 +294,7 @@ impl Jobs {
         self.look(attempt).await;
         self.note(attempt);
         let left = self.lock().get_mut(&attempt).map(|job| std::mem::take(&mut job.left)).unwrap_or_default();
-        let room = terminated && end.code == TERMINATED;
+        let room = (terminated || end.stopped) && end.code == TERMINATED;
         let yields = !end.lost && (room || end.code == AGAIN);
         // What is packed at the end of a process that failed may be half of something.
         let at_end = left.at_end.filter(|_| yields);

@@ -5,12 +5,25 @@ use std::time::Duration;
 
 use aion_agent_journal::{Kind, NoteAbout, PlainFile, TaskNote, Writer};
 use aion_api_proto::v1 as api;
-use aion_tasks::{JobEnd, Known};
+use aion_tasks::{JobEnd, Known, Place};
 
 use crate::world::{World, known, spec, tenant};
 
 /// A job's process that has left these notes, and ended well.
 async fn ended(notes: &[(NoteAbout, &str)]) -> (World, api::Task) {
+    let (world, place, _folder) = begun(notes).await;
+    world.tasks.job_ended(&place, JobEnd { code: 0, lost: false, oom: false, stopped: false });
+    loop {
+        let task = world.get("t").await;
+        if task.finished.is_some() {
+            return (world, task);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A job's process that runs and has left these notes.
+async fn begun(notes: &[(NoteAbout, &str)]) -> (World, Place, tempfile::TempDir) {
     let world = World::new(1, vec![Known { job: true, ..known("default", "j", 1) }]);
     let folder = tempfile::tempdir().unwrap();
     let journal =
@@ -30,13 +43,16 @@ async fn ended(notes: &[(NoteAbout, &str)]) -> (World, api::Task) {
         journal.append(Kind::TaskNote, 0, 1, &note.encode()).unwrap();
     }
     journal.sync().unwrap();
-    world.tasks.job_ended(&place, JobEnd { code: 0, lost: false, oom: false });
-    loop {
-        let task = world.get("t").await;
-        if task.finished.is_some() {
-            return (world, task);
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    (world, place, folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_stopped_has_made_room() {
+    for (stopped, kind, state) in [(true, "retried", "waiting"), (false, "failed", "failed")] {
+        let (world, place, _folder) = begun(&[]).await;
+        world.tasks.job_ended(&place, JobEnd { code: 143, lost: false, oom: false, stopped });
+        world.until("t", state).await;
+        assert!(world.kinds("t").await.iter().any(|known| known == kind), "{stopped}");
     }
 }
 

@@ -109,6 +109,18 @@ pub(crate) fn what_a_process_leaves_behind() {
     assert!(again["attempts"].as_u64().unwrap() < 10, "{again:#}");
     assert!(kinds(&again).contains(&"retried"), "{again:#}");
     daemons.ctl(["task", "cancel", "again"]).ok();
+    // Who stops a process by hand does not fail its task: it goes on from what it left.
+    let stopped = "import os, signal, sys, time; os.chdir(os.environ['AION_CHECKPOINT_DIR'])\n\
+                   if os.path.exists('f'): sys.exit(0)\n\
+                   def leave(*_): open('f', 'w').write('x'); sys.exit(143)\n\
+                   signal.signal(signal.SIGTERM, leave); open('.commit', 'w'); time.sleep(60)";
+    job("stopped", stopped);
+    node.until("stopped", "its first checkpoint", |task| task["checkpoints"].as_u64() > Some(0));
+    let running = daemons.ctl(["ps", "-o", "name"]).ok().text();
+    let process = running.lines().find(|name| name.starts_with("stopped-")).unwrap();
+    daemons.ctl(["stop", process]).ok();
+    let task = node.until_state("stopped", "succeeded");
+    assert_eq!((&task["attempts"], &task["checkpoints"]), (&json!(2), &json!(2)), "{task:#}");
     daemons.ctl(["rm", "-a"]).ok();
     node.finish();
 }
