@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome, USAGE};
 use crate::source::{Source, check};
 
 /// The file name of a manifest that nobody wrote.
-const COMMAND_LINE: &str = "command line";
+pub(crate) const COMMAND_LINE: &str = "command line";
 
 /// What is sent to the daemon.
 #[derive(Debug)]

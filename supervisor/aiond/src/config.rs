@@ -95,6 +95,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(context),
+        // Opening a pipe waits for whoever writes to it.
+        Ok(meta) if !meta.is_file() => anyhow::bail!("{} is not a file", path.display()),
         Ok(meta) => anyhow::ensure!(
             meta.len() <= MAX_FILE,
             "{} has {} bytes, at most {MAX_FILE} are read",
@@ -108,6 +110,11 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_file_is_read() {
+        assert!(read(Path::new("/dev/null")).unwrap_err().to_string().contains("not a file"));
+    }
 
     #[test]
     fn what_ships_parses() {

@@ -21,6 +21,8 @@ use crate::principal::{Principal, Role};
 use crate::problem::{Outcome, Problem};
 
 /// Rows of a page.
+/// Records that one verification is held against.
+const MAX_ANCHORS: usize = 64;
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 /// Rows that one step reads and looks at.
@@ -190,9 +192,21 @@ impl Core {
         self.store.agent_by_name(principal.tenant(), &name)?.ok_or_else(|| Problem::not_found(agent))
     }
 
-    pub(crate) async fn verify_audit(&self) -> Outcome<api::VerifyResponse> {
+    pub(crate) async fn verify_audit(&self, request: &api::VerifyRequest) -> Outcome<api::VerifyResponse> {
         let dir = self.audit_dir();
-        let report = tokio::task::spawn_blocking(move || aion_audit::verify(&dir, None))
+        let key = Some(&request.public_key).filter(|text| !text.is_empty()).map(|text| text.parse());
+        let key =
+            key.transpose().map_err(|why: &str| Problem::field("public_key", format!("it is {why}")))?;
+        if request.anchors.len() > MAX_ANCHORS {
+            return Err(Problem::field("anchors", format!("at most {MAX_ANCHORS} are taken")));
+        }
+        let anchor = |anchor: &api::Anchor| {
+            aion_audit::Hash::parse(&anchor.hash)
+                .map(|hash| aion_audit::Anchor { seq: anchor.seq, hash })
+                .ok_or_else(|| Problem::field("anchors", "a hash is not 64 small hex digits"))
+        };
+        let anchors = request.anchors.iter().map(anchor).collect::<Outcome<Vec<_>>>()?;
+        let report = tokio::task::spawn_blocking(move || aion_audit::verify_against(&dir, key, &anchors))
             .await
             .map_err(|error| Problem::internal("the verification did not run to its end", &error))?
             .map_err(|error| Problem::internal("the audit log cannot be read", &error))?;

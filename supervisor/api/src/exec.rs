@@ -148,6 +148,12 @@ fn check(start: &api::ExecStart) -> Outcome<()> {
     if let Some(name) = start.env.keys().find(|name| name.is_empty() || name.contains('=')) {
         return Err(Problem::field("env", format!("{name:?} is no name of a variable")));
     }
+    if start.env.keys().any(|name| name.starts_with("AION_")) {
+        return Err(Problem::field(
+            "env",
+            "variables that begin with AION_ are set by AION; choose another name",
+        ));
+    }
     if !start.cwd.is_empty() && !start.cwd.starts_with('/') {
         return Err(Problem::field("cwd", "it is not absolute"));
     }

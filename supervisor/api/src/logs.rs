@@ -61,6 +61,9 @@ impl Core {
 fn begin(request: &api::LogsRequest) -> Outcome<Begin> {
     match usize::try_from(request.tail_lines) {
         Err(_) => Err(Problem::field("tail_lines", "it is negative")),
+        Ok(_) if i64::try_from(request.cursor).is_err() => {
+            Err(Problem::field("cursor", "it is larger than any: give back a next_cursor"))
+        }
         Ok(0) => Ok(Begin::Cursor(request.cursor)),
         Ok(_) if request.cursor != 0 => {
             Err(Problem::field("tail_lines", "it cannot be given together with a cursor"))

@@ -50,6 +50,8 @@ pub(crate) enum Begin {
 pub(crate) struct Output {
     reader: Reader,
     since_ns: u64,
+    /// Where a client said to begin.
+    given: Option<u64>,
     /// Bytes of the first record that do not belong to the tail.
     skip: usize,
     lost: u64,
@@ -78,7 +80,7 @@ impl Core {
             }
             Err(error) => return Err(Problem::internal("cannot open an agent's journal", &error)),
         };
-        blocking(move || match Output::open(file, begin, since_ns) {
+        blocking(None, move || match Output::open(file, begin, since_ns) {
             Err(JournalError::NotAJournal) => Ok(None),
             other => other.map(Some),
         })
@@ -95,6 +97,7 @@ impl Output {
             Begin::Lines(_) | Begin::LastBytes(_) => 0,
         };
         let mut reader = Reader::open(file, cursor)?;
+        let given = if let Begin::Cursor(cursor) = begin { Some(cursor) } else { None };
         let mut skip = 0;
         if let Begin::Lines(_) | Begin::LastBytes(_) = begin {
             let (at, inside) = find_tail(&mut reader, begin)?;
@@ -105,12 +108,12 @@ impl Output {
             reader = Reader::open(file, at)?;
             skip = inside;
         }
-        Ok(Self { reader, since_ns, skip, lost: 0 })
+        Ok(Self { reader, since_ns, given, skip, lost: 0 })
     }
 
     /// The next chunks, none when there is no more now. Gives the reader back.
     pub(crate) async fn step(self) -> Outcome<(Self, Vec<Chunk>)> {
-        blocking(move || {
+        blocking(self.given, move || {
             let mut output = self;
             let chunks = output.read_step()?;
             Ok((output, chunks))
@@ -211,13 +214,20 @@ fn find_tail(reader: &mut Reader, begin: Begin) -> Result<(u64, usize), JournalE
     })
 }
 
+/// `given`: where a client said that a record is. That none is there is its mistake and no damage.
 async fn blocking<T: Send + 'static>(
+    given: Option<u64>,
     work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
 ) -> Outcome<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Problem::internal("reading a journal did not run to its end", &error))?
-        .map_err(|error| Problem::internal("an agent's journal cannot be read", &error))
+        .map_err(|error| match error {
+            JournalError::Corrupt { cursor } if given == Some(cursor) => {
+                Problem::field("cursor", "it is not one of this agent's output: give back a next_cursor")
+            }
+            error => Problem::internal("an agent's journal cannot be read", &error),
+        })
 }
 
 /// Follows one agent's output to its end.

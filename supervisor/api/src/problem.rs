@@ -203,9 +203,14 @@ impl From<aion_launcher_client::Error> for Problem {
     fn from(error: aion_launcher_client::Error) -> Self {
         let code = error.code();
         if let Some(refusal) = error.refusal() {
-            let mut problem = Self::new(code, refusal.message.clone())
-                .with("layer", &refusal.layer)
-                .with("field", &refusal.field);
+            let named = !refusal.field.is_empty() && !refusal.message.contains(&refusal.field);
+            let message = if named {
+                format!("{}: {}", refusal.field, refusal.message)
+            } else {
+                refusal.message.clone()
+            };
+            let mut problem =
+                Self::new(code, message).with("layer", &refusal.layer).with("field", &refusal.field);
             if refusal.errno != 0 {
                 problem = problem.with("errno", refusal.errno.to_string());
             }
@@ -311,6 +316,19 @@ mod tests {
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("INVALID_FIELD", "aion"));
         assert_eq!(info.metadata.get("hint").unwrap(), "leave it out");
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "grace");
+    }
+
+    #[test]
+    fn what_the_launcher_refuses_names_the_field() {
+        let refusal = aion_launcher_client::Refusal {
+            code: ErrorCode::InvalidField,
+            message: "1 is not within 2 and 9".into(),
+            layer: String::new(),
+            field: "limits.pids".into(),
+            errno: 0,
+        };
+        let problem = Problem::from(aion_launcher_client::Error::Refused(refusal));
+        assert_eq!(problem.message(), "limits.pids: 1 is not within 2 and 9");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
-use aion_manifest::{AgentSpec, Overrides};
+use aion_manifest::{AgentSpec, Gpu, Overrides};
 use aion_store::{AgentRecord, Batch};
 use aion_types::{AgentId, ErrorCode};
 use prost::Message as _;
@@ -55,6 +55,7 @@ impl Core {
         let (auto_remove, tty_size) = (given.auto_remove, size);
         let spec = self.spec(&request.manifest, &request.manifest_name, overrides(given)?)?;
         spec.name.as_str().clone_into(name);
+        check_gpu(&spec)?;
         let tenant = principal.tenant();
         let id = new_id()?;
         let launch = launch::plan(&spec, tenant, &id, tty_size);
@@ -125,6 +126,18 @@ impl Core {
         }
         Ok(spec)
     }
+}
+
+/// No sandbox shows a device: who needs a GPU would run without one, and not know.
+fn check_gpu(spec: &AgentSpec) -> Outcome<()> {
+    const FIELD: &str = "spec.resources.gpu";
+    if !matches!(spec.resources.gpu, Gpu::Count(_)) {
+        return Ok(());
+    }
+    let message = format!("{FIELD}: the agent needs a GPU, and this version shows none to an agent");
+    Err(Problem::new(ErrorCode::LayerUnavailable, message)
+        .with("field", FIELD)
+        .hint("write `gpu: optional` or `gpu: none` if it can do without"))
 }
 
 fn overrides(given: api::Overrides) -> Outcome<Overrides> {

@@ -210,7 +210,7 @@ impl AuditService for Services {
         &self,
         request: Request<api::VerifyRequest>,
     ) -> Result<Response<api::VerifyResponse>, Status> {
-        self.admit(request, Action::VerifyAudit).await?;
-        Ok(Response::new(self.0.verify_audit().await?))
+        let (_, request) = self.admit(request, Action::VerifyAudit).await?.into_parts();
+        Ok(Response::new(self.0.verify_audit(&request).await?))
     }
 }

@@ -114,18 +114,19 @@ impl Core {
     pub(crate) fn incarnation_ended(&self, record: &AgentRecord) {
         let (Some(serving), Some(ended)) = (self.serving.get(), record.exit) else { return };
         match place_of(record) {
-            Some(place) => serving.tasks.job_ended(&place, job_end(ended.exit)),
+            Some(place) => serving.tasks.job_ended(&place, job_end(record, ended.exit)),
             None if record.labels.contains_key(ATTEMPT) => {}
             None => serving.tasks.service_ended(&record.tenant, &record.name),
         }
     }
 }
 
-fn job_end(exit: aion_types::Exit) -> JobEnd {
+fn job_end(record: &AgentRecord, exit: aion_types::Exit) -> JobEnd {
     JobEnd {
         code: exit.shell_code(),
         lost: matches!(exit.reason, ExitReason::Lost | ExitReason::Killed),
         oom: exit.reason == ExitReason::Oom,
+        stopped: record.stop_requested,
     }
 }
 
@@ -149,6 +150,7 @@ fn serves(record: &AgentRecord, spec: &AgentSpec) -> Option<Known> {
         may_freeze: tasks.checkpoint.freeze,
         checkpoint_interval_ms: tasks.checkpoint.interval_ms,
         grace_ms: tasks.checkpoint.grace_ms,
+        checkpoint_max: tasks.checkpoint.max_bytes.0,
     })
 }
 
@@ -243,7 +245,7 @@ impl Core {
             }
             AgentState::Created | AgentState::Failed => return Ok(None),
             AgentState::Running | AgentState::Paused => None,
-            AgentState::Exited => record.exit.map(|ended| job_end(ended.exit)),
+            AgentState::Exited => record.exit.map(|ended| job_end(&record, ended.exit)),
         };
         Ok(Some(JobFound { folder: self.folder_of(&record.id), end }))
     }
@@ -271,7 +273,8 @@ impl Host for Lives {
         Box::pin(async move {
             core.launch_job(job).await.map_err(|problem| LaunchError {
                 code: problem.code(),
-                passing: problem.is_passing(),
+                // A name that somebody else's agent has: the next attempt has another.
+                passing: problem.is_passing() || problem.code() == ErrorCode::NameTaken,
                 message: match problem.meta("field") {
                     field if field.is_empty() || problem.message().starts_with(field) => {
                         problem.message().to_owned()

@@ -1,5 +1,6 @@
 //! aion-launcher: options, log, signals. Everything else is in the library.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use aion_launcher::options::{Action, LogFormat, Options, RunOptions};
@@ -51,7 +52,9 @@ fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("AION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Text => {
+            log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+        }
         LogFormat::Json => log.json().init(),
     }
 }

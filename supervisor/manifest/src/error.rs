@@ -30,11 +30,13 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(Place { line, column }) = self.place {
-            write!(f, ":{line}:{column}")?;
+        if !self.file.is_empty() {
+            f.write_str(&self.file)?;
+            if let Some(Place { line, column }) = self.place {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
         }
-        f.write_str(": ")?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

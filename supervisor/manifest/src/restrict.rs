@@ -2,15 +2,16 @@
 
 use aion_types::ErrorCode;
 
-use crate::capability::{Capability, CapabilityPolicy, Effective, effective};
+use crate::capability::{Access, Capability, CapabilityPolicy, Effective, PathPattern, effective};
 use crate::error::{Error, Place, Problem};
-use crate::spec::{AgentSpec, Network};
+use crate::spec::{AgentSpec, Network, Rootfs};
 
 impl AgentSpec {
     /// Meets what the agent asks for with what agents may have.
     ///
     /// Files, programs, the GPU and the host's network are given by the sandbox as a whole or not at all: when a global rule takes
-    /// away any part of them, the agent is refused. What the kernel API decides call by call may be narrowed.
+    /// away any part of them, the agent is refused. What the kernel API decides call by call may be narrowed. Host folders at
+    /// `/workspace` and `/` are given as a whole, too, and need the same rules as if they were asked for by `fs:`.
     ///
     /// # Errors
     /// `POLICY_DENIED`, with the place of each request in the manifest and of the rule that denies it.
@@ -47,7 +48,24 @@ impl AgentSpec {
                 problems.push(self.denial(&rule.capability, by));
             }
         }
+        problems.extend(self.folders().filter_map(|(field, wanted)| folder_denial(field, &wanted, global)));
         if problems.is_empty() { Ok(result) } else { Err(Error::new(ErrorCode::PolicyDenied, problems)) }
+    }
+
+    /// The host folders that stand for `/workspace` and `/`, with the field that names each and what it takes.
+    fn folders(&self) -> impl Iterator<Item = (&'static str, Capability)> {
+        let whole = |path: &std::path::Path, access| Capability::Fs {
+            access,
+            path: PathPattern::subtree_of(&path.to_string_lossy()),
+        };
+        let access = if self.workspace.read_only { Access::Read } else { Access::Write };
+        let workspace =
+            self.workspace.directory.as_deref().map(|path| ("spec.workspace", whole(path, access)));
+        let rootfs = match &self.rootfs {
+            Rootfs::Host => None,
+            Rootfs::Directory(path) => Some(("spec.rootfs", whole(path, Access::Read))),
+        };
+        workspace.into_iter().chain(rootfs)
     }
 
     fn denial(&self, capability: &Capability, by: String) -> Problem {
@@ -60,4 +78,23 @@ impl AgentSpec {
             fix: "remove it from the manifest, or have the operator change the rule".to_owned(),
         }
     }
+}
+
+/// Why a host folder may not be had as a whole, if it may not.
+fn folder_denial(field: &str, wanted: &Capability, global: &CapabilityPolicy) -> Option<Problem> {
+    let denied = global.deny().iter().find_map(|rule| {
+        let part = rule.capability.denies(wanted)?;
+        Some(format!("is denied{} by {rule}", if part == *wanted { "" } else { " in part" }))
+    });
+    let by = denied.or_else(|| {
+        let allowed = global.allow().iter().any(|rule| rule.capability.covers(wanted));
+        (!allowed).then(|| "is allowed as a whole by no global rule".to_owned())
+    })?;
+    Some(Problem {
+        file: String::new(),
+        place: None,
+        field: field.to_owned(),
+        message: format!("it takes {wanted}, which {by}"),
+        fix: "choose another folder, or have the operator change the rule".to_owned(),
+    })
 }

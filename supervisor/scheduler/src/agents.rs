@@ -169,6 +169,9 @@ impl Scheduler {
             let (attempt, stage) = (run.attempt, run.stage);
             // A frozen agent answers nothing; one that attaches is not frozen, whatever was asked.
             if !named.contains(&attempt) {
+                if !stage.fenced() && !stage.stopping() {
+                    self.let_go(number);
+                }
                 self.lose(number, "the agent came back without it".into(), out);
                 continue;
             }

@@ -124,6 +124,9 @@ impl Scheduler {
         let note = cut(note, TEXT);
         let task = &mut self.tasks[number];
         let rare = task.rare();
+        if permille > rare.progress {
+            rare.yields = 0;
+        }
         rare.progress = permille;
         rare.note.clone_from(&note);
         let tell = task.run.as_ref().is_some_and(|run| run.told_at + TELL_MS <= now);
@@ -134,6 +137,18 @@ impl Scheduler {
             self.tell(number, EventKind::Progress { permille, note }, out);
         }
         self.mark_task(number);
+        Ok(self.answer(number))
+    }
+
+    pub(crate) fn noted(
+        &mut self,
+        attempt: Attempt,
+        text: String,
+        out: &mut Applied,
+    ) -> Result<Reply, Refusal> {
+        let number = self.counts(attempt)?;
+        self.heard(number);
+        self.tell(number, EventKind::Noted { text: cut(text, TEXT) }, out);
         Ok(self.answer(number))
     }
 
@@ -184,6 +199,7 @@ impl Scheduler {
             run.unsaved_ms = 0;
         }
         let rare = task.rare();
+        rare.yields = 0;
         rare.checkpoints += 1;
         let count = rare.checkpoints;
         rare.kept.push((count, bytes));

@@ -69,6 +69,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Takes off the version of a layout that has grown: those from `oldest` on are known.
+    pub(crate) fn since(
+        what: &'static str,
+        oldest: u8,
+        newest: u8,
+        bytes: &'a [u8],
+    ) -> Result<(Self, u8), DecodeError> {
+        let mut reader = Self { bytes, what };
+        match reader.byte()? {
+            found if (oldest..=newest).contains(&found) => Ok((reader, found)),
+            _ => reader.fail("a version that this program does not know"),
+        }
+    }
+
     pub(crate) fn fail<T>(&self, reason: &'static str) -> Result<T, DecodeError> {
         Err(DecodeError { what: self.what, reason })
     }

@@ -10,7 +10,9 @@ use crate::task::{Failure, Promise, Rare, Run, Stage, Task, flag};
 use crate::window::Rates;
 use crate::{AgentMode, AgentSpec, Attempt, Class, Ended, Quotas, State, Target, TaskNumber, TaskView};
 
-const TASK: u8 = 1;
+/// 2 counts yields.
+const TASK: u8 = 2;
+const TASK_OLDEST: u8 = 1;
 const TENANT: u8 = 1;
 const LANE: u8 = 1;
 const AGENT: u8 = 1;
@@ -137,7 +139,7 @@ impl Task {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new("task", TASK, bytes)?;
+        let (mut r, version) = Reader::since("task", TASK_OLDEST, TASK, bytes)?;
         let number = r.int()?;
         let id = r.text()?.into();
         let mut fingerprint = [0; 8];
@@ -174,7 +176,7 @@ impl Task {
             run: None,
         };
         if flags & HAS_RARE != 0 {
-            let rare = Rare::decode(&mut r)?;
+            let rare = Rare::decode(&mut r, version)?;
             task.blocked_by =
                 u16::try_from(rare.after.len()).or_else(|_| r.fail("waits for too many tasks"))?;
             task.rare = Some(Box::new(rare));
@@ -213,9 +215,10 @@ impl Rare {
             w.text(&error.message);
             w.flag(error.retryable);
         }
+        w.int(self.yields.into());
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn decode(r: &mut Reader<'_>, version: u8) -> Result<Self, DecodeError> {
         let mut rare = Self {
             tokens_max: r.int()?,
             usd_max: r.int()?,
@@ -239,6 +242,9 @@ impl Rare {
         if r.flag()? {
             let (code, message) = (r.text()?.to_owned(), r.text()?.to_owned());
             rare.error = Some(Failure { code, message, retryable: r.flag()? });
+        }
+        if version >= 2 {
+            rare.yields = r.small()?;
         }
         Ok(rare)
     }

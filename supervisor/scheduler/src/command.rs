@@ -92,6 +92,13 @@ pub enum Command {
         /// The attempt is over; the task goes on from here later.
         yields: bool,
     },
+    /// Something of the attempt that whoever reads its history should know.
+    Noted {
+        /// Which.
+        attempt: Attempt,
+        /// In words.
+        text: String,
+    },
     /// The attempt succeeded; its result is stored in the same batch.
     Completed {
         /// Which.

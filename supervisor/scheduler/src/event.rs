@@ -161,6 +161,11 @@ pub enum EventKind {
     DeadlineMissed,
     /// The attempt's process is over; only told after the task had ended without it.
     Released,
+    /// Something of the attempt that is worth knowing: what a checkpoint leaves out, why there is none.
+    Noted {
+        /// In words.
+        text: String,
+    },
 }
 
 impl EventKind {
@@ -195,6 +200,7 @@ impl EventKind {
             Self::Expired => "expired",
             Self::DeadlineMissed => "deadline_missed",
             Self::Released => "released",
+            Self::Noted { .. } => "noted",
         }
     }
 }
@@ -316,6 +322,10 @@ impl EventKind {
             Self::Expired => w.byte(23),
             Self::DeadlineMissed => w.byte(24),
             Self::Released => w.byte(25),
+            Self::Noted { text } => {
+                w.byte(26);
+                w.text(text);
+            }
         }
     }
 
@@ -364,6 +374,7 @@ impl EventKind {
             23 => Self::Expired,
             24 => Self::DeadlineMissed,
             25 => Self::Released,
+            26 => Self::Noted { text: r.text()?.to_owned() },
             _ => return r.fail("an unknown kind"),
         })
     }

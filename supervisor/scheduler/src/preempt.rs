@@ -2,11 +2,15 @@
 
 use crate::entity::Lane;
 use crate::scheduler::{Applied, Scheduler};
-use crate::task::{Stage, Task};
+use crate::task::{Failure, Stage, Task, backoff};
 use crate::{Class, Effect, EventKind, Rung, State};
 
 /// How many tenants, and lanes of each, are looked at in one go. The first is the one that is most entitled to room.
 const LOOK_AT: usize = 8;
+/// How often in a row an attempt may give up unasked, with neither progress nor a checkpoint between.
+const MOST_YIELDS: u32 = 16;
+/// The shortest pause after that.
+const YIELD_PAUSE_MS: u64 = 1000;
 
 impl Scheduler {
     /// Asks attempts to make room for one high task; false: there is none that may have it. Notes when it is worth another look.
@@ -190,6 +194,10 @@ impl Scheduler {
 
     /// The attempt is over because it was asked to make room (or gave up by itself); its task goes on later.
     pub(crate) fn made_room(&mut self, number: u64, rung: Rung, out: &mut Applied) {
+        if self.tasks[number].run.as_ref().is_some_and(|run| run.stage == Stage::Running) {
+            self.gave_up(number, out);
+            return;
+        }
         let lost_ms = self.unsaved(number);
         let asked = self.tasks[number].run.as_ref().is_some_and(|run| run.room_for != 0);
         self.tell(number, EventKind::Preempted { rung, lost_ms }, out);
@@ -202,6 +210,44 @@ impl Scheduler {
             self.may_repeat(number);
         }
         self.again(number, out);
+    }
+
+    /// The attempt gave up by itself, nobody having asked. Its task goes on after a pause, for it would otherwise turn as fast as
+    /// processes start, and not for ever: a task that gets nowhere fails.
+    fn gave_up(&mut self, number: u64, out: &mut Applied) {
+        let now = self.now;
+        let lost_ms = self.unsaved(number);
+        let policy = self.tasks[number].retry();
+        let rare = self.tasks[number].rare();
+        rare.yields = rare.yields.saturating_add(1);
+        let yields = rare.yields;
+        if yields > MOST_YIELDS {
+            let message = format!(
+                "it asked to be run again {yields} times in a row, with neither progress nor a checkpoint"
+            );
+            let failure = Failure { code: "YIELDED_TOO_OFTEN".into(), message, retryable: false };
+            self.fail(number, failure, true, out);
+            return;
+        }
+        let at = now.saturating_add(backoff(policy, yields).max(YIELD_PAUSE_MS));
+        let message = "it asked to be run again".to_owned();
+        self.tell(number, EventKind::Retried { code: "YIELDED".into(), message, at }, out);
+        self.release(number, lost_ms);
+        self.tasks[number].ready_at = at;
+        self.again(number, out);
+    }
+
+    /// Its agent is there and has the attempt no more. Once that is a crash, and the task goes on at once; an agent that only ever comes
+    /// back without it would have it turn as fast as streams open.
+    pub(crate) fn let_go(&mut self, number: u64) {
+        let now = self.now;
+        let task = &mut self.tasks[number];
+        let policy = task.retry();
+        let rare = task.rare();
+        rare.yields = rare.yields.saturating_add(1);
+        if let before @ 1.. = rare.yields - 1 {
+            task.ready_at = now.saturating_add(backoff(policy, before).max(YIELD_PAUSE_MS));
+        }
     }
 
     /// What an attempt ran since its last checkpoint.

@@ -187,6 +187,7 @@ impl Scheduler {
             Command::Checkpointed { attempt, bytes, yields } => {
                 self.checkpointed(attempt, bytes, yields, out)
             }
+            Command::Noted { attempt, text } => self.noted(attempt, text, out),
             Command::Completed { attempt } => self.completed(attempt, out),
             Command::Failed { attempt, code, message, retryable } => {
                 self.failed(attempt, code, message, retryable, out)

@@ -68,6 +68,8 @@ pub(crate) struct Rare {
     pub(crate) attempts: u32,
     pub(crate) failures: u32,
     pub(crate) checkpoints: u32,
+    /// How often in a row it gave up by itself or was let go by its agent, without progress or a checkpoint between.
+    pub(crate) yields: u32,
     /// Those that are kept, oldest first: number and size.
     pub(crate) kept: Vec<(u32, u64)>,
     pub(crate) progress: u16,

@@ -132,6 +132,7 @@ async fn run(seconds: u64) -> anyhow_free::Result {
         may_freeze: false,
         checkpoint_interval_ms: Some(0),
         grace_ms: 1000,
+        checkpoint_max: 1 << 20,
     };
     let settings = "apiVersion: aion.os/v1\nkind: Scheduler\nnode: {slots: 4096}\n";
     let reload = move || {

@@ -99,6 +99,7 @@ fn detail(kind: &EventKind, journal: &Journal) -> Option<serde_json::Value> {
         }
         EventKind::Checkpointed { number, bytes } => json!({"number": number, "bytes": bytes}),
         EventKind::CheckpointRefused { bytes } => json!({"bytes": bytes}),
+        EventKind::Noted { text } => json!({"text": text}),
         EventKind::Preempting { by, grace_ms } => json!({"by": id_of(*by, journal), "grace_ms": grace_ms}),
         EventKind::Preempted { rung, lost_ms } => json!({"rung": rung.as_str(), "lost_ms": lost_ms}),
         EventKind::Retried { code, message, at } => json!({"code": code, "message": message, "at_ms": at}),

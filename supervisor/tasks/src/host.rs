@@ -68,6 +68,8 @@ pub struct JobEnd {
     pub lost: bool,
     /// It was killed for its memory.
     pub oom: bool,
+    /// Somebody had it stopped: SIGTERM asked it to make room, as it is asked by whoever needs its slot.
+    pub stopped: bool,
 }
 
 /// Looks after agents' lives. Every call may be repeated, also after a crash, without doing anything twice.

@@ -4,21 +4,21 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aion_agent_journal::{Checkpoint as Record, Item, Reader};
+use aion_agent_journal::Checkpoint as Record;
 use aion_scheduler::{Attempt, AttemptView, Command};
 use aion_task_journal::Journal;
 use aion_types::{AgentName, TenantId};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::host::{BoxFuture, Host, JobEnd, Place};
 use crate::inbox::Inbox;
+use crate::left::{Left, read};
 use crate::work::{JobOutcome, Work};
 
 /// How often a running job's journal is looked at for checkpoints.
@@ -29,8 +29,8 @@ const BEGINS: Duration = Duration::from_millis(5);
 const AGAIN: u8 = 75;
 /// As a shell shows an end by SIGTERM.
 const TERMINATED: u8 = 143;
-/// The largest result.
-const MAX_RESULT: u64 = 1 << 20;
+/// Notes that the history gets of one attempt: what they say is up to it.
+const MAX_NOTES: u8 = 16;
 /// While something of the host is away it is asked again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -47,6 +47,8 @@ struct Job {
     cursor: u64,
     /// What was found up to there and not taken in yet.
     left: Left,
+    /// The last note that the history got, and how many it got.
+    noted: (String, u8),
     /// Held while a checkpoint is taken in: the next one needs to know its number.
     taking: Arc<tokio::sync::Mutex<()>>,
 }
@@ -58,16 +60,6 @@ pub(crate) struct Jobs {
     host: Arc<dyn Host>,
     tmp: PathBuf,
     under_way: Mutex<HashMap<Attempt, Job>>,
-}
-
-/// What records say that a process left behind. The last of them may be read before it is known that the process has ended.
-#[derive(Debug, Default)]
-struct Left {
-    /// Counts at once.
-    checkpoint: Option<Record>,
-    /// Was made when the process ended, and counts only when it made room.
-    at_end: Option<Record>,
-    result: Option<Result<Vec<u8>, String>>,
 }
 
 impl Jobs {
@@ -112,6 +104,7 @@ impl Jobs {
             folder: None,
             cursor: 0,
             left: Left::default(),
+            noted: Default::default(),
             taking: Arc::default(),
         };
         self.lock().insert(attempt, job);
@@ -177,6 +170,7 @@ impl Jobs {
                     return;
                 }
                 jobs.look(attempt).await;
+                jobs.note(attempt);
                 let checkpoint = jobs.lock().get_mut(&attempt).and_then(|job| job.left.checkpoint.take());
                 if let Some(checkpoint) = checkpoint {
                     jobs.take_in(attempt, checkpoint, false).await;
@@ -206,6 +200,20 @@ impl Jobs {
                 tracing::error!(%attempt, %error, "reading a job's journal did not run to its end");
             }
         }
+    }
+
+    /// Tells the history what init noted, when that is news.
+    fn note(&self, attempt: Attempt) {
+        let mut jobs = self.lock();
+        let Some(job) = jobs.get_mut(&attempt) else { return };
+        let Some(text) = job.left.note.take() else { return };
+        let (last, count) = &mut job.noted;
+        if *last == text || *count >= MAX_NOTES {
+            return;
+        }
+        *count += 1;
+        last.clone_from(&text);
+        self.inbox.system(Work::Command(Command::Noted { attempt, text }));
     }
 
     /// Stores a checkpoint that the process left. False: it does not count.
@@ -284,8 +292,9 @@ impl Jobs {
             job.terminated
         };
         self.look(attempt).await;
+        self.note(attempt);
         let left = self.lock().get_mut(&attempt).map(|job| std::mem::take(&mut job.left)).unwrap_or_default();
-        let room = terminated && end.code == TERMINATED;
+        let room = (terminated || end.stopped) && end.code == TERMINATED;
         let yields = !end.lost && (room || end.code == AGAIN);
         // What is packed at the end of a process that failed may be half of something.
         let at_end = left.at_end.filter(|_| yields);
@@ -379,6 +388,7 @@ impl Jobs {
                 folder: None,
                 cursor: 0,
                 left: Left::default(),
+                noted: Default::default(),
                 taking: Arc::default(),
             };
             self.lock().insert(view.attempt, job);
@@ -416,15 +426,6 @@ impl Jobs {
     }
 }
 
-impl Left {
-    fn add(&mut self, later: Self) {
-        let Self { checkpoint, at_end, result } = later;
-        self.checkpoint = checkpoint.or(self.checkpoint.take());
-        self.at_end = at_end.or(self.at_end.take());
-        self.result = result.or(self.result.take());
-    }
-}
-
 impl JobOutcome {
     fn again(&self) -> Self {
         match self {
@@ -440,49 +441,4 @@ impl JobOutcome {
 
 fn lost(error: &dyn std::error::Error) -> JobOutcome {
     JobOutcome::Lost { reason: error.to_string() }
-}
-
-/// The newest checkpoint and the result among the records from a cursor on, and where to go on.
-fn read(folder: &Path, cursor: u64) -> Result<(Left, u64), String> {
-    let file = match File::open(folder.join("journal")) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Left::default(), cursor)),
-        Err(error) => return Err(error.to_string()),
-    };
-    let mut reader = match Reader::open(file, cursor) {
-        Ok(reader) => reader,
-        // It is still empty.
-        Err(aion_agent_journal::Error::NotAJournal) => return Ok((Left::default(), cursor)),
-        Err(error) => return Err(error.to_string()),
-    };
-    let mut left = Left::default();
-    while let Some(item) = reader.next_event().map_err(|error| error.to_string())? {
-        let Item::Record(record) = item else { continue };
-        if let Some(checkpoint) = record.checkpoint() {
-            *(if checkpoint.at_end { &mut left.at_end } else { &mut left.checkpoint }) = Some(checkpoint);
-        }
-        if let Some(result) = record.result() {
-            left.result = Some(result_of(folder, result));
-        }
-    }
-    Ok((left, reader.cursor()))
-}
-
-fn result_of(folder: &Path, told: aion_agent_journal::TaskResult) -> Result<Vec<u8>, String> {
-    let bytes = match told.inline {
-        Some(bytes) => bytes,
-        None => {
-            let mut bytes = Vec::new();
-            File::open(folder.join("result"))
-                .and_then(|file| file.take(MAX_RESULT).read_to_end(&mut bytes))
-                .map_err(|error| format!("the result cannot be read: {error}"))?;
-            bytes
-        }
-    };
-    if <[u8; 32]>::from(Sha256::digest(&bytes)) != told.sha256 {
-        return Err("the result is not the one that was told".to_owned());
-    }
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
-        .map_err(|error| format!("the result is not JSON: {error}"))?;
-    Ok(bytes)
 }

@@ -22,6 +22,7 @@ mod history;
 mod host;
 mod inbox;
 mod jobs;
+mod left;
 mod list;
 mod metrics;
 mod read;

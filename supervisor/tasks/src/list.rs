@@ -1,13 +1,14 @@
 //! List: living and ended tasks of a tenant, in order of submission. A page looks at a bounded number of tasks, so that a filter
 //! that matches nothing holds nobody up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_scheduler::{Class, State, TaskNumber, TaskView, keys};
 use aion_types::TenantId;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::convert;
 use crate::error::Error;
@@ -47,10 +48,10 @@ impl Tasks {
             n if n <= MAX_PAGE => n,
             n => return Err(Error::field("page_size", format!("{n} is over the limit of {MAX_PAGE}"))),
         };
+        let hash = filter.hash();
         let mut from = match request.page_token.as_str() {
             "" => 0,
-            token => u64::from_str_radix(token, 16)
-                .map_err(|_| Error::field("page_token", "give back what the page before said"))?,
+            token => read_token(token, hash)?,
         };
         let mut answer = api::ListTasksResponse::default();
         let mut looked = 0;
@@ -80,7 +81,7 @@ impl Tasks {
             let Some(next) = stopped.or(step.next) else { return Ok(answer) };
             from = next;
             if stopped.is_some() || looked >= BUDGET || answer.tasks.len() >= limit {
-                answer.next_page_token = format!("{from:x}");
+                answer.next_page_token = write_token(from, hash);
                 return Ok(answer);
             }
         }
@@ -147,6 +148,21 @@ impl Tasks {
     }
 }
 
+fn write_token(from: u64, filter: u64) -> String {
+    format!("{filter:016x}{from:016x}")
+}
+
+fn read_token(token: &str, filter: u64) -> Result<u64, Error> {
+    let wrong =
+        || Error::field("page_token", "it is not one of this list: give back what the page before said");
+    // In the one form that is given out: no sign, no capitals.
+    let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|n| format!("{n:016x}") == text);
+    match token.split_at_checked(16).and_then(|(head, from)| number(head).zip(number(from))) {
+        Some((of, from)) if of == filter => Ok(from),
+        _ => Err(wrong()),
+    }
+}
+
 struct Step {
     views: Vec<TaskView>,
     next: Option<u64>,
@@ -182,6 +198,14 @@ impl Filter {
             agent: request.agent.clone(),
             labels: request.labels.clone(),
         })
+    }
+
+    /// A page token belongs to one filter: another one's would skip tasks silently.
+    fn hash(&self) -> u64 {
+        let labels: BTreeMap<_, _> = self.labels.iter().collect();
+        let text = format!("{:?}{:?}{:?}{labels:?}", self.states, self.queues, self.agent);
+        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(text));
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     fn matches(&self, view: &TaskView) -> bool {

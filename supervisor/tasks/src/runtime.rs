@@ -155,10 +155,12 @@ impl Ear {
     async fn completions(&mut self, given: Vec<api::Completion>) {
         let mut all = Vec::with_capacity(given.len());
         for completion in given {
-            let (Some(token), Some(outcome)) = (completion.attempt, completion.outcome) else { continue };
-            let attempt = attempt(token);
+            let Some(attempt) = completion.attempt.map(attempt) else { continue };
             self.uploads.remove(&attempt);
-            match checked(outcome) {
+            let outcome = completion
+                .outcome
+                .ok_or_else(|| Error::field("completions.outcome", "it does not say how the attempt ended"));
+            match outcome.and_then(checked) {
                 Ok(outcome) => all.push((attempt, outcome)),
                 Err(error) => {
                     self.tasks.inner.metrics.refused(error.code);
@@ -209,7 +211,8 @@ impl Ear {
             let writer = self.tasks.inner.journal.checkpoint_writer(task, next_checkpoint)?;
             self.uploads.insert(attempt, Upload { writer: Some(writer), offset: 0 });
         }
-        let max = self.tasks.inner.settings.borrow().checkpoint_max;
+        let own = self.tasks.inner.roster.checkpoint_max(&self.session.tenant, &self.session.agent);
+        let max = self.tasks.inner.settings.borrow().checkpoint_max.min(own.unwrap_or(u64::MAX));
         let Some(upload) = self.uploads.get_mut(&attempt) else { return Ok(()) };
         if part.offset != upload.offset {
             let text = format!("a part at {} came, {} was expected", part.offset, upload.offset);

@@ -42,6 +42,10 @@ pub(crate) struct Held {
 impl Session {
     /// Sends without waiting; an agent with a full outbox loses its stream.
     pub(crate) fn send(&self, kind: api::to_agent::Kind) {
+        // Of what comes after the end nothing arrives. One message can ask for thousands of answers: it is told of once.
+        if self.end.is_cancelled() {
+            return;
+        }
         let message = api::ToAgent { kind: Some(kind) };
         if let Err(mpsc::error::TrySendError::Full(_)) = self.out.try_send(Ok(message)) {
             tracing::warn!(tenant = %self.tenant, agent = %self.agent, "an agent does not read what it is told");
@@ -156,5 +160,45 @@ impl Sessions {
 
     pub(crate) fn count(&self) -> usize {
         self.lock().values().map(HashMap::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts what is told.
+    #[derive(Clone, Default)]
+    struct Told(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Told {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn an_agent_that_does_not_read_is_told_of_once() {
+        let told = Told::default();
+        let (session, _outbox) =
+            Sessions::default().open(&TenantId::parse("t").unwrap(), &AgentName::parse("a").unwrap());
+        tracing::subscriber::with_default(told.clone(), || {
+            for _ in 0..20_000 {
+                let error = crate::Error::no_task("x");
+                session.refuse(Attempt { epoch: 1, seq: 1 }, &error);
+            }
+        });
+        assert!(session.end.is_cancelled());
+        assert_eq!(told.0.load(Ordering::Relaxed), 1);
     }
 }

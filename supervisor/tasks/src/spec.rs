@@ -46,9 +46,7 @@ impl Id {
 
 /// The id that a request gives its task.
 pub(crate) fn id(tenant: &TenantId, task_id: &str, request_id: &str) -> Result<Id, Error> {
-    if request_id.len() > MAX_REQUEST_ID || request_id.chars().any(char::is_control) {
-        return Err(Error::field("request_id", "at most 64 bytes without control characters"));
-    }
+    self::request_id(request_id)?;
     if !task_id.is_empty() {
         return TaskId::parse(task_id).map(Id::Chosen).map_err(|error| Error::field("task_id", error));
     }
@@ -63,6 +61,14 @@ pub(crate) fn id(tenant: &TenantId, task_id: &str, request_id: &str) -> Result<I
     let digest: [u8; 32] = hash.finalize().into();
     let (head, _) = digest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
     Ok(Id::OfRequest(parse(&ulid::Ulid::from_bytes(*head).to_string())?))
+}
+
+/// Whether it can be one.
+pub(crate) fn request_id(text: &str) -> Result<(), Error> {
+    if text.len() > MAX_REQUEST_ID || text.chars().any(char::is_control) {
+        return Err(Error::field("request_id", "at most 64 bytes without control characters"));
+    }
+    Ok(())
 }
 
 /// A ULID: the time, then a number that grows from a random one.

@@ -166,6 +166,8 @@ impl Tasks {
         request: api::CancelTaskRequest,
     ) -> Result<api::Task, Error> {
         let task = TaskId::parse(&request.task).map_err(|_| Error::no_task(&request.task))?;
+        // Cancelling twice is cancelling once, with or without it: it is not remembered.
+        spec::request_id(&request.request_id)?;
         if request.reason.len() > 1024 {
             return Err(Error::too_large("reason", "reason: at most 1024 bytes are taken"));
         }

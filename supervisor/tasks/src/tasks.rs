@@ -81,6 +81,8 @@ pub struct Known {
     pub checkpoint_interval_ms: Option<u64>,
     /// How long it has for one when it must make room.
     pub grace_ms: u64,
+    /// The largest that is taken from it; the settings may allow less.
+    pub checkpoint_max: u64,
 }
 
 /// Agents that serve tasks, as they were told last.
@@ -91,6 +93,12 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
+    /// The largest checkpoint of an agent; none: it is not known any more.
+    pub(crate) fn checkpoint_max(&self, tenant: &TenantId, agent: &AgentName) -> Option<u64> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&(tenant.clone(), agent.clone())).map(|one| one.checkpoint_max)
+    }
+
     fn command(&self, known: &Known) -> Command {
         let every =
             self.settings.lock().unwrap_or_else(PoisonError::into_inner).map_or(0, |s| s.checkpoint_every_ms);

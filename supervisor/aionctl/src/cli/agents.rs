@@ -86,7 +86,8 @@ pub(crate) struct ApplyArgs {
     /// The name of this instance, in the place of the manifest's: provisions agent://TENANT/NAME without starting it
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) instance: Option<String>,
-    /// Register only: a job that is given tasks has a process for each of them, and needs none besides
+    /// Register only: a job that is given tasks has a process for each of them, and needs none besides. An agent that runs is not
+    /// changed
     #[arg(long)]
     pub(crate) no_start: bool,
 }

@@ -13,7 +13,23 @@ pub(crate) enum AuditCommand {
     /// Print the records that match
     Query(QueryArgs),
     /// Verify that no record was changed, removed, added or moved
-    Verify,
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The public key that must have signed it, as 64 hex digits; that of the audit folder is believed when not given
+    #[arg(long, value_name = "HEX")]
+    pub(crate) key: Option<String>,
+    /// A record that an earlier verification printed, which must be there still; can be repeated
+    #[arg(long = "anchor", value_name = "SEQ:HASH", value_parser = anchor)]
+    pub(crate) anchors: Vec<(u64, String)>,
+}
+
+fn anchor(text: &str) -> Result<(u64, String), String> {
+    let (seq, hash) = text.split_once(':').ok_or("write SEQ:HASH, as `audit verify` prints it")?;
+    let seq = seq.parse().map_err(|_| format!("{seq:?} is not a record's number"))?;
+    Ok((seq, hash.to_owned()))
 }
 
 /// Which records.

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agents::{ApplyArgs, Kill, Names, PsArgs, Rm, Stop, ValidateArgs, WaitArgs};
 pub(crate) use host::{
-    AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VersionArgs,
+    AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
     ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
@@ -45,7 +45,9 @@ Exit status:
 With several agents or tasks the highest of theirs. `task submit --wait` ends with 1 when the task
 did not succeed. `run` has its own: 125 an error of AION's, 126 the
 command cannot be executed, 127 it was not found, else what the agent ended with (128 + n for
-signal n). `exec` ends with the program's code, 126 and 127 as `run`, else as above.";
+signal n). `exec` ends with the program's code, 126 and 127 as `run`, else as above. A signal ends
+`exec` (with -t those of the keys reach the program instead); the program inside then has lost its
+terminal or its pipes.";
 
 /// Run and watch agents that cannot be trusted.
 #[derive(Debug, Parser)]
@@ -123,7 +125,7 @@ pub(crate) enum Command {
     Resume(Names),
     /// Wait for agents to end and print their exit codes
     Wait(WaitArgs),
-    /// Forget agents that have ended
+    /// Forget agents that have ended; with -a all of those, and none that never ran
     Rm(Rm),
     /// Start registered agents
     Start(Names),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::target::each;
 use crate::cli::ApplyArgs;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, lines};
 use crate::source::{Source, check};
 use crate::view::agent::{AgentView, is_live};
@@ -53,6 +53,11 @@ async fn one(client: &Client, source: Source, instance: Option<&str>, start: boo
     if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {
         if agent.manifest_yaml == normal {
             return Ok(Applied { result: "unchanged", agent: AgentView::from(agent.clone()) });
+        }
+        if !start {
+            let message = format!("agent {name} runs, and its manifest has changed; nothing was done");
+            let hint = "stop it first; without --no-start `apply` stops it and starts it anew";
+            return Err(Failure::coded(ErrorCode::AgentRunning, message).hint(hint));
         }
         let grace = Some(duration(Duration::from_millis(spec.stop_grace_ms)));
         let stop = api::StopRequest { agent: agent.id.clone(), grace, ..Default::default() };

@@ -5,9 +5,10 @@ use aion_types::ErrorCode;
 use serde::Serialize;
 
 use super::events::{filter, stream};
-use crate::cli::{AuditCommand, Format, QueryArgs, TailArgs};
+use crate::cli::{AuditCommand, Format, QueryArgs, TailArgs, VerifyArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, cell, json_line, table};
+use crate::text::clean;
 use crate::view::record::{RecordView, records_table};
 
 const PAGE: u32 = 1000;
@@ -16,7 +17,7 @@ pub(super) async fn audit(client: &Client, command: AuditCommand, printer: Print
     match command {
         AuditCommand::Tail(args) => tail(client, &args, printer).await,
         AuditCommand::Query(args) => query(client, &args, printer).await,
-        AuditCommand::Verify => verify(client, printer).await,
+        AuditCommand::Verify(args) => verify(client, args, printer).await,
     }
 }
 
@@ -93,6 +94,12 @@ struct VerifyView {
     records: u64,
     segments: u64,
     public_key: String,
+    /// Over 1: older ones were pruned.
+    first_seq: u64,
+    /// With the hash: what to note down elsewhere.
+    last_seq: u64,
+    last_hash: String,
+    notes: Vec<String>,
     faults: Vec<FaultView>,
 }
 
@@ -103,14 +110,20 @@ struct FaultView {
     what: String,
 }
 
-async fn verify(client: &Client, printer: Printer) -> Outcome {
-    let answer = client.verify(api::VerifyRequest {}).await?;
+async fn verify(client: &Client, args: VerifyArgs, printer: Printer) -> Outcome {
+    let anchors = args.anchors.into_iter().map(|(seq, hash)| api::Anchor { seq, hash }).collect();
+    let request = api::VerifyRequest { public_key: args.key.unwrap_or_default(), anchors };
+    let answer = client.verify(request).await?;
     let fault = |fault: api::Fault| FaultView { segment: fault.segment, seq: fault.seq, what: fault.what };
     let view = VerifyView {
         ok: answer.ok,
         records: answer.records,
         segments: answer.segments,
         public_key: answer.public_key,
+        first_seq: answer.first_seq,
+        last_seq: answer.last_seq,
+        last_hash: answer.last_hash,
+        notes: answer.notes,
         faults: answer.faults.into_iter().map(fault).collect(),
     };
     printer.document(&view, if view.ok { "ok" } else { "broken" }, || human(&view, printer))?;
@@ -136,6 +149,18 @@ fn human(view: &VerifyView, printer: Printer) -> String {
         view.public_key,
         if view.ok { "all there and unchanged" } else { "BROKEN" }
     );
+    if view.first_seq > 1 {
+        out.push_str(&format!("kept from record {} on; those before were pruned\n", view.first_seq));
+    }
+    if view.ok && !view.last_hash.is_empty() {
+        out.push_str(&format!(
+            "to note down elsewhere: --key {} --anchor {}:{}\n",
+            view.public_key, view.last_seq, view.last_hash
+        ));
+    }
+    for note in &view.notes {
+        out.push_str(&format!("note: {}\n", clean(note)));
+    }
     if !view.faults.is_empty() {
         let mut faults = table(&["SEGMENT", "SEQ", "WHAT"]);
         for fault in &view.faults {

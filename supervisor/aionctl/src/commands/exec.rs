@@ -4,6 +4,7 @@ use aion_client::api::exec_input::Kind as Input;
 use aion_client::api::exec_output::Kind as Output;
 use aion_client::{Client, api};
 use aion_types::ErrorCode;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -21,6 +22,11 @@ pub(super) async fn exec(client: &Client, args: ExecArgs) -> Outcome {
             failure.exiting(NOT_FOUND)
         } else if failure.is(ErrorCode::CommandNotExecutable) {
             failure.exiting(NOT_EXECUTABLE)
+        } else if failure.is(ErrorCode::LayerFailed) {
+            // What the agent's manifest may leave out, a further program cannot.
+            failure.hint(
+                "-w and the program are paths inside the agent; `aionctl inspect AGENT` shows its layers",
+            )
         } else {
             failure
         }
@@ -38,7 +44,8 @@ async fn session(client: &Client, args: ExecArgs) -> Outcome {
         tty: args.tty,
         size: args.tty.then(window_size),
     };
-    let mut signals = Signals::catch()?;
+    // Keys reach a program on a terminal only. Without one nothing could be passed on, so a signal ends this process as it ends any other.
+    let mut signals = args.tty.then(Signals::catch).transpose()?;
     let mut window = window_changes()?;
     let (send, receive) = mpsc::channel(64);
     let _ = send.try_send(input(Input::Start(start)));
@@ -73,7 +80,11 @@ async fn session(client: &Client, args: ExecArgs) -> Outcome {
             _ = window.recv(), if args.tty => {
                 let _ = send.send(input(Input::Resize(window_size()))).await;
             }
-            kind = signals.next() => {
+            kind = next_signal(&mut signals) => {
+                if !has_key(kind) {
+                    drop(raw);
+                    return Ok(u8::try_from(128 + kind.as_raw_value()).unwrap_or(u8::MAX));
+                }
                 let _ = send.send(input(Input::Signal(kind.as_raw_value()))).await;
             }
         }
@@ -89,6 +100,19 @@ async fn session(client: &Client, args: ExecArgs) -> Outcome {
 
 fn input(kind: Input) -> api::ExecInput {
     api::ExecInput { kind: Some(kind) }
+}
+
+/// Whether a terminal has a key for it. For the others the session ends: the program gets the SIGHUP of a terminal that is closed.
+fn has_key(kind: SignalKind) -> bool {
+    [SignalKind::interrupt(), SignalKind::quit()].contains(&kind)
+}
+
+/// Waits for ever when signals are not caught.
+async fn next_signal(signals: &mut Option<Signals>) -> SignalKind {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What was typed; an empty chunk is the end. Waits for ever when stdin is not passed on.

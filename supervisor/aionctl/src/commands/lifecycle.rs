@@ -44,7 +44,8 @@ pub(super) async fn start(client: &Client, args: Names, printer: Printer) -> Out
 }
 
 pub(super) async fn rm(client: &Client, args: Rm, printer: Printer) -> Outcome {
-    let states: &[&str] = if args.force { &[] } else { &["created", "exited", "failed"] };
+    // Not those that never ran: a job that is given tasks is registered and has no process of its own.
+    let states: &[&str] = if args.force { &[] } else { &["exited", "failed"] };
     let all = args.which.all;
     let agents = named_or_all(client, args.which.agents, all, states).await?;
     let force = args.force;

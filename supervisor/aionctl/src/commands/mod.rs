@@ -34,7 +34,7 @@ use std::time::Duration;
 use aion_client::{Client, Options};
 
 use crate::cli::{Cli, Command, Global};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome, RUN_ERROR, USAGE};
 use crate::output::Printer;
 
 /// Does what the command line asks.
@@ -45,9 +45,12 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Completion(args) => man::completion(args.shell),
         Command::Man(args) => man::pages(&args.dir),
         Command::Validate(args) => validate::validate(&args, printer),
-        Command::Doctor => doctor::doctor(options(global), printer).await,
-        Command::Version(args) => version::version(options(global), args.client, printer).await,
-        Command::Run(args) => run::run(options(global), *args, printer).await,
+        Command::Doctor => doctor::doctor(options(global)?, printer).await,
+        Command::Version(args) => version::version(options(global)?, args.client, printer).await,
+        Command::Run(args) => {
+            let options = options(global).map_err(|failure| failure.exiting(RUN_ERROR))?;
+            run::run(options, *args, printer).await
+        }
         Command::Ps(args) => ps::ps(&connect(global).await?, &args, printer).await,
         Command::Inspect(args) => {
             inspect::inspect(&connect(global).await?, &args.names.agents, printer).await
@@ -80,15 +83,20 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
 }
 
 /// How long a call waits for a daemon that went away; `AION_RECONNECT_SECONDS` changes it.
-fn patience() -> Duration {
-    let seconds = std::env::var("AION_RECONNECT_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(120))
+fn patience() -> Outcome<Duration> {
+    const NAME: &str = "AION_RECONNECT_SECONDS";
+    let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else {
+        return Ok(Duration::from_secs(120));
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let wrong = || Failure::new(USAGE, format!("{NAME}: {text:?} is not a whole number of seconds"));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
-fn options(global: &Global) -> Options {
-    Options { socket: global.socket.clone(), patience: patience(), tenant: global.tenant.clone() }
+fn options(global: &Global) -> Outcome<Options> {
+    Ok(Options { socket: global.socket.clone(), patience: patience()?, tenant: global.tenant.clone() })
 }
 
 async fn connect(global: &Global) -> Outcome<Client> {
-    Ok(Client::connect(options(global)).await?)
+    Ok(Client::connect(options(global)?).await?)
 }

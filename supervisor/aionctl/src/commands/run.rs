@@ -16,7 +16,7 @@ use super::tty;
 use crate::cli::RunArgs;
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND, Outcome, RUN_ERROR};
 use crate::output::{Printer, lines, note};
-use crate::synth::{Manifest, manifest};
+use crate::synth::{COMMAND_LINE, Manifest, manifest};
 
 /// How many random names are tried.
 const NAME_ATTEMPTS: u32 = 8;
@@ -118,7 +118,8 @@ async fn register(
         attempt += 1;
         match client.register(request).await {
             Err(error) if random_name && error.code() == ErrorCode::NameTaken && attempt < NAME_ATTEMPTS => {}
-            other => return Ok(other?),
+            // Lines of a manifest that nobody wrote would help nobody.
+            other => return other.map_err(|error| Failure::from(error).without_places(COMMAND_LINE)),
         }
     }
 }

@@ -10,8 +10,14 @@ use crate::terminal::{Page, Raw, read_stdin, size};
 use crate::view::stats::{StatsView, stats_table};
 use crate::when::Moment;
 
+/// How long after the delay samples may come; then there are none.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(500);
+
 pub(super) async fn top(client: &Client, args: TopArgs, printer: Printer) -> Outcome {
     let agents = ids(client, &args.agents).await?;
+    if args.iterations == Some(0) {
+        return Ok(0);
+    }
     let interactive = !args.batch && printer.width.is_some();
     let page = interactive.then(Page::open).transpose()?;
     let _keys = if interactive { Raw::enter_keys() } else { None };
@@ -30,6 +36,8 @@ pub(super) async fn top(client: &Client, args: TopArgs, printer: Printer) -> Out
                     Vec::new()
                 }
             },
+            // The stream of samples stays open and silent while nothing runs.
+            () = tokio::time::sleep(delay + QUIET) => Vec::new(),
             quit = pressed_q(&mut typed) => if quit { return Ok(0) } else { typed = None; continue },
             _ = tokio::signal::ctrl_c() => return Ok(0),
         };

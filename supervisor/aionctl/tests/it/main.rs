@@ -70,6 +70,22 @@ fn without_a_daemon_every_command_ends_with_6_and_run_with_125() {
 }
 
 #[test]
+fn a_patience_that_is_no_number_is_told() {
+    for (line, expected) in [("ps", 2), ("run -- true", 125)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_aionctl"))
+            .args(line.split(' '))
+            .env_clear()
+            .env("AION_SOCKET", "/no/such/place/aion.sock")
+            .env("AION_RECONNECT_SECONDS", "soon")
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{err}");
+        assert!(err.contains("AION_RECONNECT_SECONDS"), "{err}");
+    }
+}
+
+#[test]
 fn usage_errors_are_2_and_those_of_run_125() {
     for line in [
         "",

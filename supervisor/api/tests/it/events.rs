@@ -71,8 +71,25 @@ async fn calls_and_denials_are_in_the_log() {
         let request = api::QueryRequest { filter: Some(filter), ..Default::default() };
         assert_eq!(code(&world.audit().query(request).await.unwrap_err()), "INVALID_FIELD");
     }
-    let report = world.audit().verify(api::VerifyRequest {}).await.unwrap().into_inner();
+    let report = world.audit().verify(api::VerifyRequest::default()).await.unwrap().into_inner();
     assert!(report.ok && report.records == 5, "{report:?}");
+    // Against what was noted elsewhere.
+    let noted = |seq, hash: &str| vec![api::Anchor { seq, hash: hash.to_owned() }];
+    let verify = async |public_key: &str, anchors| {
+        let request = api::VerifyRequest { public_key: public_key.to_owned(), anchors };
+        world.audit().verify(request).await.map(tonic::Response::into_inner)
+    };
+    let (last, hash) = (report.last_seq, report.last_hash.as_str());
+    assert!(verify(&report.public_key, noted(last, hash)).await.unwrap().ok);
+    let other = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
+    assert!(!verify(other, Vec::new()).await.unwrap().ok, "another key");
+    let back = verify("", noted(last + 9, hash)).await.unwrap();
+    assert!(!back.ok && back.faults[0].what.contains("set back"), "{back:?}");
+    for (key, anchors) in
+        [("xyz", Vec::new()), ("", noted(1, "12")), ("", vec![noted(1, hash).remove(0); 65])]
+    {
+        assert_eq!(code(&verify(key, anchors).await.unwrap_err()), "INVALID_FIELD");
+    }
     // Events of an agent that is gone can still be asked for by its id.
     let remove = api::RemoveRequest { agent: "one".into(), force: true, ..Default::default() };
     world.agents().remove(remove).await.unwrap();

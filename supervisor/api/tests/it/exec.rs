@@ -82,6 +82,11 @@ async fn what_cannot_be_executed() {
     };
     assert_eq!(attempt(start("one", &["missing"], false)).await, "COMMAND_NOT_FOUND");
     assert_eq!(attempt(start("one", &[], false)).await, "INVALID_FIELD");
+    let mut own = start("one", &["print"], false);
+    if let Some(Input::Start(start)) = &mut own.kind {
+        start.env.insert("AION_TASK_ID".into(), "x".into());
+    }
+    assert_eq!(attempt(own).await, "INVALID_FIELD");
     assert_eq!(attempt(start("nobody", &["cat"], false)).await, "AGENT_NOT_FOUND");
     assert_eq!(attempt(api::ExecInput { kind: Some(Input::CloseStdin(true)) }).await, "INVALID_FIELD");
     world.fake.exit(&agent.id, 0);

@@ -57,6 +57,14 @@ async fn both_streams_tails_and_times() {
     assert_eq!(text(&all(&world, api::LogsRequest { cursor, ..request("one") }).await), "three\nfour");
     let negative = api::LogsRequest { tail_lines: -1, ..request("one") };
     assert_eq!(code(&world.agents().logs(negative).await.unwrap_err()), "INVALID_FIELD");
+    for cursor in [cursor + 1, 4097, 1 << 63] {
+        let wrong = api::LogsRequest { cursor, ..request("one") };
+        let status = match world.agents().logs(wrong).await {
+            Err(status) => status,
+            Ok(stream) => stream.into_inner().message().await.unwrap_err(),
+        };
+        assert_eq!(code(&status), "INVALID_FIELD", "{cursor}");
+    }
     // An agent that never ran has no output, and following it ends.
     world.register("two", "  entry: [sleep]").await;
     assert!(all(&world, api::LogsRequest { follow: true, ..request("two") }).await.is_empty());

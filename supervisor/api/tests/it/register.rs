@@ -118,3 +118,19 @@ async fn lists_come_in_pages() {
         assert_eq!(code(&world.agents().list(bad).await.unwrap_err()), "INVALID_FIELD");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_a_gpu_is_told_that_there_is_none() {
+    let world = World::new();
+    let register = async |gpu: &str| {
+        let manifest = format!(
+            "apiVersion: aion.os/v1\nkind: Agent\nmetadata: {{name: g}}\nspec:\n  entry: [sleep]\n  capabilities: {{gpu: true}}\n  resources: {{gpu: {gpu}}}\n"
+        );
+        let request = api::RegisterRequest { manifest: manifest.into_bytes(), ..Default::default() };
+        world.agents().register(request).await
+    };
+    for gpu in ["required", "4"] {
+        assert_eq!(code(&register(gpu).await.unwrap_err()), "LAYER_UNAVAILABLE", "{gpu}");
+    }
+    register("optional").await.unwrap();
+}

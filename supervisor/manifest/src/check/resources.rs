@@ -38,7 +38,8 @@ impl Checker<'_> {
                 &format!("{cpu} is less than the kernel can keep to; use at least 10m"),
             );
         }
-        let disk = self.size("disk", given.disk, class.disk, MI, 64 * TI);
+        // A volume that is smaller holds no file system, and one process is init.
+        let disk = self.size("disk", given.disk, class.disk, 16 * MI, 64 * TI);
         let file_size = class.file_size.unwrap_or(disk).min(disk);
         let io = given.io.unwrap_or_default();
         Resources {
@@ -46,7 +47,7 @@ impl Checker<'_> {
             cpu,
             cpu_weight: class.cpu_weight,
             mem: self.size("mem", given.mem, class.mem, 8 * MI, 64 * TI),
-            pids: self.number32("spec.resources.pids", given.pids, class.pids, 1, 100_000),
+            pids: self.number32("spec.resources.pids", given.pids, class.pids, 2, 100_000),
             disk,
             file_size: self.size("file_size", given.file_size, file_size, 4 * KI, 64 * TI),
             open_files: self.number32(

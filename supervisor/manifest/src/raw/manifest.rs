@@ -232,7 +232,7 @@ pub(crate) struct Resources {
     pub(crate) gpu: Option<Gpu>,
     /// Processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 2, max = 100_000))]
     pub(crate) pids: Option<u64>,
     /// What may be stored in a managed workspace, such as "1Gi".
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -86,6 +86,47 @@ fn the_hosts_network_is_given_as_a_whole() {
 }
 
 #[test]
+fn host_folders_need_the_rules_that_their_binds_would_need() {
+    for (fields, allowed) in [
+        ("workspace: managed", true),
+        ("workspace: /tmp", true),
+        ("workspace: /home/ann/project", true),
+        ("workspace: {path: /opt/tool, read_only: true}", true),
+        ("workspace: /opt/tool", false),
+        ("workspace: /opt", false),
+        ("workspace: /root/.cache", false),
+        ("workspace: {path: /root, read_only: true}", false),
+        ("workspace: /var/spool", false),
+        ("workspace: {path: /var/spool, read_only: true}", true),
+        ("rootfs: /srv/images/debian", true),
+        ("rootfs: /opt/images/debian", true),
+        ("rootfs: /root/debian", false),
+        ("workspace: /opt/tool\ncapabilities: {filesystem: false}", false),
+    ] {
+        let result = good(fields).restrict(&shipped());
+        assert_eq!(result.is_ok(), allowed, "{fields}: {result:?}");
+    }
+    let policy = global(
+        "allow: [filesystem, 'fs:read:/srv/**', 'fs:write:/srv/a/**']\ndeny: ['fs:read:/srv/a/x/key']",
+    );
+    let said = |fields: &str| good(fields).restrict(&policy).unwrap_err().to_string();
+    assert_eq!(
+        said("workspace: /srv/a/x\nrootfs: /srv/b"),
+        "spec.workspace: it takes fs:write:/srv/a/x/**, which is denied in part by caps.yaml:4: deny fs:read:/srv/a/x/key; \
+         choose another folder, or have the operator change the rule"
+    );
+    assert_eq!(
+        said("workspace: /srv/b\nrootfs: /data"),
+        "spec.workspace: it takes fs:write:/srv/b/**, which is allowed as a whole by no global rule; \
+         choose another folder, or have the operator change the rule\n\
+         spec.rootfs: it takes fs:read:/data/**, which is allowed as a whole by no global rule; \
+         choose another folder, or have the operator change the rule"
+    );
+    assert!(good("workspace: {path: /srv/b, read_only: true}").restrict(&policy).is_ok());
+    assert!(good("workspace: /srv/a/y").restrict(&policy).is_ok());
+}
+
+#[test]
 fn deny_wins_whoever_says_it() {
     let policy = global("allow: ['tool:*']");
     let own = good("capabilities: {allow: ['tool:*'], deny: ['tool:shell']}").restrict(&policy).unwrap();

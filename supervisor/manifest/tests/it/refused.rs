@@ -36,6 +36,8 @@ const SPECS: &[&str] = &[
     "resources: {cpu: 1m}",
     "resources: {cpu: 0}",
     "resources: {pids: 0}",
+    "resources: {pids: 1}",
+    "resources: {disk: 15Mi}",
     "resources: {pids: 5000000}",
     "resources: {memory: 1Gi}",
     "resources: {gpu: many}",

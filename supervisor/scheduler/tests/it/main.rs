@@ -11,3 +11,4 @@ mod fairness;
 mod rules;
 mod sim;
 mod world;
+mod yields;

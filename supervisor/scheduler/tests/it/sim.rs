@@ -707,6 +707,7 @@ fn attempt_of(command: &Command) -> Option<Attempt> {
         | Command::Started { attempt }
         | Command::Progress { attempt, .. }
         | Command::Checkpointed { attempt, .. }
+        | Command::Noted { attempt, .. }
         | Command::Completed { attempt }
         | Command::Failed { attempt, .. }
         | Command::Yielded { attempt }

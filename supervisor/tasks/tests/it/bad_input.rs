@@ -57,6 +57,9 @@ async fn requests_that_cannot_be_are_refused_and_change_nothing() {
         world.tasks.submit(&tenant, request(other)).await.unwrap_err().code.as_str(),
         "REQUEST_ID_REUSED"
     );
+    let long =
+        api::CancelTaskRequest { task: "fine".into(), request_id: "x".repeat(65), ..Default::default() };
+    assert_eq!(world.tasks.cancel(&tenant, long).await.unwrap_err().field, "request_id");
     // Cancelling twice is cancelling once.
     let cancel =
         || api::CancelTaskRequest { task: "fine".into(), reason: "enough".into(), ..Default::default() };

@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod crash;
+mod jobs;
 mod preemption;
 mod restart;
 mod serving;

@@ -217,3 +217,61 @@ async fn a_job_without_tasks_is_not_written_down_and_is_found_with_the_first() {
     world.until("e", "failed").await;
     world.tasks.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_is_no_larger_than_its_agent_may_leave() {
+    let small = aion_tasks::Known { checkpoint_max: 1 << 20, ..known("default", "w", 1) };
+    let world = World::new(1, vec![small]);
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    world.submit(spec("w", "t")).await.unwrap();
+    let attempt = agent.assigned().await.remove(0).attempt.unwrap();
+    agent.checkpoint(attempt, &vec![7; (1 << 20) + 1], false).await;
+    let Told::Refused(refused) = agent.hear().await else { panic!("not refused") };
+    assert_eq!((refused.attempt, refused.code.as_str()), (Some(attempt), "TOO_LARGE"));
+    agent.checkpoint(attempt, &vec![7; 1 << 20], false).await;
+    let Told::Recorded(recorded) = agent.hear().await else { panic!("not recorded") };
+    assert_eq!(recorded.checkpoints.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_says_nothing_is_refused() {
+    let world = World::new(1, vec![known("default", "w", 1)]);
+    let mut agent = world.attach(1, 0, Vec::new()).await;
+    world.submit(spec("w", "t")).await.unwrap();
+    let attempt = agent.assigned().await.remove(0).attempt.unwrap();
+    let completions = vec![api::Completion { attempt: Some(attempt), outcome: None }];
+    agent.say(api::from_agent::Kind::Completions(api::Completions { completions })).await;
+    let Told::Refused(refused) = agent.hear().await else { panic!("not refused") };
+    assert_eq!((refused.attempt, refused.code.as_str()), (Some(attempt), "INVALID_FIELD"));
+    agent.complete(attempt, "1").await;
+    world.until("t", "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_token_belongs_to_its_filter() {
+    let world = World::new(1, vec![known("default", "w", 1)]);
+    for id in ["a", "b", "c"] {
+        world.submit(spec("w", id)).await.unwrap();
+    }
+    let owner = tenant("default");
+    let list = async |page_token: &str, states: &[&str]| {
+        let states = states.iter().map(|state| (*state).to_owned()).collect();
+        let request = api::ListTasksRequest {
+            page_size: 1,
+            page_token: page_token.into(),
+            states,
+            ..Default::default()
+        };
+        world.tasks.list(&owner, request).await
+    };
+    let first = list("", &[]).await.unwrap();
+    let second = list(&first.next_page_token, &[]).await.unwrap();
+    assert_eq!((first.tasks[0].id.as_str(), second.tasks[0].id.as_str()), ("a", "b"));
+    let capitals = first.next_page_token.to_uppercase();
+    for token in ["0", "2", "ffff", "+2", "\u{e4}", capitals.as_str(), &first.next_page_token[1..]] {
+        let error = list(token, &[]).await.unwrap_err();
+        assert_eq!((error.code.as_str(), error.field), ("INVALID_FIELD", "page_token"), "{token}");
+    }
+    let error = list(&first.next_page_token, &["queued"]).await.unwrap_err();
+    assert_eq!(error.field, "page_token");
+}

@@ -34,6 +34,7 @@ pub(crate) fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
         may_freeze: false,
         checkpoint_interval_ms: Some(0),
         grace_ms: 2000,
+        checkpoint_max: 16 << 20,
     }
 }
 
@@ -42,6 +43,10 @@ pub(crate) fn known(tenant_name: &str, name: &str, concurrency: u32) -> Known {
 pub(crate) struct FakeHost {
     pub(crate) asked: Mutex<Vec<String>>,
     pub(crate) records: Mutex<Vec<AuditRecord>>,
+    /// Where the process of a job finds its folder; none: no job can be started.
+    pub(crate) job_folder: Mutex<Option<std::path::PathBuf>>,
+    /// What was started.
+    pub(crate) launched: Mutex<Vec<Place>>,
 }
 
 impl FakeHost {
@@ -55,7 +60,11 @@ impl Host for FakeHost {
     fn wake(&self, _: TenantId, agent: AgentName) -> BoxFuture<Result<(), String>> {
         self.ask("wake", &agent)
     }
-    fn launch(&self, _: JobLaunch) -> BoxFuture<Result<std::path::PathBuf, LaunchError>> {
+    fn launch(&self, job: JobLaunch) -> BoxFuture<Result<std::path::PathBuf, LaunchError>> {
+        if let Some(folder) = self.job_folder.lock().unwrap().clone() {
+            self.launched.lock().unwrap().push(job.place);
+            return Box::pin(std::future::ready(Ok(folder)));
+        }
         let error = LaunchError { code: ErrorCode::CommandNotFound, message: "none".into(), passing: false };
         Box::pin(std::future::ready(Err(error)))
     }

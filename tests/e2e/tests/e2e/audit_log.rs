@@ -98,6 +98,15 @@ pub(crate) fn tampering_is_found() {
     let whole = daemons.ctl(["audit", "verify"]).json();
     assert_eq!(whole["ok"], true);
     assert!(whole["records"].as_u64().unwrap() > 60, "{whole}");
+    let anchor = format!("{}:{}", whole["last_seq"], whole["last_hash"].as_str().unwrap());
+    let noted = ["audit", "verify", "--key", whole["public_key"].as_str().unwrap(), "--anchor", &anchor];
+    let said = daemons.ctl(noted).ok().text();
+    assert!(said.contains("to note down elsewhere: --key "), "{said}");
+    daemons
+        .ctl(["audit", "verify", "--anchor", &anchor.replacen(':', "0:", 1)])
+        .done()
+        .expect(1)
+        .says("AUDIT_BROKEN");
     let path = segments(daemons.state()).remove(0);
     // Only the launcher writes the log; without it nothing moves under our hands.
     daemons.stop(Which::Launcher);

@@ -66,6 +66,8 @@ pub(crate) fn command_lines(shared: &Shared) {
         (&["--memory", "9999999Ti"], "9999999Ti"),
         (&["--cpus", "0"], "0"),
         (&["--pids", "0"], "pids"),
+        (&["--pids", "1"], "pids"),
+        (&["--disk", "1Mi"], "disk"),
         (&["--workspace", "/etc"], "workspace"),
         (&["--workspace", "/"], "workspace"),
         (&["--rootfs", "/no/such/root"], "rootfs"),
@@ -78,6 +80,9 @@ pub(crate) fn command_lines(shared: &Shared) {
         let ctl = daemons.ctl(["run", "--name", &name]).args(flags).args(["--", "true"]);
         refused(daemons, &name, ctl, 125, &[part]);
     }
+    // Nobody has seen the lines of the manifest that flags make.
+    let done = daemons.ctl(["run", "--allow", "fs:read:/etc/shadow", "--", "true"]).done().expect(125);
+    done.says("POLICY_DENIED").says("error: command line: spec.capabilities: ");
 }
 
 pub(crate) fn missing_programs(shared: &Shared) {

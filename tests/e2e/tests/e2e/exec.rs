@@ -1,5 +1,10 @@
 //! One more program in an agent.
 
+use std::time::Duration;
+
+use aion_e2e::until;
+use nix::sys::signal::Signal;
+
 use crate::Shared;
 use crate::agent::{detached, pair};
 
@@ -53,6 +58,31 @@ pub(crate) fn it_is_as_confined_as_the_agent(shared: &Shared) {
     }
     assert!(exec("cat /proc/*/comm").contains("sleep"), "it sees the agent");
     assert_eq!(exec("(echo x > /usr/x) 2>/dev/null && echo written; true"), "");
+}
+
+pub(crate) fn a_signal_ends_it(shared: &Shared) {
+    let daemons = pair(shared);
+    let agent = detached(daemons, "exec", &[], &["sleep", "60"]);
+    for (signal, code) in
+        [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGQUIT, 131)]
+    {
+        let mut exec = daemons.ctl(["exec", &agent.name, "--", "sh", "-c", "echo up; sleep 40"]).spawn();
+        exec.await_text("up");
+        exec.signal(signal);
+        let done = exec.done().expect(code);
+        assert!(done.took < Duration::from_secs(20), "{signal}: {:?}", done.took);
+    }
+    // A terminal has keys for two of them; the others end the session, and the program with its terminal.
+    let mut exec = daemons.ctl(["exec", "-t", &agent.name, "--", "sh", "-c", "echo up; sleep 41"]).spawn();
+    exec.await_text("up");
+    exec.signal(Signal::SIGTERM);
+    exec.done().expect(143);
+    let gone = until(Duration::from_secs(10), || {
+        let seen =
+            daemons.ctl(["exec", &agent.name, "--", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
+        Some(()).filter(|()| !seen.ok().text().contains("sleep 41"))
+    });
+    gone.expect("the program ends with its terminal");
 }
 
 pub(crate) fn it_needs_a_running_agent(shared: &Shared) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aion_e2e::{eventually, slowness};
+use aion_e2e::{Daemons, eventually, slowness};
 
 use crate::Shared;
 use crate::agent::{Agent, detached, detached_sh, is_alive, pair, path, workspace};
@@ -189,4 +189,31 @@ pub(crate) fn apply_is_idempotent(shared: &Shared) {
         .unwrap();
     daemons.ctl(["apply", "-f", bad.to_str().unwrap()]).done().expect(2);
     assert_eq!(agent.state(), "running");
+}
+
+pub(crate) fn what_never_ran_has_not_ended() {
+    let daemons = Daemons::start().unwrap();
+    let dir = workspace();
+    let file = dir.path().join("job.yml");
+    let manifest = |seconds: u32| {
+        let text = format!(
+            "apiVersion: aion.os/v1\nkind: Agent\nmetadata: {{name: job}}\nspec: {{entry: [sleep, \"{seconds}\"]}}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    let apply = |flags: &[&str]| daemons.ctl(["apply", "-f", file.to_str().unwrap()]).args(flags);
+    manifest(60);
+    apply(&["--no-start"]).ok();
+    daemons.ctl(["run", "--name", "ended", "--", "true"]).ok();
+    assert_eq!(daemons.ctl(["rm", "-a"]).ok().text(), "ended\n");
+    // Registering alone does not stop what runs.
+    apply(&[]).ok();
+    let agent = Agent { daemons: &daemons, name: "job".to_owned() };
+    let pid = agent.pid();
+    manifest(61);
+    apply(&["--no-start"]).done().expect(1).says("AGENT_RUNNING");
+    assert_eq!(agent.pid(), pid);
+    drop(agent);
+    assert_eq!(daemons.ctl(["ps", "-a", "-o", "name"]).ok().text(), "");
+    daemons.finish().unwrap();
 }

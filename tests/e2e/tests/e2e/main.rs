@@ -94,7 +94,7 @@ fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
             one_stream_alone, the_size_limit_drops_the_oldest_and_says_so, output_of_background_children}
         lifecycle::{pause_and_resume, stop_is_gentle_first, stop_kills_after_its_time, stop_of_a_hundred_processes, kill_sends_signals,
             states_are_told_apart, several_at_once, rm_needs_force_for_a_running_agent, ps_filters, apply_is_idempotent}
-        exec::{codes_and_streams, stdin_and_environment, it_is_as_confined_as_the_agent, it_needs_a_running_agent}
+        exec::{codes_and_streams, stdin_and_environment, it_is_as_confined_as_the_agent, a_signal_ends_it, it_needs_a_running_agent}
         names::{a_name_is_taken_once, names_that_are_nearly_right, pieces_of_ids}
         bad_input::{manifests, command_lines, missing_programs, profiles_and_secrets, a_taken_name_leaves_nothing}
         layers::{inspect_lists_each_layer_as_set_up, layers_are_true, what_is_missing_is_said,
@@ -114,8 +114,10 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
+        observe::{top_of_nothing}
+        lifecycle::{what_never_ran_has_not_ended}
         trouble::{a_full_disk, no_more_cgroups}
-        tasks::{from_submission_to_result, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
+        tasks::{from_submission_to_result, what_a_process_leaves_behind, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
             quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use aion_e2e::until;
+use aion_e2e::{Daemons, until};
 
 use crate::Shared;
 use crate::agent::{detached, detached_sh, pair};
@@ -70,6 +70,14 @@ pub(crate) fn stats_and_top(shared: &Shared) {
     let top = daemons.ctl(["top", "-b", "-n", "2", &agent.name]).ok().text();
     assert_eq!(top.matches(&agent.name).count(), 2, "{top}");
     assert!(top.contains("running"), "{top}");
+}
+
+pub(crate) fn top_of_nothing() {
+    let daemons = Daemons::start().unwrap();
+    let top = daemons.ctl(["top", "-b", "-n", "2"]).within(Duration::from_secs(20)).ok().text();
+    assert_eq!(top.matches("agents: 0 running").count(), 2, "{top}");
+    assert_eq!(daemons.ctl(["top", "-b", "-n", "0"]).ok().text(), "");
+    daemons.finish().unwrap();
 }
 
 pub(crate) fn system_calls_are_counted(shared: &Shared) {

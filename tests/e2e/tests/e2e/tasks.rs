@@ -75,6 +75,56 @@ pub(crate) fn from_submission_to_result() {
     node.finish();
 }
 
+pub(crate) fn what_a_process_leaves_behind() {
+    let node = Node::start(ROOMY);
+    let daemons = &node.daemons;
+    let job = |name: &str, script: &str| {
+        node.job(name, json!({ "entry": ["/usr/bin/python3", "-c", script] }));
+        node.submit(name, name, "normal", "1");
+    };
+    // A name that somebody has already is no reason to fail.
+    for name in ["named-1-1", "named-1-2"] {
+        daemons.ctl(["run", "-d", "--name", name, "--", "true"]).ok();
+    }
+    job("named", "");
+    node.until_state("named", "succeeded");
+    assert_eq!(node.inspect("named")["attempts"], 3);
+    // A result that is there and cannot be taken is not the same as none.
+    job("large", "import os; open(os.environ['AION_RESULT'], 'w').write('\\\"' + 'x' * (2 << 20) + '\\\"')");
+    job("folder", "import os; os.mkdir(os.environ['AION_RESULT'])");
+    // What a checkpoint cannot hold is named; whoever asks for another run gets it, later.
+    let links = "import os, sys; os.chdir(os.environ['AION_CHECKPOINT_DIR'])\n\
+                 if os.environ['AION_TASK_ATTEMPT'] != '1': sys.exit(0)\n\
+                 open('f', 'w').write('x'); os.symlink('f', 'current'); sys.exit(75)";
+    job("links", links);
+    job("again", "import sys; sys.exit(75)");
+    for name in ["large", "folder"] {
+        node.until_state(name, "failed");
+        assert_eq!(node.inspect(name)["error"]["code"], "RESULT_INVALID", "{name}");
+    }
+    node.until_state("links", "succeeded");
+    let history = daemons.ctl(["task", "history", "links"]).ok().text();
+    assert!(history.contains("noted") && history.contains("current"), "{history}");
+    let again = node.inspect("again");
+    assert!(again["attempts"].as_u64().unwrap() < 10, "{again:#}");
+    assert!(kinds(&again).contains(&"retried"), "{again:#}");
+    daemons.ctl(["task", "cancel", "again"]).ok();
+    // Who stops a process by hand does not fail its task: it goes on from what it left.
+    let stopped = "import os, signal, sys, time; os.chdir(os.environ['AION_CHECKPOINT_DIR'])\n\
+                   if os.path.exists('f'): sys.exit(0)\n\
+                   def leave(*_): open('f', 'w').write('x'); sys.exit(143)\n\
+                   signal.signal(signal.SIGTERM, leave); open('.commit', 'w'); time.sleep(60)";
+    job("stopped", stopped);
+    node.until("stopped", "its first checkpoint", |task| task["checkpoints"].as_u64() > Some(0));
+    let running = daemons.ctl(["ps", "-o", "name"]).ok().text();
+    let process = running.lines().find(|name| name.starts_with("stopped-")).unwrap();
+    daemons.ctl(["stop", process]).ok();
+    let task = node.until_state("stopped", "succeeded");
+    assert_eq!((&task["attempts"], &task["checkpoints"]), (&json!(2), &json!(2)), "{task:#}");
+    daemons.ctl(["rm", "-a"]).ok();
+    node.finish();
+}
+
 pub(crate) fn order_dependencies_retries_and_cancelling() {
     let node = Node::start("node: {slots: 1}\npreemption: {high_cap_percent: 0}");
     let daemons = &node.daemons;
