@@ -2,7 +2,7 @@
 //!
 //! Everything is on one file system, next to the floor that its disk gives. Rounds alternate between the contenders.
 
-mod aion;
+pub(crate) mod aion;
 mod disk;
 mod load;
 #[cfg(feature = "peers")]

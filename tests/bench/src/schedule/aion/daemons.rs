@@ -102,7 +102,11 @@ impl Daemons {
             if tokio::net::UnixStream::connect(&socket).await.is_err() {
                 return Ok(None);
             }
-            let client = Client::connect_lazily(Options { socket: socket.clone(), patience: Duration::ZERO });
+            let client = Client::connect_lazily(Options {
+                socket: socket.clone(),
+                patience: Duration::ZERO,
+                ..Options::default()
+            });
             match client.queues(api::QueuesRequest {}).await {
                 Ok(queues) => Ok(Some(queues)),
                 Err(error) if error.is_disconnect() => Ok(None),
