@@ -14,6 +14,7 @@ use aion_store::{Options as StoreOptions, Store};
 use aion_tasks::{Options as TaskOptions, Tasks};
 use aion_types::TenantId;
 use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,7 @@ const WORKERS: usize = 2;
 /// Threads for reads of journals, the index and the audit log.
 const BLOCKING: usize = 32;
 const DAEMON_NICE: i32 = -10;
+const DESCRIPTORS: u64 = 65_536;
 /// Where HTTP is served.
 const HTTP_FILE: &str = "run/http";
 const SERVICES: [&str; 9] = [
@@ -51,6 +53,19 @@ const SERVICES: [&str; 9] = [
 fn go_before_agents() {
     if rustix::process::getpriority_process(None) == Ok(0) {
         let _ = rustix::process::setpriority_process(None, DAEMON_NICE);
+    }
+}
+
+/// Connections take descriptors: as many as the hard limit gives, within reason. Gives how many there are.
+fn raise_descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    let current = limit.current.unwrap_or(DESCRIPTORS);
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    if current < wanted && rustix::process::setrlimit(Resource::Nofile, raised).is_ok() {
+        wanted
+    } else {
+        current
     }
 }
 
@@ -118,7 +133,11 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
         "serving"
     );
     let web = http.map(|listener| {
-        let service = Service::new(kernel, api.http_backend(), HttpOptions::default());
+        // The operators' socket, the database and agents' doors need some, too.
+        let room = usize::try_from(raise_descriptors() / 4).unwrap_or(64);
+        let defaults = HttpOptions::default();
+        let options = HttpOptions { connections: defaults.connections.min(room), ..defaults };
+        let service = Service::new(kernel, api.http_backend(), options);
         tokio::spawn(service.serve(listener, api.shutting_down()))
     });
     notify(&[NotifyState::Ready]);

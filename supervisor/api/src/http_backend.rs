@@ -1,12 +1,15 @@
 //! What the door for HTTP needs besides the kernel: events, figures, health.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aion_http::{Backend, BoxFuture, EventQuery as Asked, EventStream, Part};
 use aion_store::{EventQuery, EventRow, KindPattern};
 use aion_syscall::Refusal;
+use aion_types::{ErrorCode, TenantId};
 use futures::stream;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::core::Core;
 use crate::problem::{Outcome, Problem};
@@ -15,7 +18,30 @@ use crate::problem::{Outcome, Problem};
 const STEP: usize = 64;
 const BUDGET: usize = 20_000;
 
-pub(crate) struct ForHttp(pub(crate) Arc<Core>);
+/// Streams of one tenant at once: nobody takes all that there are.
+const STREAMS: usize = 64;
+
+pub(crate) struct ForHttp {
+    core: Arc<Core>,
+    streams: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+}
+
+impl ForHttp {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, streams: Mutex::default() }
+    }
+
+    fn place_of(&self, tenant: &TenantId) -> Outcome<OwnedSemaphorePermit> {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = streams.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(STREAMS)));
+        Arc::clone(places).try_acquire_owned().map_err(|_| {
+            Problem::new(
+                ErrorCode::ResourceExhausted,
+                format!("tenant {tenant} follows {STREAMS} streams already"),
+            )
+        })
+    }
+}
 
 /// The contract's topics, as kinds of records.
 fn kinds(topic: &str) -> Option<&'static [&'static str]> {
@@ -66,9 +92,10 @@ fn value(row: &EventRow) -> Value {
 
 impl Backend for ForHttp {
     fn events(&self, asked: Asked) -> Result<EventStream, Refusal> {
-        let core = Arc::clone(&self.0);
+        let core = Arc::clone(&self.core);
         let query = query(&asked).map_err(Refusal::from)?;
-        let permit = core.stream_permit().map_err(Refusal::from)?;
+        let place = self.place_of(&asked.tenant).map_err(Refusal::from)?;
+        let permit = (place, core.stream_permit().map_err(Refusal::from)?);
         let after = asked.after.unwrap_or_else(|| *core.indexed.borrow());
         let newest = core.indexed.subscribe();
         let state = (core, query, after, newest, std::collections::VecDeque::<EventRow>::new(), permit);
@@ -100,7 +127,7 @@ impl Backend for ForHttp {
 
     fn metrics(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
-            match self.0.tasks() {
+            match self.core.tasks() {
                 Ok(tasks) => tasks.metrics().await,
                 Err(_) => String::new(),
             }
@@ -109,8 +136,8 @@ impl Backend for ForHttp {
 
     fn parts(&self) -> BoxFuture<'_, Vec<Part>> {
         Box::pin(async move {
-            let launcher = self.0.launcher.hello().await;
-            let room = self.0.store.check_room(false);
+            let launcher = self.core.launcher.hello().await;
+            let room = self.core.store.check_room(false);
             let part = |name, result: Result<(), String>| Part {
                 name,
                 ok: result.is_ok(),
@@ -119,7 +146,7 @@ impl Backend for ForHttp {
             vec![
                 part("launcher", launcher.map(|_| ()).map_err(|error| error.to_string())),
                 part("store", room.map_err(|error| error.to_string())),
-                part("tasks", self.0.tasks().map(|_| ()).map_err(|problem| problem.to_string())),
+                part("tasks", self.core.tasks().map(|_| ()).map_err(|problem| problem.to_string())),
             ]
         })
     }

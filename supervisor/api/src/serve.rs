@@ -97,7 +97,7 @@ impl Api {
     /// What the door for HTTP needs besides the kernel.
     #[must_use]
     pub fn http_backend(&self) -> Arc<dyn aion_http::Backend> {
-        Arc::new(crate::http_backend::ForHttp(Arc::clone(&self.core)))
+        Arc::new(crate::http_backend::ForHttp::new(Arc::clone(&self.core)))
     }
 
     /// Ends when the daemon begins to shut down.

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Body as _;
+use tokio::sync::Semaphore;
 
 /// A body takes no longer to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -35,8 +37,29 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     if all.next().is_some() { None } else { first.to_str().ok() }
 }
 
-/// Reads the body: bounded in bytes and in time.
+/// A body that says that it has no more needs no place.
+const SMALL: u64 = 64 << 10;
+/// Bodies that are larger, or do not say how large they are, and are under way at once: each can be of `MAX_BODY`.
+const LARGE_AT_ONCE: usize = 16;
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+/// A place for a large body is waited for so long.
+const PLACE_TIME: Duration = Duration::from_secs(5);
+
+/// Reads the body: bounded in bytes and in time, alone and all together.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    let is_small = body.size_hint().upper().is_some_and(|upper| upper <= SMALL);
+    let _place = match is_small {
+        true => None,
+        false => match tokio::time::timeout(PLACE_TIME, LARGE.acquire()).await {
+            Ok(Ok(place)) => Some(place),
+            _ => {
+                let message = "too many large bodies are under way";
+                return Err(
+                    Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
+                );
+            }
+        },
+    };
     match tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {

@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
+    kept: memory::Kept,
     pub(crate) metrics: Metrics,
     recorder: Recorder,
 }
@@ -128,6 +129,7 @@ impl Kernel {
         )?;
         Ok(Self(Arc::new(Inner {
             accounts: Accounts::restore(&store, now)?,
+            kept: memory::Kept::default(),
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
@@ -414,7 +416,9 @@ impl Kernel {
         // A key's row is in memory or one read away; a query reads many.
         match work {
             Work::MemoryGet => memory::get(&self.0.store, &uri, params, now),
-            Work::MemoryPut => memory::put(&self.0.store, &uri, &grants.spec.memory, params, now),
+            Work::MemoryPut => {
+                memory::put(&self.0.store, &self.0.kept, &uri, &grants.spec.memory, params, now)
+            }
             Work::MemoryDelete => memory::delete(&self.0.store, &uri, params),
             _ => {
                 let (store, params) = (Arc::clone(&self.0.store), params.clone());

@@ -1,5 +1,8 @@
 //! Short-lived memories: a key and a value for each agent and type, with a time to live.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use aion_manifest::MemoryTtl;
 use aion_store::{Durability, Store, Table};
 use aion_syscall::{Reason, Refusal};
@@ -17,6 +20,72 @@ const MAX_LIMIT: usize = 1000;
 const MAX_LOOKED_AT: usize = 100_000;
 /// An answer holds no more bytes of values than that.
 const MAX_ANSWER: usize = 4 << 20;
+
+/// What one agent may keep: rows, and bytes of keys and values.
+const MAX_ROWS: u64 = 100_000;
+const MAX_BYTES: u64 = 256 << 20;
+/// What is kept is counted again after so long, because time takes some of it away.
+const COUNT_AGAIN_NS: u64 = 300_000_000_000;
+/// Agents whose memories are counted.
+const MAX_COUNTED: usize = 10_000;
+
+/// How much each agent keeps, as far as it was counted: never less than it is.
+#[derive(Default)]
+pub(crate) struct Kept(Mutex<HashMap<AgentUri, Count>>);
+
+#[derive(Clone, Copy)]
+struct Count {
+    rows: u64,
+    bytes: u64,
+    at_ns: u64,
+}
+
+impl Kept {
+    /// Counts a row in, or refuses it.
+    fn take(&self, store: &Store, agent: &AgentUri, size: u64, now_ns: u64) -> Result<(), Refusal> {
+        let fits = |count: &Count| count.rows < MAX_ROWS && count.bytes.saturating_add(size) <= MAX_BYTES;
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(agent).copied();
+        let mut count = match known {
+            Some(count) if fits(&count) && now_ns.saturating_sub(count.at_ns) < COUNT_AGAIN_NS => count,
+            // Full as it seems: a second look each second, not with each call.
+            Some(count) if !fits(&count) && now_ns.saturating_sub(count.at_ns) < 1_000_000_000 => count,
+            _ => {
+                let mut count = Count { rows: 0, bytes: 0, at_ns: now_ns };
+                let parts = [agent.tenant.as_str(), agent.name.as_str()];
+                store
+                    .rows(Table::Memory, &parts, None, now_ns, |row| {
+                        count.rows += 1;
+                        let size = row.value.len() + row.key.iter().map(String::len).sum::<usize>();
+                        count.bytes = count.bytes.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+                        true
+                    })
+                    .map_err(|error| rows::failed(&error))?;
+                count
+            }
+        };
+        let fits = fits(&count);
+        if fits {
+            // A row that is written again is counted twice until the next count.
+            count.rows += 1;
+            count.bytes = count.bytes.saturating_add(size);
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_COUNTED {
+            all.clear();
+        }
+        all.insert(agent.clone(), count);
+        if fits {
+            return Ok(());
+        }
+        let message = format!(
+            "{agent} keeps {} memories with {} bytes; {MAX_ROWS} with {MAX_BYTES} are the limit",
+            count.rows, count.bytes
+        );
+        Err(Refusal::new(Reason::Exhausted, ErrorCode::QuotaExceeded, message)
+            .by("kernel: memory of an agent")
+            .hint("delete some, or give them less time with ttl_s"))
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -85,6 +154,7 @@ fn only(params: &Map<String, Value>, known: &[&str]) -> Result<(), Refusal> {
 
 pub(crate) fn put(
     store: &Store,
+    kept: &Kept,
     agent: &AgentUri,
     ttl: &MemoryTtl,
     params: &Map<String, Value>,
@@ -117,6 +187,7 @@ pub(crate) fn put(
         let message = format!("the value has {size} bytes, at most {MAX_VALUE} are kept");
         return Err(Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("params.value"));
     }
+    kept.take(store, agent, u64::try_from(size + key.len()).unwrap_or(u64::MAX), now_ns)?;
     let expires_ns = now_ns.saturating_add(ttl_s.saturating_mul(1_000_000_000));
     let row = MemoryRow { value, meta, created_ns: now_ns };
     let parts = [agent.tenant.as_str(), agent.name.as_str(), kind.as_str(), key];
@@ -251,5 +322,27 @@ pub(crate) fn query(
     match broken {
         Some(refusal) => Err(refusal),
         None => Ok(json!({"items": items, "next": next})),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_keeps_no_more_than_its_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), aion_store::Options::default()).unwrap();
+        let agent = AgentUri::parse("agent://t/a").unwrap();
+        let kept = Kept::default();
+        assert!(kept.take(&store, &agent, MAX_BYTES - 10, 0).is_ok());
+        let full = kept.take(&store, &agent, 11, 1).unwrap_err();
+        assert_eq!(full.code, ErrorCode::QuotaExceeded);
+        assert!(
+            kept.take(&store, &AgentUri::parse("agent://t/b").unwrap(), 11, 1).is_ok(),
+            "others are not full"
+        );
+        // Nothing was written, so that the next count finds room.
+        assert!(kept.take(&store, &agent, 11, 2_000_000_000).is_ok());
     }
 }
