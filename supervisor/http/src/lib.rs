@@ -20,3 +20,6 @@ mod serve;
 pub use backend::{Backend, BoxFuture, EventQuery, EventStream, Part};
 pub use docs::openapi;
 pub use serve::{Options, Service};
+
+#[cfg(test)]
+mod tests;
