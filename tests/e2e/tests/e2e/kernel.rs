@@ -215,7 +215,7 @@ pub(crate) fn memories_and_tools_survive_a_crash_of_the_daemon() {
         &json!({"agent_id": AGENT, "params": {"tool": "slow"}, "budget": {"latency_ms": 300}}),
     );
     assert_eq!((late.0, &late.1["error"]["code"]), (504, &json!("DEADLINE_EXCEEDED")), "{}", late.1);
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(begun.elapsed() < Duration::from_secs(25), "the tool sleeps for 30 s");
     // A run that is cut off with the daemon leaves nothing, and is no agent.
     let call = world.daemons.ctl(["tool", "invoke", "slow"]).env("AION_RECONNECT_SECONDS", "1").spawn();
     eventually("the tool runs", Duration::from_secs(10), || !world.daemons.groups().is_empty());
@@ -264,9 +264,11 @@ pub(crate) fn clients_that_misbehave_hold_nobody_up() {
     let (number, _) =
         world.send("/v1/memory/put", &[("X-Tenant-Id", "tenantA"), ("X-Sig-HMAC", &signed)], deep.as_bytes());
     assert_eq!(number, 400);
+    // The others' heads may take ten seconds to be given up; this one does not wait for them.
     let begun = Instant::now();
-    assert_eq!(world.search(AGENT, json!({"query": "x"})).0, 200);
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    let put = json!({"agent_id": AGENT, "key": "k", "value": 1});
+    assert_eq!(world.signed("/v1/memory/put", &put).0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(8));
     drop(held);
     world.daemons.finish().unwrap();
 }
