@@ -7,7 +7,7 @@ use aion_kernel::{
     AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, ToolEnd, ToolRun,
 };
 use aion_manifest::{AgentSpec, Overrides};
-use aion_store::{AgentRecord, Batch};
+use aion_store::Batch;
 use aion_syscall::{Limits, Refusal};
 use aion_types::{AgentName, AgentUri, ErrorCode, TenantId};
 use prost::Message as _;
@@ -76,17 +76,7 @@ impl Core {
         }
         let id = register::new_id()?;
         let plan = launch::plan(&spec, tenant, &id, Size::new(0, 0));
-        let record = AgentRecord {
-            version: spec.version.clone(),
-            restart: launch::restart_rule(&spec),
-            created_ns: now_ns(),
-            command: spec.argv.clone(),
-            workspace: launch::workspace_word(&spec),
-            audit: launch::audit_word(&spec),
-            labels: spec.labels.clone(),
-            tty: spec.tty,
-            ..AgentRecord::new(id.clone(), tenant.clone(), spec.name.clone())
-        };
+        let record = register::record_of(&spec, tenant, &id);
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), &spec.to_yaml())?;
         self.agents.commit(&id, batch).await?;

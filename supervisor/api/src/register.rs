@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aion_api_proto::v1 as api;
 use aion_manifest::{AgentSpec, Gpu, Overrides};
 use aion_store::{AgentRecord, Batch};
-use aion_types::{AgentId, ErrorCode};
+use aion_types::{AgentId, ErrorCode, TenantId};
 use prost::Message as _;
 use serde_json::json;
 
@@ -59,18 +59,7 @@ impl Core {
         let tenant = principal.tenant();
         let id = new_id()?;
         let launch = launch::plan(&spec, tenant, &id, tty_size);
-        let record = AgentRecord {
-            version: spec.version.clone(),
-            restart: launch::restart_rule(&spec),
-            created_ns: now_ns(),
-            command: spec.argv.clone(),
-            workspace: launch::workspace_word(&spec),
-            audit: launch::audit_word(&spec),
-            labels: spec.labels.clone(),
-            tty: spec.tty,
-            auto_remove,
-            ..AgentRecord::new(id.clone(), tenant.clone(), spec.name.clone())
-        };
+        let record = AgentRecord { auto_remove, ..record_of(&spec, tenant, &id) };
         let answer = convert::agent(&record);
         let old = if request.replace { self.store.agent_by_name(tenant, &spec.name)? } else { None };
         let Some(old) = old else {
@@ -138,6 +127,21 @@ fn check_gpu(spec: &AgentSpec) -> Outcome<()> {
     Err(Problem::new(ErrorCode::LayerUnavailable, message)
         .with("field", FIELD)
         .hint("write `gpu: optional` or `gpu: none` if it can do without"))
+}
+
+/// The record of an agent that is registered now.
+pub(crate) fn record_of(spec: &AgentSpec, tenant: &TenantId, id: &AgentId) -> AgentRecord {
+    AgentRecord {
+        version: spec.version.clone(),
+        restart: launch::restart_rule(spec),
+        created_ns: now_ns(),
+        command: spec.argv.clone(),
+        workspace: launch::workspace_word(spec),
+        audit: launch::audit_word(spec),
+        labels: spec.labels.clone(),
+        tty: spec.tty,
+        ..AgentRecord::new(id.clone(), tenant.clone(), spec.name.clone())
+    }
 }
 
 fn overrides(given: api::Overrides) -> Outcome<Overrides> {
