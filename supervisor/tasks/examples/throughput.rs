@@ -141,7 +141,7 @@ async fn run(seconds: u64) -> anyhow_free::Result {
     };
     let state = folder.path().to_owned();
     let tasks = Tasks::start(Options::new(&state), Arc::new(Nobody), vec![agent.clone()], reload)?;
-    let doors = Doors::start(state.join("doors"), &tasks)?;
+    let doors = Doors::start(state.join("doors"), &tasks, tonic::service::Routes::default())?;
     doors.open(&AgentId::from_parts(1, 0), &agent.tenant, &agent.name)?;
     let waits = Waits::default();
     tokio::spawn(serve(state, Arc::clone(&waits)));

@@ -12,7 +12,7 @@ use aion_types::ErrorCode;
 use daemon::{Daemon, OUTPUT_LEN, RECORDS, output};
 
 fn client(daemon: &Daemon, patience: Duration) -> Client {
-    Client::connect_lazily(Options { socket: daemon.socket(), patience })
+    Client::connect_lazily(Options { socket: daemon.socket(), patience, tenant: None })
 }
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -101,7 +101,7 @@ async fn patience_ends() {
     daemon.crash();
     let error = client.get(api::GetRequest { agent: "a".into() }).await.expect_err("nobody is there");
     assert_eq!(error.code(), ErrorCode::DaemonUnavailable);
-    let options = Options { socket: daemon.socket(), patience: PATIENT };
+    let options = Options { socket: daemon.socket(), patience: PATIENT, tenant: None };
     let error = Client::connect(options).await.expect_err("nobody listens");
     assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
 }

@@ -145,7 +145,8 @@ impl World {
         let tasks =
             (0..100).find_map(|_| start().map_err(|_| std::thread::sleep(Duration::from_millis(50))).ok());
         let tasks = tasks.unwrap_or_else(|| start().unwrap());
-        let doors = Doors::start(state.path().join("doors"), &tasks).unwrap();
+        let doors =
+            Doors::start(state.path().join("doors"), &tasks, tonic::service::Routes::default()).unwrap();
         for (n, agent) in (1..).zip(&agents) {
             doors.open(&AgentId::from_parts(n, 0), &agent.tenant, &agent.name).unwrap();
         }
