@@ -30,18 +30,19 @@ const CHECKPOINT: u64 = 64 << 10;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Waiting {
-    end: oneshot::Sender<Exit>,
+    /// None once the end was told; the run is known until its output was read.
+    end: Option<oneshot::Sender<Exit>>,
     launched: bool,
 }
 
-/// The runs that somebody waits for.
+/// The runs that somebody waits for, or whose output is being read.
 #[derive(Default)]
 pub(crate) struct ToolRuns(Mutex<HashMap<String, Waiting>>);
 
 impl ToolRuns {
     fn expect(&self, id: &AgentId) -> oneshot::Receiver<Exit> {
         let (end, wait) = oneshot::channel();
-        let waiting = Waiting { end, launched: false };
+        let waiting = Waiting { end: Some(end), launched: false };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), waiting);
         wait
     }
@@ -66,9 +67,9 @@ impl ToolRuns {
             return false;
         }
         if let (Some(exit), "exited") = (&state.exit, state.state.as_str()) {
-            let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.id);
-            if let Some(waiting) = waiting {
-                let _ = waiting.end.send(convert::exit_of(exit));
+            let mut runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(end) = runs.get_mut(&state.id).and_then(|waiting| waiting.end.take()) {
+                let _ = end.send(convert::exit_of(exit));
             }
         }
         true
@@ -80,7 +81,9 @@ impl ToolRuns {
             self.noticed(state);
         }
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|id, waiting| !waiting.launched || table.iter().any(|state| state.id == *id));
+        waiting.retain(|id, waiting| {
+            waiting.end.is_none() || !waiting.launched || table.iter().any(|state| state.id == *id)
+        });
     }
 }
 
@@ -236,4 +239,49 @@ fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent
         }
     }
     Ok((stdout, cut, stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(id: &AgentId, word: &str) -> launcher::AgentState {
+        launcher::AgentState {
+            id: id.to_string(),
+            name: format!("tool-{}", id.as_str().to_lowercase()),
+            state: word.to_owned(),
+            exit: (word == "exited")
+                .then(|| launcher::Exit { reason: "exited".to_owned(), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_run_is_known_until_its_output_was_read() {
+        let runs = ToolRuns::default();
+        let id = AgentId::from_parts(1, 2);
+        let mut end = runs.expect(&id);
+        runs.launched(&id);
+        assert!(runs.noticed(&state(&id, "running")) && end.try_recv().is_err());
+        assert!(runs.noticed(&state(&id, "exited")) && end.try_recv().is_ok());
+        // The launcher is met again before the output was read: nobody else takes the run away.
+        runs.synced(&[state(&id, "exited")]);
+        assert!(runs.knows(id.as_str()));
+        runs.forget(&id);
+        assert!(!runs.knows(id.as_str()));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_any_more_has_ended_unseen() {
+        let runs = ToolRuns::default();
+        let (gone, coming) = (AgentId::from_parts(1, 1), AgentId::from_parts(2, 2));
+        let (mut end, mut other) = (runs.expect(&gone), runs.expect(&coming));
+        runs.launched(&gone);
+        runs.synced(&[]);
+        assert_eq!(end.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        // Not launched yet: it could not be in the table.
+        assert_eq!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        let agent = launcher::AgentState { name: "tool-x".to_owned(), ..state(&gone, "running") };
+        assert!(!runs.noticed(&agent), "an agent of that name is an agent");
+    }
 }

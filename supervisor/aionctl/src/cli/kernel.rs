@@ -7,6 +7,11 @@ use clap::{Args, Subcommand};
 
 use super::run::span;
 
+/// As `span`; a secret may also end at once.
+fn span_or_zero(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { span(text) }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {
     /// Add a tenant
@@ -36,8 +41,8 @@ pub(crate) enum TenantCommand {
         /// The file with its new secret ('-': from stdin)
         #[arg(long, value_name = "FILE")]
         secret_file: PathBuf,
-        /// How long the secrets before stay good, as 10m; 1h when absent
-        #[arg(long, value_name = "TIME", value_parser = span)]
+        /// How long the secrets before stay good, as 10m, or 0; 1h when absent
+        #[arg(long, value_name = "TIME", value_parser = span_or_zero)]
         overlap: Option<Duration>,
     },
     /// Forget a tenant and its secrets; its agents stay

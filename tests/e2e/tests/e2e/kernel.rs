@@ -179,7 +179,7 @@ pub(crate) fn what_is_not_right_is_refused_with_its_reason() {
     // A secret that is rotated without overlap is over.
     world
         .daemons
-        .ctl(["tenant", "rotate", "tenantA", "--secret-file", "-", "--overlap", "0s"])
+        .ctl(["tenant", "rotate", "tenantA", "--secret-file", "-", "--overlap", "0"])
         .stdin("a third secret, long enough")
         .ok();
     assert_eq!(world.search(AGENT, json!({"query": "x"})).0, 401);
