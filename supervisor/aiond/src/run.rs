@@ -1,6 +1,8 @@
 //! The order of things, from root with flags to a serving daemon, and back.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -34,8 +36,6 @@ const WORKERS: usize = 2;
 const BLOCKING: usize = 32;
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-/// Where HTTP is served.
-const HTTP_FILE: &str = "run/http";
 const SERVICES: [&str; 9] = [
     "",
     "aion.v1.AgentService",
@@ -77,6 +77,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     state::enter(&options.state, &account)?;
     let pid_file = state::lock()?;
     let listener = listen::bind(options.inside_state(&options.socket), &account)?;
+    let http_file = state::http_file(&account)?;
     go_before_agents();
     account.drop_to()?;
 
@@ -88,14 +89,20 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(&options, &account, &files, listener));
+    let result = runtime.block_on(serve(&options, &account, &files, listener, &http_file));
     // What still reads on the blocking pool has nobody to read for any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
     result
 }
 
-async fn serve(options: &Options, account: &Account, files: &Files, listener: StdListener) -> Result<()> {
+async fn serve(
+    options: &Options,
+    account: &Account,
+    files: &Files,
+    listener: StdListener,
+    http_file: &File,
+) -> Result<()> {
     let stop = stop_signal()?;
     let mut settings = ApiOptions::new(PathBuf::new());
     settings.manifests = files.manifests(&options.state)?;
@@ -103,7 +110,7 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
     settings.state_absolute = options.state.clone();
     // Before anything is opened: a port that is taken ends the start.
     let http = match options.http() {
-        Some(address) => Some(bind_http(address).await?),
+        Some(address) => Some(bind_http(address, http_file).await?),
         None => None,
     };
     let store = tokio::task::spawn_blocking(|| Store::open(Path::new("db"), StoreOptions::default()))
@@ -149,20 +156,20 @@ async fn serve(options: &Options, account: &Account, files: &Files, listener: St
     let served = api.serve(listener, door, routes, ending).await;
     if let Some(web) = web {
         let _ = web.await;
-        let _ = std::fs::remove_file(HTTP_FILE);
+        let _ = http_file.set_len(0);
     }
     served.map_err(anyhow::Error::from)
 }
 
 /// Binds the door for HTTP, and says where it is.
-async fn bind_http(address: SocketAddr) -> Result<TcpListener> {
+async fn bind_http(address: SocketAddr, mut file: &File) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
             "cannot serve HTTP on {address}; choose another with --http or AION_KERNEL_PORT, or `--http off`"
         )
     })?;
     let address = listener.local_addr().context("the socket has no address")?;
-    std::fs::write(HTTP_FILE, format!("{address}\n")).with_context(|| format!("cannot write {HTTP_FILE}"))?;
+    file.write_all(format!("{address}\n").as_bytes()).context("cannot write run/http")?;
     tracing::info!(%address, "serving HTTP");
     Ok(listener)
 }

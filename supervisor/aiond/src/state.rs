@@ -42,6 +42,27 @@ pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
     Ok(())
 }
 
+/// The file that says where HTTP is served, made while that can be done: the folder `run` is the launcher's as much as ours, and
+/// whether our user may write there is not ours to say.
+pub(crate) fn http_file(account: &Account) -> Result<File> {
+    let path = Path::new("run/http");
+    // Always a new one: what our user has left there, a link for instance, is not followed as root.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context("cannot remove run/http");
+        }
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+    let file = file.context("cannot make run/http")?;
+    if account.drops() {
+        nix::unistd::fchown(&file, Some(account.uid().into()), Some(account.gid().into()))
+            .context("cannot give run/http away")?;
+    }
+    file.set_permissions(Permissions::from_mode(0o644)).context("cannot set the mode of run/http")?;
+    Ok(file)
+}
+
 /// Makes a folder that belongs to aiond's user, or checks and mends one that is there.
 fn own(folder: &Path, mode: u32, account: &Account) -> Result<()> {
     match DirBuilder::new().mode(mode).create(folder) {

@@ -16,6 +16,7 @@ const SECRET: &str = "a secret of sixteen bytes or more";
 struct World {
     daemons: Daemons,
     address: String,
+    _folder: tempfile::TempDir,
 }
 
 /// An answer: its number, and its JSON.
@@ -37,7 +38,9 @@ fn manifest(network: bool) -> String {
 
 impl World {
     fn start() -> Self {
-        let daemons = Daemons::start().unwrap();
+        // Not in /tmp: where that is a tmpfs, kernels before 6.3 cannot map the owners of a tool's files.
+        let folder = tempfile::Builder::new().prefix("aion-e2e-kernel-").tempdir_in("/var/tmp").unwrap();
+        let daemons = Daemons::start_in(folder.path()).unwrap();
         let address = address(&daemons);
         let secret = daemons.state().join("the-secret");
         fs::write(&secret, format!("{SECRET}\n")).unwrap();
@@ -55,7 +58,7 @@ impl World {
             .ctl(["tool", "install"])
             .args([daemons.clone_dir().join("examples/web-search/tool.yml")])
             .ok();
-        Self { daemons, address }
+        Self { daemons, address, _folder: folder }
     }
 
     fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
