@@ -1,9 +1,9 @@
 //! The connection: made anew by itself whenever the daemon is back.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_client::AgentServiceClient;
@@ -78,22 +78,40 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, and fails at once when nobody listens.
+    /// Connects, and fails at once when nobody listens. A daemon that dies with this connection in its queue did
+    /// listen: the first call waits for it to come back, as any call does.
     ///
     /// # Errors
     /// [`Error::Unreachable`] with what the system said.
     pub async fn connect(options: Options) -> Result<Self> {
-        probe(&options.socket).await?;
-        Ok(Self::connect_lazily(options))
+        let first = match UnixStream::connect(&options.socket).await {
+            Ok(stream) => Some(stream),
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => None,
+            Err(source) => return Err(Error::Unreachable { socket: options.socket, source }),
+        };
+        Ok(Self::over(options, first))
     }
 
     /// Connects when the first call needs it.
     #[must_use]
     pub fn connect_lazily(options: Options) -> Self {
+        Self::over(options, None)
+    }
+
+    /// `first` is used before another connection is made.
+    fn over(options: Options, first: Option<UnixStream>) -> Self {
         let socket = options.socket.clone();
+        let first = Arc::new(Mutex::new(first));
         let connector = tower::service_fn(move |_: Uri| {
+            let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let socket = socket.clone();
-            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+            async move {
+                let stream = match first {
+                    Some(stream) => stream,
+                    None => UnixStream::connect(socket).await?,
+                };
+                Ok::<_, io::Error>(TokioIo::new(stream))
+            }
         });
         // The address only fills the `:authority` header; the connector decides where the bytes go.
         let channel = Endpoint::from_static("http://aiond.local").connect_with_connector_lazy(connector);
