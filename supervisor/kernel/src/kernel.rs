@@ -1,29 +1,30 @@
 //! The kernel: takes a call through its stages. Each call runs in a task of its own, so that a caller who goes away leaves
 //! nothing half settled.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
-use aion_syscall::{
-    Account, Answer, Ask, Authority, Decision, Engine, ErrorBody, Layer, Limit, Limits, Reason, Refusal,
-    Request, Status, Step, Usage, decide,
-};
+use aion_syscall::{Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Usage};
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::authority::{push, within};
 use crate::caller::Caller;
-use crate::grants::{Grants, GrantsOf};
-use crate::host::{AccountLimits, Host};
+use crate::grants::GrantsOf;
+use crate::host::{AuditEntry, Host};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
 use crate::tools::Tools;
+use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
 use crate::{memory, tool_call};
 
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
     recorder: Recorder,
+    turned_away: TurnedAway,
 }
 
 /// The kernel. Cheap to clone.
@@ -78,12 +80,12 @@ pub struct Outcome {
 }
 
 /// What is known of a call so far.
-struct Call {
+pub(crate) struct Call {
     audit_id: String,
     time_ns: u64,
     began: Instant,
-    caller: Caller,
-    request: Request,
+    pub(crate) caller: Caller,
+    pub(crate) request: Request,
     agent: Option<AgentUri>,
     agent_id: String,
     engine: Engine,
@@ -133,6 +135,7 @@ impl Kernel {
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
+            turned_away: TurnedAway::default(),
             classes: options.classes,
             tools,
             models,
@@ -175,6 +178,53 @@ impl Kernel {
         chunks: mpsc::Sender<Value>,
     ) -> Outcome {
         self.begin(caller, request, Some(chunks)).await
+    }
+
+    /// Answers what was let in and could not be read as a call; it is recorded as one that failed.
+    pub async fn refused(&self, caller: &Caller, syscall: &str, refusal: Refusal) -> Outcome {
+        let audit_id = audit_id();
+        let row = DecisionRow {
+            audit_id: audit_id.clone(),
+            time_ns: now_ns(),
+            syscall: syscall.chars().take(80).collect(),
+            tenant: caller.tenant().to_string(),
+            agent: String::new(),
+            agent_id: String::new(),
+            caller: caller.subject(),
+            task: String::new(),
+            trace: String::new(),
+            target: String::new(),
+            decision: None,
+            status: refusal.status(),
+            error: Some(ErrorBody::from(&refusal)),
+            usage: Usage::default(),
+            engine: plan::kernel_engine(),
+        };
+        self.0.recorder.record(row).await;
+        answer_of(refusal, audit_id)
+    }
+
+    /// Counts and records a request that no door let in; `tenant` is whom it claims to be, `why` one word.
+    pub fn turned_away(&self, tenant: &str, why: &'static str) {
+        self.0.metrics.unauthenticated(why);
+        let Some(more) = self.0.turned_away.take(Instant::now()) else { return };
+        let mut detail = json!({"claimed": tenant.chars().take(80).collect::<String>()});
+        if more > 0 {
+            detail["more_before"] = json!(more);
+        }
+        let entry = AuditEntry {
+            // What anybody can claim does not get into a tenant's own records.
+            tenant: String::new(),
+            agent: String::new(),
+            task: String::new(),
+            trace: String::new(),
+            kind: "api.unauthenticated",
+            verdict: "denied",
+            rule: format!("door:{why}"),
+            detail,
+        };
+        let host = Arc::clone(&self.0.host);
+        tokio::spawn(async move { host.audit(entry).await });
     }
 
     async fn begin(&self, caller: Caller, request: Request, chunks: Option<mpsc::Sender<Value>>) -> Outcome {
@@ -262,9 +312,14 @@ impl Kernel {
             .latency_ms
             .map_or(plan.timeout, |ms| plan.timeout.min(Duration::from_millis(ms)));
         let (price, most) = (plan.price, plan.most);
-        let worked = tokio::time::timeout(timeout, self.work(call, plan, timeout)).await;
-        let result = match worked {
-            Ok(result) => result,
+        // Whatever happens in there, what was reserved is settled.
+        let work = AssertUnwindSafe(self.work(call, plan, timeout)).catch_unwind();
+        let result = match tokio::time::timeout(timeout, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                let message = "the call did not run to its end";
+                Err((Refusal::new(Reason::Internal, ErrorCode::Internal, message), most))
+            }
             Err(_) => {
                 let message = format!("the call was ended after {} ms", timeout.as_millis());
                 let refusal = Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message);
@@ -280,66 +335,6 @@ impl Kernel {
         };
         self.0.accounts.settle(&self.0.store, now_ns(), &accounts, reservation, used);
         result.map_err(|(refusal, _)| refusal)
-    }
-
-    fn decide(&self, call: &Call, grants: Option<&Grants>, plan: &Plan) -> Decision {
-        let Some(grants) = grants else {
-            // An operator may do what the host may.
-            let step = Step {
-                layer: Layer::Door,
-                about: call.request.syscall.to_string(),
-                allowed: true,
-                rule: format!("door: operator {}", call.caller.subject()),
-            };
-            return Decision { allowed: true, steps: vec![step] };
-        };
-        let tenant = self.0.tenants.get(&grants.uri.tenant);
-        let authority = Authority {
-            agent: &grants.address,
-            effective: &grants.effective,
-            allow: &grants.spec.allow,
-            deny: &grants.spec.deny,
-            syscalls: &grants.spec.syscalls,
-            global: self.0.grants.policy(),
-            tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
-        };
-        let ask = Ask {
-            syscall: &call.request.syscall,
-            caps_required: &call.request.caps_required,
-            needs: &plan.needs,
-        };
-        decide(&authority, &ask)
-    }
-
-    /// The accounts that a call is charged to, and what it alone may cost.
-    async fn accounts(&self, call: &Call, grants: Option<&Grants>) -> (Vec<(Account, Limits)>, Limits) {
-        let tenant = call.caller.tenant();
-        let mut per_call =
-            Limits { usd_micros: call.request.budget.usd_micros, tokens: call.request.budget.tokens };
-        let mut accounts = Vec::new();
-        let mut limits = AccountLimits::default();
-        if let Some(grants) = grants {
-            let task = call.request.context.task_id.as_str();
-            limits = self.0.host.limits(&grants.uri.tenant, &grants.uri.name, task).await;
-            let own = grants.spec.policy_overrides.budget.as_ref().map(|budget| budget.usd_max.micros);
-            match limits.task {
-                Some(of_task) => {
-                    let usd_micros = least(of_task.usd_micros, own);
-                    let account = Account::Task { tenant: tenant.to_string(), task: task.to_owned() };
-                    accounts.push((account, Limits { usd_micros, tokens: of_task.tokens }));
-                }
-                // Without a task of its own a call is its own task, or a made-up id would be a new budget.
-                None => per_call.usd_micros = least(per_call.usd_micros, own),
-            }
-            let agent = Account::Agent { tenant: tenant.to_string(), name: grants.uri.name.to_string() };
-            accounts.push((agent, limits.agent));
-        }
-        if let Some(settings) = self.0.tenants.get(tenant).map(|tenant| tenant.settings.clone()) {
-            limits.tenant.usd_micros = least(limits.tenant.usd_micros, settings.usd_micros_per_hour);
-            limits.tenant.tokens = least(limits.tenant.tokens, settings.tokens_per_hour);
-        }
-        accounts.push((Account::Tenant { tenant: tenant.to_string() }, limits.tenant));
-        (accounts, per_call)
     }
 
     /// Does it. An error comes with what it has cost all the same.
@@ -511,39 +506,6 @@ impl Outcome {
     pub fn refused(refusal: Refusal) -> Self {
         answer_of(refusal, String::new())
     }
-}
-
-fn push(decision: &mut Decision, allowed: bool, rule: &str) {
-    decision.allowed = allowed;
-    decision.steps.push(Step {
-        layer: Layer::Budget,
-        about: "budget".to_owned(),
-        allowed,
-        rule: rule.to_owned(),
-    });
-}
-
-const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if a < b { a } else { b }),
-        (Some(one), None) | (None, Some(one)) => Some(one),
-        (None, None) => None,
-    }
-}
-
-/// A call's own budget is kept to the letter: what could cost more is not begun.
-fn within(plan: &Plan, limits: Limits) -> Result<(), Refusal> {
-    let over = |what: &str, most: u64, limit: Option<u64>| match limit {
-        Some(limit) if most > limit => {
-            let message = format!("the call can cost {most} {what}, its budget has {limit}");
-            Err(Refusal::new(Reason::Exhausted, ErrorCode::BudgetExceeded, message)
-                .by(format!("budget: the call: {what}"))
-                .at("budget"))
-        }
-        _ => Ok(()),
-    };
-    over("millionths of a USD", plan.most.usd_micros, limits.usd_micros)?;
-    over("tokens", plan.most.tokens, limits.tokens)
 }
 
 fn dollars(micros: u64) -> f64 {

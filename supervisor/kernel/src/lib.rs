@@ -6,6 +6,7 @@
 //! [`Kernel`] is cheap to clone. Neighbours: `aion-http` and `aion-api` are its doors; what it asks of the supervisor goes through
 //! [`Host`]. Invariant: a call that did anything has a decision row and an audit record before it is answered.
 
+mod authority;
 mod caller;
 mod grants;
 mod host;
@@ -19,6 +20,7 @@ mod record;
 mod rows;
 mod tool_call;
 mod tools;
+mod turned_away;
 mod usage;
 
 pub use aion_models::{Kind as ModelKind, ModelConfig};

@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     /// A request that was not let in.
-    pub fn unauthenticated(&self, why: &'static str) {
+    pub(crate) fn unauthenticated(&self, why: &'static str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).auth.entry(why).or_default() += 1;
     }
 
