@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
+use crate::servers::Servers;
 use crate::tools::Tools;
 use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
@@ -43,6 +44,8 @@ pub struct Options {
     pub policy: Option<Arc<CapabilityPolicy>>,
     /// Models of this host alone are called.
     pub offline: bool,
+    /// The program that runs WebAssembly tools, `aion-wasm`.
+    pub wasm_runner: PathBuf,
 }
 
 pub(crate) struct Inner {
@@ -54,6 +57,9 @@ pub(crate) struct Inner {
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
+    pub(crate) servers: Arc<Servers>,
+    wasm_runner: PathBuf,
+    offline: bool,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
     recorder: Recorder,
@@ -133,6 +139,9 @@ impl Kernel {
             accounts: Accounts::restore(&store, now)?,
             kept: memory::Kept::default(),
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
+            servers: Servers::start(Arc::clone(&host)),
+            wasm_runner: options.wasm_runner,
+            offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             turned_away: TurnedAway::default(),
@@ -161,6 +170,7 @@ impl Kernel {
     #[must_use]
     pub fn metrics_text(&self) -> String {
         let mut text = self.0.metrics.text();
+        text.push_str(&crate::metrics::servers_text(self.0.servers.count()));
         text.push_str(&crate::metrics::models_text(&self.0.models.metrics()));
         text
     }
@@ -275,6 +285,7 @@ impl Kernel {
             tools: &self.0.tools,
             models: &self.0.models.models,
             allow_cloud: privacy.is_none_or(|privacy| privacy.allow_cloud),
+            offline: self.0.offline,
         };
         let plan = plan::plan(&call.request, &with)?;
         call.engine = plan.engine.clone();
@@ -343,18 +354,15 @@ impl Kernel {
         let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
         match plan.work {
             Work::Tool(installed, arguments) => {
-                let tenant = call.caller.tenant();
-                let result = tool_call::call(
-                    self.0.host.as_ref(),
-                    &self.0.classes,
-                    &installed,
-                    tenant,
-                    &call.audit_id,
-                    &arguments,
-                    timeout,
-                )
-                .await
-                .map_err(nothing)?;
+                let caller = tool_call::Caller {
+                    host: &self.0.host,
+                    servers: &self.0.servers,
+                    classes: &self.0.classes,
+                    wasm_runner: &self.0.wasm_runner,
+                    tenant: call.caller.tenant(),
+                    audit_id: &call.audit_id,
+                };
+                let result = caller.call(&installed, arguments, timeout).await.map_err(nothing)?;
                 installed.check_output(&result).map_err(nothing)?;
                 Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
             }

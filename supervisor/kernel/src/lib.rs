@@ -18,6 +18,7 @@ mod operator;
 mod plan;
 mod record;
 mod rows;
+mod servers;
 mod tool_call;
 mod tools;
 mod turned_away;
@@ -25,7 +26,7 @@ mod usage;
 
 pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use caller::Caller;
-pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, ToolEnd, ToolRun};
+pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer};
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;

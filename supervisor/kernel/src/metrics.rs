@@ -83,6 +83,14 @@ impl Metrics {
     }
 }
 
+/// The servers of tools that are kept warm.
+pub(crate) fn servers_text(count: usize) -> String {
+    format!(
+        "# HELP aion_kernel_tool_servers Servers of tools that are kept warm.\n\
+         # TYPE aion_kernel_tool_servers gauge\naion_kernel_tool_servers {count}\n"
+    )
+}
+
 fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
