@@ -25,7 +25,10 @@ pub(crate) async fn call(
     timeout: Duration,
 ) -> Result<Value, Refusal> {
     let tool = &installed.tool;
-    let ToolEntry::Exec(argv) = &tool.entry;
+    let ToolEntry::Exec(argv) = &tool.entry else {
+        let message = format!("tool {} is of a kind that is not served yet", tool.name);
+        return Err(Refusal::new(Reason::Failed, ErrorCode::ToolFailed, message));
+    };
     let class = classes.get(&tool.class).cloned().ok_or_else(|| {
         let message = format!("there is no class {:?} any more", tool.class);
         Refusal::new(Reason::Conflict, ErrorCode::ProfileNotFound, message)
