@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, Sandbox, ToolEnd, ToolRun,
-    ToolServer,
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, Sandbox, ToolEnd,
+    ToolRun, ToolServer,
 };
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::Batch;
@@ -36,6 +36,7 @@ impl Core {
             classes: Arc::clone(&self.options.manifests.classes),
             policy: self.options.policy.clone(),
             offline,
+            wasm_runner: self.options.wasm_runner.clone(),
         };
         let host: Arc<dyn Host> = Arc::new(ForKernel(Arc::clone(self)));
         let kernel = Kernel::open(options, Arc::clone(&self.store), host)?;

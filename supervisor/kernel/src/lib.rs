@@ -26,7 +26,9 @@ mod usage;
 
 pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use caller::Caller;
-pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer};
+pub use host::{
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer,
+};
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;

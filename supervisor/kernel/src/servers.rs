@@ -162,7 +162,8 @@ impl Servers {
             let idle = slots.iter().filter(|((tenant, _, _), slot)| {
                 (!own || *tenant == key.0) && slot.calls.load(Ordering::SeqCst) == 0
             });
-            let oldest = idle.min_by_key(|(_, slot)| *slot.used.lock().unwrap_or_else(PoisonError::into_inner));
+            let oldest =
+                idle.min_by_key(|(_, slot)| *slot.used.lock().unwrap_or_else(PoisonError::into_inner));
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
                 let message = "as many servers of tools as there may be are at work";
                 let refusal = Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message);

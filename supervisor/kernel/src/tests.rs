@@ -9,7 +9,8 @@ use super::*;
 use crate::host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Sandbox, ToolEnd, ToolRun, ToolServer};
 use crate::tools::ToolFileData;
 
-mod servers;
+#[path = "tests/servers.rs"]
+mod tool_servers;
 
 /// A supervisor that runs tools by looking at their arguments.
 #[derive(Default)]
@@ -57,7 +58,7 @@ impl Host for Fake {
 
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         self.runs.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move { servers::serve(&sandbox) })
+        Box::pin(async move { tool_servers::serve(&sandbox) })
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {

@@ -214,7 +214,8 @@ fn module_result(name: &str, answer: ToolResult) -> Result<Value, Refusal> {
         };
     }
     let message = format!("tool {name} failed: {}", end_of(&text));
-    let code = answer.structured.as_ref().and_then(|structured| structured.get("code")).and_then(Value::as_str);
+    let code =
+        answer.structured.as_ref().and_then(|structured| structured.get("code")).and_then(Value::as_str);
     Err(match code {
         Some("timeout") => Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message),
         _ => failed(message),
@@ -239,12 +240,17 @@ mod tests {
 
     #[test]
     fn loopback_is_told_from_what_looks_like_it() {
-        for local in ["http://127.0.0.1:80/mcp", "http://[::1]:9/x", "http://localhost/mcp", "http://LOCALHOST:1"] {
+        for local in
+            ["http://127.0.0.1:80/mcp", "http://[::1]:9/x", "http://localhost/mcp", "http://LOCALHOST:1"]
+        {
             assert!(is_local(local), "{local}");
         }
-        for other in
-            ["https://mcp.example.com/", "http://127.0.0.1.example.com/", "http://localhost.example", "http://10.0.0.1"]
-        {
+        for other in [
+            "https://mcp.example.com/",
+            "http://127.0.0.1.example.com/",
+            "http://localhost.example",
+            "http://10.0.0.1",
+        ] {
             assert!(!is_local(other), "{other}");
         }
     }

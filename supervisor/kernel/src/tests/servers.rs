@@ -89,7 +89,10 @@ async fn one_server_answers_many_calls() {
     }
     assert_eq!(world.fake.runs.load(Ordering::SeqCst), 1);
     let failed = ask(&world, "fail", 5000).await.error.unwrap();
-    assert_eq!((failed.code.as_str(), failed.message.as_str()), ("TOOL_FAILED", "tool served failed: it cannot"));
+    assert_eq!(
+        (failed.code.as_str(), failed.message.as_str()),
+        ("TOOL_FAILED", "tool served failed: it cannot")
+    );
     assert_eq!(world.fake.runs.load(Ordering::SeqCst), 1, "a tool that fails is no server that fails");
 }
 
@@ -115,7 +118,11 @@ async fn a_call_ends_in_its_time_and_the_server_stays() {
 async fn a_server_that_does_not_start_is_not_started_at_once_again() {
     let world = world("gone").await;
     let first = ask(&world, "x", 5000).await.error.unwrap();
-    assert!(first.message.contains("did not start") && first.message.contains("last words"), "{}", first.message);
+    assert!(
+        first.message.contains("did not start") && first.message.contains("last words"),
+        "{}",
+        first.message
+    );
     let second = ask(&world, "x", 5000).await.error.unwrap();
     assert!(second.retry_after_ms.is_some(), "{}", second.message);
     assert_eq!(world.fake.runs.load(Ordering::SeqCst), 1);
