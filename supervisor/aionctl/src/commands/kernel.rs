@@ -173,8 +173,11 @@ fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mu
         return Ok(());
     }
     if !meta.is_file() {
-        return Err(Failure::new(USAGE, format!("{} is neither a file nor a folder of the tool's", full.display()))
-            .hint("a tool's files are copied; devices, and links that lead out of its folder, are not"));
+        return Err(Failure::new(
+            USAGE,
+            format!("{} is neither a file nor a folder of the tool's", full.display()),
+        )
+        .hint("a tool's files are copied; devices, and links that lead out of its folder, are not"));
     }
     let data = fs::read(&full).map_err(unreadable)?;
     *total += data.len();
