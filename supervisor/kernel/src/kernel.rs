@@ -2,14 +2,14 @@
 //! nothing half settled.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Account, Answer, Ask, Authority, Decision, Engine, ErrorBody, Layer, Limit, Limits, Reason, Refusal,
-    Request, Status, Step, Usage, decide,
+    Account, Answer, Ask, Authority, Decision, Engine, ErrorBody, Layer, Limit, Limits, Need, Reason,
+    Refusal, Request, Status, Step, Usage, decide,
 };
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
@@ -17,12 +17,15 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::caller::Caller;
+use crate::fetch::{Fetch, Fetches, Rules};
 use crate::grants::{Grants, GrantsOf};
 use crate::host::{AccountLimits, Host};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
+use crate::redact::{Redactor, Redactors};
+use crate::secrets::Secrets;
 use crate::tools::Tools;
 use crate::usage::Accounts;
 use crate::{memory, tool_call};
@@ -50,6 +53,10 @@ pub(crate) struct Inner {
     pub(crate) tenants: Tenants,
     pub(crate) tools: Tools,
     pub(crate) models: ModelsOf,
+    pub(crate) secrets: Secrets,
+    fetches: Fetches,
+    redactors: Redactors,
+    offline: bool,
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
@@ -91,6 +98,8 @@ struct Call {
     /// Where parts of the answer go as they come.
     chunks: Option<mpsc::Sender<Value>>,
     decision: Option<Decision>,
+    /// What was decided while the work was under way.
+    later: Mutex<Vec<Step>>,
 }
 
 /// What came of the work.
@@ -119,6 +128,7 @@ impl Kernel {
         let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
         let now = now_ns();
         let models = ModelsOf::open(Arc::clone(&store), sealer.clone(), options.offline)?;
+        let secrets = Secrets::open(Arc::clone(&store), sealer.clone())?;
         let tenants =
             Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| failed(&error))?;
         let tools = Tools::open(
@@ -134,8 +144,12 @@ impl Kernel {
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             classes: options.classes,
+            offline: options.offline,
+            fetches: Fetches::open()?,
+            redactors: Redactors::default(),
             tools,
             models,
+            secrets,
             tenants,
             host,
             store,
@@ -190,6 +204,7 @@ impl Kernel {
             target: String::new(),
             chunks,
             decision: None,
+            later: Mutex::default(),
         };
         let kernel = self.clone();
         match tokio::spawn(async move { kernel.run(call).await }).await {
@@ -229,7 +244,7 @@ impl Kernel {
         let plan = plan::plan(&call.request, &with)?;
         call.engine = plan.engine.clone();
         call.target.clone_from(&plan.target);
-        let mut decision = self.decide(call, grants.as_deref(), &plan);
+        let mut decision = self.decide(call, grants.as_deref(), &plan.needs);
         let refused = decision.refusal();
         if let Some(refusal) = refused {
             call.decision = Some(decision);
@@ -282,7 +297,7 @@ impl Kernel {
         result.map_err(|(refusal, _)| refusal)
     }
 
-    fn decide(&self, call: &Call, grants: Option<&Grants>, plan: &Plan) -> Decision {
+    fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
         let Some(grants) = grants else {
             // An operator may do what the host may.
             let step = Step {
@@ -303,11 +318,7 @@ impl Kernel {
             global: self.0.grants.policy(),
             tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
         };
-        let ask = Ask {
-            syscall: &call.request.syscall,
-            caps_required: &call.request.caps_required,
-            needs: &plan.needs,
-        };
+        let ask = Ask { syscall: &call.request.syscall, caps_required: &call.request.caps_required, needs };
         decide(&authority, &ask)
     }
 
@@ -379,7 +390,15 @@ impl Kernel {
             Work::Model(planned) => {
                 let tenant = call.caller.tenant().as_str();
                 let models = &self.0.models.models;
-                let said = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref()).await?;
+                let said = models::ask(
+                    models,
+                    *planned,
+                    tenant,
+                    timeout,
+                    call.chunks.as_ref(),
+                    &self.redactor(call),
+                )
+                .await?;
                 let models::Said { body, used, tokens_in, tokens_out } = said;
                 Ok(Done { result: body, used, tokens_in, tokens_out })
             }
@@ -400,10 +419,33 @@ impl Kernel {
                     .collect();
                 Ok(free(json!({"items": items})))
             }
+            Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
                 self.memory(call, &work).await.map(free).map_err(nothing)
             }
         }
+    }
+
+    async fn fetch(&self, call: &Call, fetch: Fetch) -> Result<Value, Refusal> {
+        let grants = match &call.agent {
+            Some(uri) => Some(self.0.grants.of(self.0.host.as_ref(), uri)?),
+            None => None,
+        };
+        let tenant = self.0.tenants.get(call.caller.tenant());
+        let rules = Rules {
+            decide: &|needs| self.decide(call, grants.as_deref(), needs),
+            operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
+            deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
+            offline: self.0.offline,
+            redactor: self.redactor(call),
+            steps: &call.later,
+        };
+        self.0.fetches.run(fetch, call.caller.tenant(), &self.0.secrets, rules).await
+    }
+
+    /// What keeps the kernel's secrets out of what a call's caller, row and record are told.
+    fn redactor(&self, call: &Call) -> Arc<Redactor> {
+        self.0.redactors.of(&self.0, call.caller.tenant())
     }
 
     async fn memory(&self, call: &Call, work: &Work) -> Result<Value, Refusal> {
@@ -434,7 +476,27 @@ impl Kernel {
         }
     }
 
-    async fn finish(&self, call: Call, done: Result<Done, Refusal>) -> Outcome {
+    /// What the call has come to, without the kernel's secrets. Nothing of it is told before.
+    fn redacted(&self, call: &mut Call, mut done: Result<Done, Refusal>) -> Result<Done, Refusal> {
+        let redactor = self.redactor(call);
+        let later = std::mem::take(&mut *call.later.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(decision) = &mut call.decision {
+            decision.allowed &= later.iter().all(|step| step.allowed);
+            decision.steps.extend(later);
+            redactor.decision(decision);
+        }
+        redactor.text(&mut call.target);
+        match &mut done {
+            // An agent's own memories hold what it has, and it has none of them.
+            Ok(_) if call.request.syscall.as_str().starts_with("memory.") => {}
+            Ok(done) => redactor.value(&mut done.result),
+            Err(refusal) => redactor.refusal(refusal),
+        }
+        done
+    }
+
+    async fn finish(&self, mut call: Call, done: Result<Done, Refusal>) -> Outcome {
+        let done = self.redacted(&mut call, done);
         let (result, used, tokens_in, tokens_out, refusal) = match done {
             Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
             Err(refusal) => (Value::Null, Limit::default(), 0, 0, Some(refusal)),

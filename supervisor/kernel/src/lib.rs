@@ -7,6 +7,7 @@
 //! [`Host`]. Invariant: a call that did anything has a decision row and an audit record before it is answered.
 
 mod caller;
+mod fetch;
 mod grants;
 mod host;
 mod kernel;
@@ -16,7 +17,9 @@ mod models;
 mod operator;
 mod plan;
 mod record;
+mod redact;
 mod rows;
+mod secrets;
 mod tool_call;
 mod tools;
 mod usage;
@@ -27,5 +30,6 @@ pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, ToolEnd, T
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;
+pub use secrets::{SecretConfig, SecretOverview};
 pub use tools::{ToolFileData, ToolOverview};
 pub use usage::UsageRow;

@@ -333,3 +333,6 @@ async fn a_tenant_s_own_tool_comes_first_and_its_files_must_be_its_own() {
     let answer = world.call("a", "tool.invoke", json!({"tool": "web_search", "query": "x"})).await.answer;
     assert_eq!(answer.engine.name, "tooling/web_search@1.2.0");
 }
+
+#[path = "fetch_tests.rs"]
+mod fetch;
