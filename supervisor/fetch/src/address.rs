@@ -1,7 +1,7 @@
 //! Addresses that are not of the public Internet. What one address holds of another (a mapped, translated or tunnelled one)
 //! counts as the other, too: the packet may end up there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Why an address is not an ordinary one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,6 +10,8 @@ pub enum Special {
     Unspecified,
     /// This host.
     Loopback,
+    /// Another address of this host.
+    Own,
     /// A private network (RFC 1918, unique local, site-local).
     Private,
     /// This link.
@@ -37,6 +39,7 @@ impl Special {
         match self {
             Self::Unspecified => "an unspecified address",
             Self::Loopback => "a loopback address",
+            Self::Own => "an address of this host",
             Self::Private => "a private address",
             Self::LinkLocal => "a link-local address",
             Self::Metadata => "an address where clouds serve credentials",
@@ -54,6 +57,26 @@ impl Special {
     pub const fn is_a_place(self) -> bool {
         !matches!(self, Self::Unspecified | Self::Multicast | Self::Broadcast)
     }
+}
+
+/// What is special about an address, here and now.
+pub(crate) fn special_here(address: IpAddr) -> Option<Special> {
+    special(address).or_else(|| is_own(address).then_some(Special::Own))
+}
+
+/// Whether packets to a public address would not leave this host: what listens there may trust that a firewall stands before it.
+/// The kernel says so by the way that it would take; nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let any = match address {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let source = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    // Without a way there will be no connection either.
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 /// What is special about an address; none: it is of the public Internet.
@@ -215,6 +238,13 @@ mod tests {
         assert_eq!(of("2600:1::5efe:10.0.0.1"), Some(Special::Private));
         assert_eq!(of("::10.0.0.1"), Some(Special::Private));
         assert_eq!(of("::ffff:0:10.0.0.1"), Some(Special::Private));
+    }
+
+    #[test]
+    fn this_host_is_known_by_the_way_to_it() {
+        assert!(is_own("127.0.0.1".parse().unwrap()) && is_own("127.9.9.9".parse().unwrap()));
+        assert!(!is_own("8.8.8.8".parse().unwrap()) && !is_own("2001:4860:4860::8888".parse().unwrap()));
+        assert_eq!(special_here("127.0.0.1".parse().unwrap()), Some(Special::Loopback));
     }
 
     #[test]

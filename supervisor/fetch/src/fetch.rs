@@ -8,7 +8,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, 
 use http::{Method, StatusCode};
 use tokio::sync::Semaphore;
 
-use crate::address::{Special, special};
+use crate::address::{Special, special_here};
 use crate::answer::{Answer, Hop};
 use crate::error::{Error, Failure};
 use crate::exchange::{self, Exchange, Message};
@@ -103,7 +103,7 @@ impl Fetcher {
             let added = gate.host(&target, redirects.len()).map_err(Error::Denied)?;
             let addresses = self.addresses(&target).await?;
             for address in &addresses {
-                gate.address(&target, *address, special(*address)).map_err(Error::Denied)?;
+                gate.address(&target, *address, special_here(*address)).map_err(Error::Denied)?;
             }
             let message = Message {
                 target: &target,

@@ -3,6 +3,7 @@
 //! A host must be granted by a capability, to the agent. An address that is not of the public Internet must be named, as an address,
 //! by a rule of the operator's: a name in a rule opens none, for whoever holds the name's zone decides what it stands for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use aion_types::{ErrorCode, TenantId};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::kernel::{Call, Kernel};
 use crate::redact::Redactor;
 use crate::secrets::{OpenSecret, Secrets, not_found};
 
@@ -149,21 +151,50 @@ impl Fetches {
         let at = if secret.is_some() { "params.request" } else { "params" };
         let _place = self.enter(tenant)?;
         let door = Door { secret, rules };
-        let mut answer = match self.fetcher.fetch(fetch.request, &door).await {
+        let fetched = self.fetcher.fetch(fetch.request, &door).await;
+        // As it was when the request was made: the secret may be another by now.
+        let redactor = &door.rules.redactor;
+        let mut answer = match fetched {
             Ok(answer) => answer,
-            Err(Error::Denied(denied)) => {
-                return Err(if denied.field.is_empty() { denied.at(format!("{at}.url")) } else { denied });
+            Err(error) => {
+                let mut refusal = match error {
+                    Error::Denied(denied) if denied.field.is_empty() => denied.at(format!("{at}.url")),
+                    Error::Denied(denied) => denied,
+                    Error::Failed(failure) => refusal(failure, at),
+                };
+                redactor.refusal(&mut refusal);
+                return Err(refusal);
             }
-            Err(Error::Failed(failure)) => return Err(refusal(failure, at)),
         };
         // Before it may become base64 as a whole.
-        let redactor = &door.rules.redactor;
         if answer.truncated {
             redactor.cut(&mut answer.body);
-        } else if let std::borrow::Cow::Owned(clean) = redactor.bytes(&answer.body) {
+        } else if let Cow::Owned(clean) = redactor.bytes(&answer.body) {
             answer.body = clean;
         }
-        Ok(answer.into_json())
+        let mut value = answer.into_json();
+        redactor.value(&mut value);
+        Ok(value)
+    }
+}
+
+impl Kernel {
+    /// Does a planned request.
+    pub(crate) async fn fetch(&self, call: &Call, fetch: Fetch) -> Result<Value, Refusal> {
+        let grants = match &call.agent {
+            Some(uri) => Some(self.0.grants.of(self.0.host.as_ref(), uri)?),
+            None => None,
+        };
+        let tenant = self.0.tenants.get(call.caller.tenant());
+        let rules = Rules {
+            decide: &|needs| self.decide(call, grants.as_deref(), needs),
+            operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
+            deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
+            offline: self.0.offline,
+            redactor: self.redactor(call),
+            steps: &call.later,
+        };
+        self.0.fetches.run(fetch, call.caller.tenant(), &self.0.secrets, rules).await
     }
 }
 

@@ -2,7 +2,7 @@
 //! nothing half settled.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aion_manifest::{CapabilityPolicy, Classes, Context};
@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::caller::Caller;
-use crate::fetch::{Fetch, Fetches, Rules};
+use crate::fetch::Fetches;
 use crate::grants::{Grants, GrantsOf};
 use crate::host::{AccountLimits, Host};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
-use crate::redact::{Redactor, Redactors};
+use crate::redact::Redactors;
 use crate::secrets::Secrets;
 use crate::tools::Tools;
 use crate::usage::Accounts;
@@ -54,9 +54,9 @@ pub(crate) struct Inner {
     pub(crate) tools: Tools,
     pub(crate) models: ModelsOf,
     pub(crate) secrets: Secrets,
-    fetches: Fetches,
-    redactors: Redactors,
-    offline: bool,
+    pub(crate) fetches: Fetches,
+    pub(crate) redactors: Redactors,
+    pub(crate) offline: bool,
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
@@ -85,26 +85,26 @@ pub struct Outcome {
 }
 
 /// What is known of a call so far.
-struct Call {
+pub(crate) struct Call {
     audit_id: String,
     time_ns: u64,
     began: Instant,
-    caller: Caller,
-    request: Request,
-    agent: Option<AgentUri>,
+    pub(crate) caller: Caller,
+    pub(crate) request: Request,
+    pub(crate) agent: Option<AgentUri>,
     agent_id: String,
     engine: Engine,
-    target: String,
+    pub(crate) target: String,
     /// Where parts of the answer go as they come.
     chunks: Option<mpsc::Sender<Value>>,
-    decision: Option<Decision>,
+    pub(crate) decision: Option<Decision>,
     /// What was decided while the work was under way.
-    later: Mutex<Vec<Step>>,
+    pub(crate) later: Mutex<Vec<Step>>,
 }
 
 /// What came of the work.
-struct Done {
-    result: Value,
+pub(crate) struct Done {
+    pub(crate) result: Value,
     used: Limit,
     tokens_in: u64,
     tokens_out: u64,
@@ -297,7 +297,7 @@ impl Kernel {
         result.map_err(|(refusal, _)| refusal)
     }
 
-    fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
+    pub(crate) fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
         let Some(grants) = grants else {
             // An operator may do what the host may.
             let step = Step {
@@ -426,28 +426,6 @@ impl Kernel {
         }
     }
 
-    async fn fetch(&self, call: &Call, fetch: Fetch) -> Result<Value, Refusal> {
-        let grants = match &call.agent {
-            Some(uri) => Some(self.0.grants.of(self.0.host.as_ref(), uri)?),
-            None => None,
-        };
-        let tenant = self.0.tenants.get(call.caller.tenant());
-        let rules = Rules {
-            decide: &|needs| self.decide(call, grants.as_deref(), needs),
-            operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
-            deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
-            offline: self.0.offline,
-            redactor: self.redactor(call),
-            steps: &call.later,
-        };
-        self.0.fetches.run(fetch, call.caller.tenant(), &self.0.secrets, rules).await
-    }
-
-    /// What keeps the kernel's secrets out of what a call's caller, row and record are told.
-    fn redactor(&self, call: &Call) -> Arc<Redactor> {
-        self.0.redactors.of(&self.0, call.caller.tenant())
-    }
-
     async fn memory(&self, call: &Call, work: &Work) -> Result<Value, Refusal> {
         let Some(uri) = call.agent.clone() else {
             return Err(Refusal::field("agent_id", "whose memory is it? name an agent"));
@@ -474,25 +452,6 @@ impl Kernel {
                 })
             }
         }
-    }
-
-    /// What the call has come to, without the kernel's secrets. Nothing of it is told before.
-    fn redacted(&self, call: &mut Call, mut done: Result<Done, Refusal>) -> Result<Done, Refusal> {
-        let redactor = self.redactor(call);
-        let later = std::mem::take(&mut *call.later.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(decision) = &mut call.decision {
-            decision.allowed &= later.iter().all(|step| step.allowed);
-            decision.steps.extend(later);
-            redactor.decision(decision);
-        }
-        redactor.text(&mut call.target);
-        match &mut done {
-            // An agent's own memories hold what it has, and it has none of them.
-            Ok(_) if call.request.syscall.as_str().starts_with("memory.") => {}
-            Ok(done) => redactor.value(&mut done.result),
-            Err(refusal) => redactor.refusal(refusal),
-        }
-        done
     }
 
     async fn finish(&self, mut call: Call, done: Result<Done, Refusal>) -> Outcome {

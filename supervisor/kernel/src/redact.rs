@@ -17,7 +17,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, percent_encode_byte};
 use serde_json::{Map, Value};
 
-use crate::kernel::Inner;
+use crate::kernel::{Call, Done, Inner, Kernel};
 
 /// Shorter ones would be found in words that are none.
 pub(crate) const SHORTEST: usize = 8;
@@ -247,6 +247,32 @@ impl Redactors {
         }
         all.insert(name.clone(), Known { tenant, changes, redactor: Arc::clone(&redactor) });
         redactor
+    }
+}
+
+impl Kernel {
+    /// What keeps the kernel's secrets out of what a call's caller, row and record are told.
+    pub(crate) fn redactor(&self, call: &Call) -> Arc<Redactor> {
+        self.0.redactors.of(&self.0, call.caller.tenant())
+    }
+
+    /// What a call has come to, without the kernel's secrets. Nothing of it is told before.
+    pub(crate) fn redacted(&self, call: &mut Call, mut done: Result<Done, Refusal>) -> Result<Done, Refusal> {
+        let redactor = self.redactor(call);
+        let later = std::mem::take(&mut *call.later.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(decision) = &mut call.decision {
+            decision.allowed &= later.iter().all(|step| step.allowed);
+            decision.steps.extend(later);
+            redactor.decision(decision);
+        }
+        redactor.text(&mut call.target);
+        match &mut done {
+            // An agent's own memories hold what it has, and it has none of them.
+            Ok(_) if call.request.syscall.as_str().starts_with("memory.") => {}
+            Ok(done) => redactor.value(&mut done.result),
+            Err(refusal) => redactor.refusal(refusal),
+        }
+        done
     }
 }
 

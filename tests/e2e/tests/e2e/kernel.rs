@@ -13,14 +13,14 @@ use sha2::Sha256;
 const SECRET: &str = "a secret of sixteen bytes or more";
 
 /// A pair of daemons with a tenant, two agents of its and a tool.
-struct World {
-    daemons: Daemons,
+pub(crate) struct World {
+    pub(crate) daemons: Daemons,
     address: String,
     _folder: tempfile::TempDir,
 }
 
 /// An answer: its number, and its JSON.
-type Reply = (u16, Value);
+pub(crate) type Reply = (u16, Value);
 
 fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -37,7 +37,7 @@ fn manifest(network: bool) -> String {
 }
 
 impl World {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // Not in /tmp: where that is a tmpfs, kernels before 6.3 cannot map the owners of a tool's files.
         let folder = tempfile::Builder::new().prefix("aion-e2e-kernel-").tempdir_in("/var/tmp").unwrap();
         let daemons = Daemons::start_in(folder.path()).unwrap();
@@ -83,10 +83,16 @@ impl World {
         (number, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
-    fn signed(&self, path: &str, body: &Value) -> Reply {
+    pub(crate) fn signed(&self, path: &str, body: &Value) -> Reply {
         let body = body.to_string();
         let signature = signature(SECRET, body.as_bytes());
         self.send(path, &[("X-Tenant-Id", "tenantA"), ("X-Sig-HMAC", &signature)], body.as_bytes())
+    }
+
+    /// Starts aiond anew, as after a crash.
+    pub(crate) fn restart(&mut self) {
+        self.daemons.kill_and_restart(Which::Aiond).unwrap();
+        self.address = address(&self.daemons);
     }
 
     fn search(&self, agent: &str, params: Value) -> Reply {
@@ -222,9 +228,8 @@ pub(crate) fn memories_and_tools_survive_a_crash_of_the_daemon() {
     // A run that is cut off with the daemon leaves nothing, and is no agent.
     let call = world.daemons.ctl(["tool", "invoke", "slow"]).env("AION_RECONNECT_SECONDS", "1").spawn();
     eventually("the tool runs", Duration::from_secs(10), || !world.daemons.groups().is_empty());
-    world.daemons.kill_and_restart(Which::Aiond).unwrap();
+    world.restart();
     call.done_quietly();
-    world.address = address(&world.daemons);
     let got = world
         .signed("/v1/memory/query", &json!({"agent_id": AGENT, "type": "long", "filter": {"kind": "test"}}));
     assert_eq!(got.1["result"]["items"][0]["value"], json!({"n": 7}), "{}", got.1);
