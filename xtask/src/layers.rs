@@ -31,6 +31,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-store",
             "aion-task-journal",
             "aion-client",
+            "aion-fetch",
             "aion-mcp",
             "aion-models",
             "aion-tenants",

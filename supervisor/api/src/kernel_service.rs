@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::clock::{now_ns, timestamp};
 use crate::core::Core;
 use crate::problem::{Outcome, Problem};
+use crate::secrets;
 use crate::service::Services;
 use crate::stage::Action;
 use crate::trail::Entry;
@@ -371,7 +372,7 @@ fn config(given: api::Model) -> Outcome<ModelConfig> {
 
 impl Services {
     /// Writes a mutation down and answers with what came of it.
-    async fn done<T>(
+    pub(crate) async fn done<T>(
         &self,
         principal: &crate::principal::Principal,
         kind: &'static str,
@@ -450,12 +451,15 @@ impl KernelService for Services {
     ) -> Result<Response<api::RevokeTenantResponse>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
         let detail = json!({"tenant": request.name});
-        let outcome = self
-            .with_tenants(move |tenants| {
-                tenants.revoke(&name_of(&request.name)?)?;
-                Ok(api::RevokeTenantResponse {})
-            })
-            .await;
+        let outcome = async {
+            let name = name_of(&request.name)?;
+            let revoked = name.clone();
+            self.with_tenants(move |tenants| Ok(tenants.revoke(&revoked)?)).await?;
+            // Another tenant of this name shall not have them.
+            self.0.kernel()?.forget_secrets(name).await?;
+            Ok(api::RevokeTenantResponse {})
+        };
+        let outcome = outcome.await;
         self.done(&principal, "api.tenant.revoke", detail, outcome).await
     }
 
@@ -570,6 +574,27 @@ impl KernelService for Services {
         self.admit(request, Action::ReadKernel).await?;
         let models = self.0.kernel()?.models().into_iter().map(model).collect();
         Ok(Response::new(api::ListModelsResponse { models }))
+    }
+
+    async fn add_secret(
+        &self,
+        request: Request<api::AddSecretRequest>,
+    ) -> Result<Response<api::Secret>, Status> {
+        secrets::add(self, request).await
+    }
+
+    async fn remove_secret(
+        &self,
+        request: Request<api::RemoveSecretRequest>,
+    ) -> Result<Response<api::RemoveSecretResponse>, Status> {
+        secrets::remove(self, request).await
+    }
+
+    async fn list_secrets(
+        &self,
+        request: Request<api::ListSecretsRequest>,
+    ) -> Result<Response<api::ListSecretsResponse>, Status> {
+        secrets::list(self, request).await
     }
 
     async fn explain(

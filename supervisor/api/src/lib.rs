@@ -33,6 +33,7 @@ mod read;
 mod reconcile;
 mod register;
 mod requests;
+mod secrets;
 mod serve;
 mod service;
 mod stage;

@@ -160,6 +160,7 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::DeadlineUnmeetable
         | ErrorCode::ToolFailed
         | ErrorCode::ModelFailed
+        | ErrorCode::FetchFailed
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::Unauthenticated => Code::Unauthenticated,

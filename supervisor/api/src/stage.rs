@@ -33,6 +33,7 @@ pub(crate) enum Action {
     ManageTenants,
     ManageTools,
     ManageModels,
+    ManageSecrets,
     ReadKernel,
 }
 
@@ -62,6 +63,7 @@ impl Action {
             Self::ManageTenants => "api.tenant.manage",
             Self::ManageTools => "api.tool.manage",
             Self::ManageModels => "api.model.manage",
+            Self::ManageSecrets => "api.secret.manage",
             Self::ReadKernel => "api.kernel.read",
         }
     }

@@ -139,6 +139,8 @@ reads! {
     tenants: kernel.list_tenants(ListTenantsRequest) -> ListTenantsResponse;
     /// The tools that the tenant sees.
     tools: kernel.list_tools(ListToolsRequest) -> ListToolsResponse;
+    /// The secrets of the tenant, without their values.
+    secrets: kernel.list_secrets(ListSecretsRequest) -> ListSecretsResponse;
     /// The models.
     models: kernel.list_models(ListModelsRequest) -> ListModelsResponse;
     /// How a system call was decided.
@@ -181,6 +183,10 @@ once! {
     install_tool: kernel.install_tool(InstallToolRequest) -> Tool;
     /// Removes a tool.
     remove_tool: kernel.remove_tool(RemoveToolRequest) -> RemoveToolResponse;
+    /// Stores a secret.
+    add_secret: kernel.add_secret(AddSecretRequest) -> Secret;
+    /// Forgets a secret.
+    remove_secret: kernel.remove_secret(RemoveSecretRequest) -> RemoveSecretResponse;
     /// Adds a model.
     add_model: kernel.add_model(AddModelRequest) -> Model;
     /// Removes a model.

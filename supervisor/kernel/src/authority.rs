@@ -1,6 +1,6 @@
 //! Whether a call may be made, and what it is charged to.
 
-use aion_syscall::{Account, Ask, Authority, Decision, Layer, Limits, Reason, Refusal, Step, decide};
+use aion_syscall::{Account, Ask, Authority, Decision, Layer, Limits, Need, Reason, Refusal, Step, decide};
 use aion_types::ErrorCode;
 
 use crate::grants::Grants;
@@ -12,7 +12,7 @@ use crate::plan::Plan;
 const LOCAL_TENANT: &str = "default";
 
 impl Kernel {
-    pub(crate) fn decide(&self, call: &Call, grants: Option<&Grants>, plan: &Plan) -> Decision {
+    pub(crate) fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
         let Some(grants) = grants else {
             // An operator may do what the host may.
             let step = Step {
@@ -43,11 +43,7 @@ impl Kernel {
             global: self.0.grants.policy(),
             tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
         };
-        let ask = Ask {
-            syscall: &call.request.syscall,
-            caps_required: &call.request.caps_required,
-            needs: &plan.needs,
-        };
+        let ask = Ask { syscall: &call.request.syscall, caps_required: &call.request.caps_required, needs };
         decide(&authority, &ask)
     }
 

@@ -76,8 +76,17 @@ impl GrantsOf {
     }
 }
 
-const ALL: [&str; 8] =
-    ["filesystem", "network", "gpu", "subprocess", "fs:write:/**", "tool:*", "model:*", "memory:*"];
+const ALL: [&str; 9] = [
+    "filesystem",
+    "network",
+    "gpu",
+    "subprocess",
+    "fs:write:/**",
+    "tool:*",
+    "model:*",
+    "memory:*",
+    "secret:use:*",
+];
 
 #[cfg(test)]
 mod tests {

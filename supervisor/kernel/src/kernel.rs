@@ -3,12 +3,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
-use aion_syscall::{Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Usage};
+use aion_syscall::{
+    Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Step, Usage,
+};
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
 use futures::FutureExt as _;
@@ -17,12 +19,15 @@ use tokio::sync::mpsc;
 
 use crate::authority::{push, within};
 use crate::caller::Caller;
+use crate::fetch::Fetches;
 use crate::grants::GrantsOf;
 use crate::host::{AuditEntry, Host};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
+use crate::redact::Redactors;
+use crate::secrets::Secrets;
 use crate::servers::Servers;
 use crate::tools::Tools;
 use crate::turned_away::TurnedAway;
@@ -54,12 +59,15 @@ pub(crate) struct Inner {
     pub(crate) tenants: Tenants,
     pub(crate) tools: Tools,
     pub(crate) models: ModelsOf,
+    pub(crate) secrets: Secrets,
+    pub(crate) fetches: Fetches,
+    pub(crate) redactors: Redactors,
+    pub(crate) offline: bool,
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
     pub(crate) servers: Arc<Servers>,
     wasm_runner: PathBuf,
-    offline: bool,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
     recorder: Recorder,
@@ -92,18 +100,20 @@ pub(crate) struct Call {
     began: Instant,
     pub(crate) caller: Caller,
     pub(crate) request: Request,
-    agent: Option<AgentUri>,
+    pub(crate) agent: Option<AgentUri>,
     agent_id: String,
     engine: Engine,
-    target: String,
+    pub(crate) target: String,
     /// Where parts of the answer go as they come.
     chunks: Option<mpsc::Sender<Value>>,
-    decision: Option<Decision>,
+    pub(crate) decision: Option<Decision>,
+    /// What was decided while the work was under way.
+    pub(crate) later: Mutex<Vec<Step>>,
 }
 
 /// What came of the work.
-struct Done {
-    result: Value,
+pub(crate) struct Done {
+    pub(crate) result: Value,
     used: Limit,
     tokens_in: u64,
     tokens_out: u64,
@@ -127,6 +137,7 @@ impl Kernel {
         let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
         let now = now_ns();
         let models = ModelsOf::open(Arc::clone(&store), sealer.clone(), options.offline)?;
+        let secrets = Secrets::open(Arc::clone(&store), sealer.clone())?;
         let tenants =
             Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| failed(&error))?;
         let tools = Tools::open(
@@ -141,13 +152,16 @@ impl Kernel {
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             servers: Servers::start(Arc::clone(&host)),
             wasm_runner: options.wasm_runner,
-            offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             turned_away: TurnedAway::default(),
             classes: options.classes,
+            offline: options.offline,
+            fetches: Fetches::open()?,
+            redactors: Redactors::default(),
             tools,
             models,
+            secrets,
             tenants,
             host,
             store,
@@ -250,6 +264,7 @@ impl Kernel {
             target: String::new(),
             chunks,
             decision: None,
+            later: Mutex::default(),
         };
         let kernel = self.clone();
         match tokio::spawn(async move { kernel.run(call).await }).await {
@@ -290,7 +305,7 @@ impl Kernel {
         let plan = plan::plan(&call.request, &with)?;
         call.engine = plan.engine.clone();
         call.target.clone_from(&plan.target);
-        let mut decision = self.decide(call, grants.as_deref(), &plan);
+        let mut decision = self.decide(call, grants.as_deref(), &plan.needs);
         let refused = decision.refusal();
         if let Some(refusal) = refused {
             call.decision = Some(decision);
@@ -382,7 +397,15 @@ impl Kernel {
             Work::Model(planned) => {
                 let tenant = call.caller.tenant().as_str();
                 let models = &self.0.models.models;
-                let said = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref()).await?;
+                let said = models::ask(
+                    models,
+                    *planned,
+                    tenant,
+                    timeout,
+                    call.chunks.as_ref(),
+                    &self.redactor(call),
+                )
+                .await?;
                 let models::Said { body, used, tokens_in, tokens_out } = said;
                 Ok(Done { result: body, used, tokens_in, tokens_out })
             }
@@ -403,6 +426,7 @@ impl Kernel {
                     .collect();
                 Ok(free(json!({"items": items})))
             }
+            Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
                 self.memory(call, &work).await.map(free).map_err(nothing)
             }
@@ -437,7 +461,8 @@ impl Kernel {
         }
     }
 
-    async fn finish(&self, call: Call, done: Result<Done, Refusal>) -> Outcome {
+    async fn finish(&self, mut call: Call, done: Result<Done, Refusal>) -> Outcome {
+        let done = self.redacted(&mut call, done);
         let (result, used, tokens_in, tokens_out, refusal) = match done {
             Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
             Err(refusal) => (Value::Null, Limit::default(), 0, 0, Some(refusal)),

@@ -8,6 +8,7 @@
 
 mod authority;
 mod caller;
+mod fetch;
 mod grants;
 mod host;
 mod kernel;
@@ -17,7 +18,9 @@ mod models;
 mod operator;
 mod plan;
 mod record;
+mod redact;
 mod rows;
+mod secrets;
 mod servers;
 mod tool_call;
 mod tools;
@@ -32,5 +35,6 @@ pub use host::{
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;
+pub use secrets::{SecretConfig, SecretOverview};
 pub use tools::{ToolFileData, ToolOverview};
 pub use usage::UsageRow;

@@ -1,6 +1,8 @@
 //! The models that operators have added: rows with sealed keys, and calls of them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use aion_models::{
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use crate::redact::Redactor;
 use crate::rows;
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub(crate) struct ModelsOf {
     store: Arc<Store>,
     sealer: Sealer,
     pub(crate) models: Models,
+    /// To keep them out of what is told.
+    keys: RwLock<BTreeMap<String, Secret>>,
+    changes: AtomicU64,
 }
 
 fn place(name: &str) -> String {
@@ -51,6 +57,7 @@ impl ModelsOf {
     pub(crate) fn open(store: Arc<Store>, sealer: Sealer, offline: bool) -> Result<Self, Refusal> {
         let models = Models::new(Options { offline, ..Options::default() })
             .map_err(|error| internal(error.to_string()))?;
+        let mut keys = BTreeMap::new();
         let mut found = Vec::new();
         store
             .rows(Table::Models, &[], None, 0, |row| {
@@ -61,12 +68,19 @@ impl ModelsOf {
         for row in found {
             let row: ModelRow = serde_json::from_slice(&row.value).map_err(|error| rows::corrupt(&error))?;
             let name = row.config.name.clone();
-            let opened = row.sealed_key.map(|sealed| open_key(&sealer, &name, &sealed)).transpose()?;
+            let opened = match row.sealed_key {
+                Some(sealed) => {
+                    let (key, secret) = open_key(&sealer, &name, &sealed)?;
+                    keys.insert(name.clone(), secret);
+                    Some(key)
+                }
+                None => None,
+            };
             if let Err(error) = models.put(row.config, opened) {
                 tracing::error!(model = name, %error, "a model cannot be used");
             }
         }
-        Ok(Self { store, sealer, models })
+        Ok(Self { store, sealer, models, keys: RwLock::new(keys), changes: AtomicU64::new(0) })
     }
 
     pub(crate) fn add(&self, config: ModelConfig, key: Option<&Secret>) -> Result<(), Refusal> {
@@ -84,6 +98,8 @@ impl ModelsOf {
         }
         let row = ModelRow { config: config.clone(), sealed_key };
         rows::put(&self.store, Table::Models, &[&name], 0, &row, Durability::Host)?;
+        // Before the first call may use it.
+        self.keep(&name, key.map(trimmed));
         self.models.put(config, opened).map_err(refusal)
     }
 
@@ -91,7 +107,29 @@ impl ModelsOf {
         if !self.models.remove(name) {
             return Err(not_found(name));
         }
+        self.keep(name, None);
         rows::delete(&self.store, Table::Models, &[name])
+    }
+
+    fn keep(&self, name: &str, key: Option<Secret>) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        match key {
+            Some(key) => keys.insert(name.to_owned(), key),
+            None => keys.remove(name),
+        };
+        drop(keys);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All keys, with the names of their models.
+    pub(crate) fn keys(&self) -> Vec<(String, Secret)> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().map(|(name, key)| (name.clone(), key.clone())).collect()
+    }
+
+    /// Grows with each change of a key.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     pub(crate) fn metrics(&self) -> Vec<ModelMetrics> {
@@ -99,12 +137,17 @@ impl ModelsOf {
     }
 }
 
-fn open_key(sealer: &Sealer, name: &str, sealed: &str) -> Result<ApiKey, Refusal> {
+fn trimmed(key: &Secret) -> Secret {
+    Secret::new(key.expose().trim_ascii().to_vec())
+}
+
+fn open_key(sealer: &Sealer, name: &str, sealed: &str) -> Result<(ApiKey, Secret), Refusal> {
     let broken = || internal(format!("the key of model {name} does not open"));
     let sealed = hex::decode(sealed).map_err(|_| broken())?;
     let secret = sealer.open_sealed(&place(name), &sealed).map_err(|_| broken())?;
     let text = std::str::from_utf8(secret.expose()).map_err(|_| broken())?;
-    ApiKey::new(text.trim()).map_err(|_| broken())
+    let key = ApiKey::new(text.trim()).map_err(|_| broken())?;
+    Ok((key, trimmed(&secret)))
 }
 
 fn not_found(name: &str) -> Refusal {
@@ -145,6 +188,7 @@ pub(crate) async fn ask(
     tenant: &str,
     timeout: Duration,
     chunks: Option<&mpsc::Sender<Value>>,
+    redactor: &Redactor,
 ) -> Result<Said, (Refusal, Limit)> {
     let most = Limit { usd_micros: plan.quote().usd_micros_max, tokens: plan.quote().tokens_max };
     let cost = |error: &Error| if error.may_have_cost() { most } else { Limit::default() };
@@ -167,7 +211,8 @@ pub(crate) async fn ask(
     };
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Chunk(chunk)) => {
+            Ok(Event::Chunk(mut chunk)) => {
+                redactor.value(&mut chunk);
                 if chunks.send(chunk).await.is_err() {
                     // Nobody listens any more: the backend is let go, and what it said is charged.
                     break;

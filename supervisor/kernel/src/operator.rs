@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::caller::Caller;
 use crate::kernel::{Kernel, now_ns};
 use crate::record::{self, DecisionRow};
+use crate::secrets::{SecretConfig, SecretOverview};
 use crate::tools::{ToolFileData, ToolOverview};
 use crate::usage::{self, UsageRow};
 
@@ -89,6 +90,44 @@ impl Kernel {
     #[must_use]
     pub fn models(&self) -> Vec<ModelConfig> {
         self.0.models.models.list()
+    }
+
+    /// Stores a secret of a tenant, in the place of one of the same name. It is sealed.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the field.
+    pub async fn add_secret(
+        &self,
+        tenant: TenantId,
+        config: SecretConfig,
+        value: Secret,
+    ) -> Result<SecretOverview, Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.secrets.add(&tenant, config, value, now_ns())).await
+    }
+
+    /// Forgets a secret.
+    ///
+    /// # Errors
+    /// `SECRET_NOT_FOUND`.
+    pub async fn remove_secret(&self, tenant: TenantId, name: String) -> Result<(), Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.secrets.remove(&tenant, &name)).await
+    }
+
+    /// Forgets all secrets of a tenant that is no more.
+    ///
+    /// # Errors
+    /// When they cannot be deleted.
+    pub async fn forget_secrets(&self, tenant: TenantId) -> Result<(), Refusal> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || inner.secrets.forget(&tenant)).await
+    }
+
+    /// The secrets of a tenant, without their values.
+    #[must_use]
+    pub fn secrets(&self, tenant: &TenantId) -> Vec<SecretOverview> {
+        self.0.secrets.list(tenant)
     }
 
     /// How a call was decided.

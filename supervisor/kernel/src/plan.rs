@@ -9,6 +9,7 @@ use aion_syscall::{Engine, EngineKind, Limit, Need, Reason, Refusal, Request};
 use aion_types::{ErrorCode, TenantId};
 use serde_json::Value;
 
+use crate::fetch::Fetch;
 use crate::memory;
 use crate::models;
 use crate::tool_call;
@@ -27,6 +28,7 @@ pub(crate) enum Work {
     ToolList,
     Model(Box<ModelPlan>),
     ModelList,
+    Fetch(Box<Fetch>),
 }
 
 /// A call that is understood.
@@ -47,7 +49,7 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 9] = [
+pub(crate) const SYSCALLS: [&str; 11] = [
     "tool.invoke",
     "tool.list",
     "model.generate",
@@ -57,6 +59,8 @@ pub(crate) const SYSCALLS: [&str; 9] = [
     "memory.get",
     "memory.query",
     "memory.delete",
+    "net.fetch",
+    "secret.use",
 ];
 
 /// What calls are planned with.
@@ -91,6 +95,8 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),
         "model.generate" => model(request, Kind::Generate, with),
         "model.embed" => model(request, Kind::Embed, with),
+        "net.fetch" => fetch(Fetch::plain(request)?),
+        "secret.use" => fetch(Fetch::with_secret(request)?),
         unknown => {
             let message = format!("this kernel has no system call {unknown}");
             Err(Refusal::new(Reason::NotFound, ErrorCode::SyscallUnknown, message)
@@ -129,6 +135,18 @@ fn model(request: &Request, kind: Kind, with: &With<'_>) -> Result<Plan, Refusal
         timeout: Duration::from_millis(config.map_or(120_000, |config| config.timeout_ms)),
         target: name,
         work: Work::Model(Box::new(planned)),
+    })
+}
+
+fn fetch(fetch: Fetch) -> Result<Plan, Refusal> {
+    Ok(Plan {
+        needs: fetch.needs()?,
+        target: fetch.target(),
+        most: Limit::default(),
+        price: Limit::default(),
+        engine: kernel_engine(),
+        timeout: fetch.timeout(),
+        work: Work::Fetch(Box::new(fetch)),
     })
 }
 

@@ -17,6 +17,8 @@ pub enum Table {
     Tools,
     /// Models, by name.
     Models,
+    /// Secrets that the kernel uses for agents, by tenant and name.
+    Secrets,
     /// What was used, by account.
     Usage,
     /// Memories, by tenant, agent, type and key.
@@ -35,6 +37,7 @@ impl Table {
             Self::Tenants => (keys::KERNEL, b't'),
             Self::Tools => (keys::KERNEL, b'o'),
             Self::Models => (keys::KERNEL, b'm'),
+            Self::Secrets => (keys::KERNEL, b's'),
             Self::Usage => (keys::KERNEL, b'u'),
             Self::Approvals => (keys::KERNEL, b'p'),
             Self::Mail => (keys::MEMORY, b'g'),

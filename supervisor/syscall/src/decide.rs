@@ -1,10 +1,10 @@
 //! Whether a call may be made: manifest ∩ tenant ∩ global rules ∩ what the request names. Deny wins, and each step names its rule.
 //!
 //! A call needs two things. Its name must be on the agent's `syscalls:` list. And what it touches must be allowed: what a tool
-//! requires (`network`, `gpu`, a path) is held by a capability; which tool, model or memory is given by the list of calls, and is
-//! narrowed by `tool:`, `model:` and `memory:` rules as soon as the manifest has one of that family.
+//! requires (`network`, `gpu`, a path) is held by a capability; which tool, model, memory or secret is given by the list of calls, and is
+//! narrowed by `tool:`, `model:`, `memory:` and `secret:` rules as soon as the manifest has one of that family.
 
-use aion_manifest::{Capability, CapabilityPolicy, Effective, Family, Rule};
+use aion_manifest::{Capability, CapabilityPolicy, Effective, Rule};
 use serde::{Deserialize, Serialize};
 
 use crate::name::SyscallName;
@@ -160,7 +160,7 @@ fn held(
     steps: &mut Vec<Step>,
 ) -> Option<()> {
     let family = capability.family();
-    let by_name = matches!(family, Family::Tool | Family::Model | Family::Memory);
+    let by_name = family.is_given_by_name();
     let narrowed = authority.allow.iter().any(|rule| rule.capability.family() == family);
     if by_name && !narrowed {
         if let Some(rule) = authority.deny.iter().find(|rule| rule.capability.denies(capability).is_some()) {
@@ -189,7 +189,7 @@ fn held(
 /// A request that names capabilities is held to them.
 fn named(ask: &Ask<'_>, need: &Need, about: &str, steps: &mut Vec<Step>) -> Option<()> {
     let family = need.capability.family();
-    let by_name = matches!(family, Family::Tool | Family::Model | Family::Memory);
+    let by_name = family.is_given_by_name();
     let mut given = ask.caps_required.iter().flat_map(|(_, capabilities)| capabilities).peekable();
     if given.peek().is_none() {
         return Some(());
@@ -305,6 +305,20 @@ mod tests {
             (Layer::Manifest, "agent.yml: deny tool:web_search".to_owned())
         );
         assert!(denied.decide("tool.invoke", &[], &["tool:other"]).allowed);
+    }
+
+    #[test]
+    fn a_secret_is_given_by_name_and_its_host_by_a_capability() {
+        let mut world = World::new(&["network"], &[]);
+        world.global = list(&["network", "secret:use:*"], &["secret:use:root"], "policies/x.yaml");
+        world.syscalls.push("secret.use".to_owned());
+        let needs = ["secret:use:github", "net:connect:api.github.com:443"];
+        assert!(world.decide("secret.use", &[], &needs).allowed);
+        assert_eq!(world.denial("secret.use", &[], &["secret:use:root"]).0, Layer::Global);
+        world.agent = list(&["secret:use:other"], &[], "agent.yml");
+        assert_eq!(world.denial("secret.use", &[], &needs).0, Layer::Manifest);
+        world.agent = list(&["secret:use:github"], &[], "agent.yml");
+        assert_eq!(world.denial("secret.use", &[], &needs).0, Layer::Manifest, "without the network");
     }
 
     #[test]

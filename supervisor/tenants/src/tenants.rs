@@ -108,6 +108,11 @@ pub struct Overview {
 }
 
 impl Tenant {
+    /// Its secrets, for those who keep them out of what is told.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.secrets.iter().map(|secret| &secret.value)
+    }
+
     /// Takes one request from the tenant's rate.
     ///
     /// # Errors
@@ -446,7 +451,17 @@ fn policy(name: &TenantId, settings: &Settings) -> Result<Option<CapabilityPolic
     if settings.allow.is_empty() && settings.deny.is_empty() {
         return Ok(None);
     }
-    let all = ["filesystem", "network", "gpu", "subprocess", "fs:write:/**", "tool:*", "model:*", "memory:*"];
+    let all = [
+        "filesystem",
+        "network",
+        "gpu",
+        "subprocess",
+        "fs:write:/**",
+        "tool:*",
+        "model:*",
+        "memory:*",
+        "secret:use:*",
+    ];
     let allow =
         if settings.allow.is_empty() { all.map(str::to_owned).to_vec() } else { settings.allow.clone() };
     CapabilityPolicy::from_list(&allow, &settings.deny, &format!("tenant {name}"))

@@ -60,7 +60,7 @@ codes! {
     ProfileNotFound = "PROFILE_NOT_FOUND", exit 2;
     /// The file of a profile or a global policy is not valid; the message names the file and the place.
     ProfileInvalid = "PROFILE_INVALID", exit 1;
-    /// A secret that the manifest names is not in the store.
+    /// There is no secret of this name.
     SecretNotFound = "SECRET_NOT_FOUND", exit 1;
     /// The workspace or root folder cannot be used.
     WorkspaceInvalid = "WORKSPACE_INVALID", exit 1;
@@ -124,6 +124,8 @@ codes! {
     ModelNotFound = "MODEL_NOT_FOUND", exit 4;
     /// The model's backend failed.
     ModelFailed = "MODEL_FAILED", exit 1;
+    /// The host that was asked cannot be reached, or does not answer as it should.
+    FetchFailed = "FETCH_FAILED", exit 1;
     /// No memory under this key.
     KeyNotFound = "KEY_NOT_FOUND", exit 4;
     /// A budget has nothing left for it.

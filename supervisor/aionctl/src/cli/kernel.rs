@@ -1,4 +1,4 @@
-//! Commands on the kernel API: tenants, tools, models, decisions.
+//! Commands on the kernel API: tenants, tools, models, secrets, decisions.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -183,6 +183,39 @@ pub(crate) struct ModelAdd {
     /// What it can be asked for: generate, embed. Can be repeated; generate when absent
     #[arg(long = "kind", value_name = "KIND")]
     pub(crate) kinds: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Store a secret of the tenant, in the place of one of the same name
+    Add(SecretAdd),
+    /// List secrets; nothing shows their values
+    Ls,
+    /// Forget secrets
+    Rm {
+        /// Their names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretAdd {
+    /// Its name, as agents ask for it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The file with its value, 8 to 4096 bytes ('-': from stdin); a newline at its end is not part of it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// A host that gets it, over https; port 443 when absent. Over http only on this host's loopback. Can be repeated
+    #[arg(long = "host", value_name = "HOST[:PORT]", required = true)]
+    pub(crate) hosts: Vec<String>,
+    /// The header that carries it; Authorization when absent
+    #[arg(long, value_name = "HEADER")]
+    pub(crate) header: Option<String>,
+    /// What stands before it in the header; "Bearer " for Authorization and nothing for others when absent
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prefix: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -18,7 +18,8 @@ pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
-    ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
+    ExplainArgs, ModelAdd, ModelCommand, SecretAdd, SecretCommand, TenantCommand, TenantSettings,
+    ToolCommand, ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};
@@ -147,6 +148,9 @@ pub(crate) enum Command {
     /// Look after the models that agents may ask
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Look after secrets that the kernel uses for agents, which never see them
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Show how a system call was decided
     Explain(ExplainArgs),
     /// Show what agents and tenants have used

@@ -26,7 +26,7 @@ const MAX_SECRET: u64 = 8192;
 const MAX_FILES: usize = 64 << 20;
 
 /// A secret, without the newline that editors leave at its end.
-fn secret(path: &Path) -> Outcome<Vec<u8>> {
+pub(super) fn secret(path: &Path) -> Outcome<Vec<u8>> {
     let unreadable =
         |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", path.display()));
     let mut bytes = Vec::new();

@@ -17,6 +17,7 @@ mod man;
 mod ps;
 mod queue;
 mod run;
+mod secret;
 mod signals;
 mod stats;
 mod sync_output;
@@ -75,6 +76,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
             kernel::tool(&connect(global).await?, args, global.tenant.clone(), printer).await
         }
         Command::Model(args) => kernel::model(&connect(global).await?, args, printer).await,
+        Command::Secret(args) => secret::secret(&connect(global).await?, args, printer).await,
         Command::Explain(args) => kernel::explain(&connect(global).await?, args.audit_id, printer).await,
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,

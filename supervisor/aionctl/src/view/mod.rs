@@ -7,5 +7,6 @@ pub(crate) mod inspect;
 pub(crate) mod kernel;
 pub(crate) mod queue;
 pub(crate) mod record;
+pub(crate) mod secret;
 pub(crate) mod stats;
 pub(crate) mod task;

@@ -1,4 +1,5 @@
-//! `fs:read:/data/**`, `net:connect:host:port`, `exec:PATH`, `tool:NAME`, `model:NAME`, `memory:OP:KIND`, `gpu`.
+//! `fs:read:/data/**`, `net:connect:host:port`, `exec:PATH`, `tool:NAME`, `model:NAME`, `memory:OP:KIND`, `secret:use:NAME`,
+//! `gpu`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -72,6 +73,8 @@ pub enum Capability {
         /// Which.
         kind: MemoryKind,
     },
+    /// Have the kernel use a secret.
+    Secret(NamePattern),
     /// Use a GPU.
     Gpu,
 }
@@ -131,6 +134,7 @@ const FORMS: &[&str] = &[
     "tool:NAME",
     "model:NAME",
     "memory:OP:KIND",
+    "secret:use:NAME",
     "gpu",
 ];
 
@@ -157,8 +161,18 @@ pub enum Family {
     Model,
     /// `memory:…`
     Memory,
+    /// `secret:…`
+    Secret,
     /// `gpu`
     Gpu,
+}
+
+impl Family {
+    /// Whether the list of calls gives it, until the manifest has a rule of the family.
+    #[must_use]
+    pub const fn is_given_by_name(self) -> bool {
+        matches!(self, Self::Tool | Self::Model | Self::Memory | Self::Secret)
+    }
 }
 
 /// Reads a capability or a coarse name (`network`), which stands for several.
@@ -180,6 +194,7 @@ impl Capability {
             Self::Tool(_) => Family::Tool,
             Self::Model(_) => Family::Model,
             Self::Memory { .. } => Family::Memory,
+            Self::Secret(_) => Family::Secret,
             Self::Gpu => Family::Gpu,
         }
     }
@@ -213,6 +228,10 @@ impl FromStr for Capability {
             ("tool", _) => Ok(Self::Tool(NamePattern::parse(rest, "tool")?)),
             ("model", _) => Ok(Self::Model(NamePattern::parse(rest, "model")?)),
             ("memory", _) => memory(text, rest),
+            ("secret", "use") => {
+                Ok(Self::Secret(NamePattern::parse(rest.split_once(':').map_or("", |r| r.1), "secret")?))
+            }
+            ("secret", _) => Err(format!("{} is not secret:use:NAME", quote(text))),
             ("gpu", _) if text == "gpu" => Ok(Self::Gpu),
             _ => Err(unknown(text, family)),
         }
@@ -243,8 +262,10 @@ fn memory(text: &str, rest: &str) -> Result<Capability, String> {
 }
 
 fn unknown(text: &str, family: &str) -> String {
-    let words =
-        Coarse::ALL.iter().map(|c| c.as_str()).chain(["fs", "net", "exec", "tool", "model", "memory"]);
+    let words = Coarse::ALL
+        .iter()
+        .map(|c| c.as_str())
+        .chain(["fs", "net", "exec", "tool", "model", "memory", "secret"]);
     match did_you_mean(family, words) {
         Some(near) => format!("{} is not a capability; did you mean {near:?}?", quote(text)),
         None => format!(
@@ -278,6 +299,7 @@ impl fmt::Display for Capability {
                 };
                 write!(f, "memory:{op}:{kind}")
             }
+            Self::Secret(name) => write!(f, "secret:use:{name}"),
             Self::Gpu => f.write_str("gpu"),
         }
     }
@@ -291,7 +313,9 @@ impl Capability {
             (Self::Fs { access: a, path: p }, Self::Fs { access: b, path: q }) => a >= b && p.covers(q),
             (Self::Net { host: h, port: p }, Self::Net { host: i, port: q }) => h.covers(i) && p.covers(q),
             (Self::Exec(p), Self::Exec(q)) => p.covers(q),
-            (Self::Tool(p), Self::Tool(q)) | (Self::Model(p), Self::Model(q)) => p.covers(q),
+            (Self::Tool(p), Self::Tool(q))
+            | (Self::Model(p), Self::Model(q))
+            | (Self::Secret(p), Self::Secret(q)) => p.covers(q),
             (Self::Memory { op: o, kind: k }, Self::Memory { op: p, kind: l }) => {
                 (*o == MemoryOp::Any || o == p) && (*k == MemoryKind::Any || k == l)
             }
@@ -388,6 +412,8 @@ mod tests {
             "model:org/name:7b",
             "memory:put:short",
             "memory:*:*",
+            "secret:use:github",
+            "secret:use:*",
             "gpu",
         ] {
             assert_eq!(cap(text).to_string(), text);
@@ -413,6 +439,8 @@ mod tests {
             ("tool:", "not the name of a tool"),
             ("tool:a*b", "not the name of a tool"),
             ("memory:drop", "not a memory capability"),
+            ("secret:read:x", "is not secret:use:NAME"),
+            ("secret:use", "not the name of a secret"),
             ("gpu:1", "is not a capability"),
             ("netwrok", "did you mean \"network\"?"),
             ("quantum", "is not a capability; write fs:read:PATH"),
@@ -441,6 +469,8 @@ mod tests {
         );
         assert_eq!(cap("tool:web_*").meet(&cap("tool:w*")), Some(cap("tool:web_*")));
         assert_eq!(cap("tool:a").meet(&cap("tool:b")), None);
+        assert_eq!(cap("secret:use:*").meet(&cap("secret:use:a")), Some(cap("secret:use:a")));
+        assert_eq!(cap("secret:use:a").meet(&cap("tool:a")), None);
         assert_eq!(cap("memory:put:*").meet(&cap("memory:*:long")), Some(cap("memory:put:long")));
         assert_eq!(cap("memory:put:*").meet(&cap("memory:query:*")), None);
     }

@@ -93,8 +93,9 @@ impl World {
         &self.address
     }
 
-    /// The daemon was started again, and serves somewhere else.
-    pub(crate) fn readdress(&mut self) {
+    /// Starts aiond anew, as after a crash.
+    pub(crate) fn restart(&mut self) {
+        self.daemons.kill_and_restart(Which::Aiond).unwrap();
         self.address = address(&self.daemons);
     }
 
@@ -231,9 +232,8 @@ pub(crate) fn memories_and_tools_survive_a_crash_of_the_daemon() {
     // A run that is cut off with the daemon leaves nothing, and is no agent.
     let call = world.daemons.ctl(["tool", "invoke", "slow"]).env("AION_RECONNECT_SECONDS", "1").spawn();
     eventually("the tool runs", Duration::from_secs(10), || !world.daemons.groups().is_empty());
-    world.daemons.kill_and_restart(Which::Aiond).unwrap();
+    world.restart();
     call.done_quietly();
-    world.readdress();
     let got = world
         .signed("/v1/memory/query", &json!({"agent_id": AGENT, "type": "long", "filter": {"kind": "test"}}));
     assert_eq!(got.1["result"]["items"][0]["value"], json!({"n": 7}), "{}", got.1);

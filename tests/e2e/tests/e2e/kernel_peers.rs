@@ -4,15 +4,18 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use aion_e2e::Verdict;
+
 use crate::kernel::World;
 
 const KEY: &str = "sk-the-key-of-the-provider";
 
-pub(crate) fn openai_langchain_and_mcp_clients_are_served() {
+pub(crate) fn openai_langchain_and_mcp_clients_are_served() -> Verdict {
     let python = std::env::var_os("AION_MCP_VENV").map(|folder| Path::new(&folder).join("bin/python"));
     let Some(python) = python.filter(|path| path.exists()) else {
-        println!("skipped: AION_MCP_VENV names no Python environment with openai, langchain-openai and mcp");
-        return;
+        return Verdict::Skipped(
+            "AION_MCP_VENV names no Python environment with openai, langchain-openai and mcp".to_owned(),
+        );
     };
     let world = World::start();
     let scripts = world.daemons.clone_dir().join("tests/e2e/peers");
@@ -46,4 +49,5 @@ pub(crate) fn openai_langchain_and_mcp_clients_are_served() {
     let asked: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(asked.len() >= 6 && asked.iter().all(|line| *line == format!("asked Bearer {KEY}")), "{asked:?}");
     world.daemons.finish().unwrap();
+    Verdict::Passed
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use aion_e2e::{Daemons, Which, eventually};
+use aion_e2e::{Daemons, Verdict, Which, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -121,8 +121,7 @@ pub(crate) fn a_server_is_confined_kept_and_replaced() {
 
     // The daemon dies: what ran for it does not stay, and the next call starts anew.
     let before = processes(&mark);
-    world.daemons.kill_and_restart(Which::Aiond).unwrap();
-    world.readdress();
+    world.restart();
     eventually("they are gone", Duration::from_secs(20), || {
         processes(&mark).iter().all(|pid| !before.contains(pid))
     });
@@ -141,12 +140,13 @@ pub(crate) fn a_server_is_confined_kept_and_replaced() {
 }
 
 /// The reference servers of the protocol, unmodified, where `AION_MCP_NODE` names a folder that npm has filled.
-pub(crate) fn servers_from_npm_run_unmodified() {
+pub(crate) fn servers_from_npm_run_unmodified() -> Verdict {
     let modules = std::env::var_os("AION_MCP_NODE").map(|folder| Path::new(&folder).join("node_modules"));
     let Some(modules) = modules.filter(|path| path.join("@modelcontextprotocol/server-everything").is_dir())
     else {
-        println!("skipped: AION_MCP_NODE names no folder with @modelcontextprotocol/server-everything");
-        return;
+        return Verdict::Skipped(
+            "AION_MCP_NODE names no folder with @modelcontextprotocol/server-everything".to_owned(),
+        );
     };
     let world = World::start();
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -174,4 +174,5 @@ pub(crate) fn servers_from_npm_run_unmodified() {
     let outside = world.daemons.ctl(["tool", "invoke", "read_file", "path=/etc/passwd", "-o", "json"]).done();
     assert_ne!(outside.code, 0, "the server keeps to its folder");
     world.daemons.finish().unwrap();
+    Verdict::Passed
 }

@@ -1,0 +1,355 @@
+//! Secrets that the kernel knows are in nothing that it tells: each is replaced by its name, also where it was encoded on its way.
+//!
+//! A tenant's callers are told nothing of its own secrets, nor of models' keys. Another tenant's secrets are not looked for: what is
+//! replaced tells a caller that it guessed right. Neighbours: `kernel` passes every end of a call through here, before the row and
+//! the record are made.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use aion_syscall::{Decision, Refusal};
+use aion_tenants::Tenant;
+use aion_types::TenantId;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, percent_encode_byte};
+use serde_json::{Map, Value};
+
+use crate::kernel::{Call, Done, Inner, Kernel};
+
+/// Shorter ones would be found in words that are none.
+pub(crate) const SHORTEST: usize = 8;
+/// Fewer letters of a secret's beginning tell nothing.
+const BEGUN: usize = 4;
+/// Tenants whose secrets are ready to be looked for.
+const MOST: usize = 1024;
+/// What stays as it is in a URL.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Looks for some secrets.
+#[derive(Debug, Default)]
+pub(crate) struct Redactor {
+    matcher: Option<AhoCorasick>,
+    /// What stands in the place of each pattern.
+    marks: Vec<String>,
+    /// Sorted.
+    patterns: Vec<Vec<u8>>,
+    longest: usize,
+}
+
+impl Redactor {
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = (String, &'a [u8])>) -> Self {
+        let mut all = BTreeMap::new();
+        for (name, secret) in secrets {
+            if secret.len() < SHORTEST {
+                continue;
+            }
+            for pattern in forms(secret) {
+                all.entry(pattern).or_insert_with(|| format!("[redacted:{name}]"));
+            }
+        }
+        let (patterns, marks): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        if patterns.is_empty() {
+            return Self::default();
+        }
+        let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns);
+        match built {
+            Ok(matcher) => Self { matcher: Some(matcher), marks, patterns, longest },
+            Err(error) => {
+                // The register of secrets bounds them, so that this does not come to be.
+                tracing::error!(%error, "secrets cannot be looked for in what is told");
+                Self::default()
+            }
+        }
+    }
+
+    /// The bytes without secrets.
+    pub(crate) fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(matcher) = &self.matcher else { return Cow::Borrowed(bytes) };
+        let mut out = Vec::new();
+        let mut from = 0;
+        for found in matcher.find_iter(bytes) {
+            out.extend_from_slice(bytes.get(from..found.start()).unwrap_or_default());
+            let mark = self.marks.get(found.pattern().as_usize()).map_or("[redacted]", String::as_str);
+            out.extend_from_slice(mark.as_bytes());
+            from = found.end();
+        }
+        if from == 0 {
+            return Cow::Borrowed(bytes);
+        }
+        out.extend_from_slice(bytes.get(from..).unwrap_or_default());
+        Cow::Owned(out)
+    }
+
+    /// As [`Redactor::bytes`], where the bytes were cut off at some place: what may be the beginning of a secret at their end goes,
+    /// too, or a caller that moves the cut would have it letter by letter.
+    pub(crate) fn cut(&self, bytes: &mut Vec<u8>) {
+        if let Cow::Owned(clean) = self.bytes(bytes) {
+            *bytes = clean;
+        }
+        let from = bytes.len().saturating_sub(self.longest);
+        let begun = (from..(bytes.len() + 1).saturating_sub(BEGUN)).find(|at| {
+            let end = bytes.get(*at..).unwrap_or_default();
+            let next = self.patterns.partition_point(|pattern| pattern.as_slice() < end);
+            self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
+        });
+        if let Some(at) = begun {
+            bytes.truncate(at);
+        }
+    }
+
+    /// Whether there is one in there.
+    pub(crate) fn finds(&self, text: &str) -> bool {
+        self.matcher.as_ref().is_some_and(|matcher| matcher.is_match(text))
+    }
+
+    /// Takes them out of a text.
+    pub(crate) fn text(&self, text: &mut String) {
+        if let Cow::Owned(clean) = self.bytes(text.as_bytes()) {
+            *text = String::from_utf8_lossy(&clean).into_owned();
+        }
+    }
+
+    /// Takes them out of JSON, names of fields included.
+    pub(crate) fn value(&self, value: &mut Value) {
+        if self.matcher.is_none() {
+            return;
+        }
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
+            Value::Object(map) => {
+                map.values_mut().for_each(|value| self.value(value));
+                if map.keys().any(|key| self.finds(key)) {
+                    *map = std::mem::take(map)
+                        .into_iter()
+                        .map(|(key, value)| (self.clean(key), value))
+                        .collect::<Map<_, _>>();
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn clean(&self, mut text: String) -> String {
+        self.text(&mut text);
+        text
+    }
+
+    /// Takes them out of why a call was not done.
+    pub(crate) fn refusal(&self, refusal: &mut Refusal) {
+        for text in [&mut refusal.message, &mut refusal.field, &mut refusal.rule, &mut refusal.hint] {
+            self.text(text);
+        }
+    }
+
+    /// Takes them out of how it was decided.
+    pub(crate) fn decision(&self, decision: &mut Decision) {
+        for step in &mut decision.steps {
+            self.text(&mut step.about);
+            self.text(&mut step.rule);
+        }
+    }
+}
+
+/// A secret as it may be found: itself, and in the codings that it meets on its way.
+fn forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut forms = BTreeSet::from([secret.to_vec()]);
+    for text in [hex::encode(secret), hex::encode_upper(secret)] {
+        forms.insert(text.into_bytes());
+    }
+    let percent = percent_encode(secret, UNRESERVED).to_string();
+    let all: String = secret.iter().map(|byte| percent_encode_byte(*byte)).collect();
+    for text in [&percent, &all] {
+        forms.insert(text.as_bytes().to_vec());
+        forms.insert(lower_escapes(text));
+        forms.insert(text.replace("%20", "+").into_bytes());
+    }
+    if let Ok(text) = std::str::from_utf8(secret) {
+        // JSON within a text.
+        let quoted = Value::from(text).to_string();
+        forms.extend(quoted.get(1..quoted.len() - 1).map(|inner| inner.as_bytes().to_vec()));
+        forms.insert(
+            text.replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;")
+                .replace('"', "&quot;")
+                .into_bytes(),
+        );
+    }
+    // Within a longer text it may begin at each third of a group; the letters that it shares with its neighbours are left out.
+    for shift in 0..3 {
+        let mut shifted = vec![0; shift];
+        shifted.extend_from_slice(secret);
+        let skip = [0, 2, 3].get(shift).copied().unwrap_or(0);
+        let whole = shifted.len() * 8 / 6;
+        for text in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
+            if let Some(inner) = text.as_bytes().get(skip..whole).filter(|inner| inner.len() >= SHORTEST) {
+                forms.insert(inner.to_vec());
+            }
+        }
+    }
+    forms
+}
+
+/// `%2f` for `%2F`.
+fn lower_escapes(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut left = 0;
+    for byte in text.bytes() {
+        out.push(if left > 0 { byte.to_ascii_lowercase() } else { byte });
+        left = if byte == b'%' { 2 } else { left.max(1) - 1 };
+    }
+    out
+}
+
+struct Known {
+    tenant: Option<Arc<Tenant>>,
+    changes: u64,
+    redactor: Arc<Redactor>,
+}
+
+/// The redactors of tenants, made anew when a secret changed.
+#[derive(Default)]
+pub(crate) struct Redactors(Mutex<HashMap<TenantId, Known>>);
+
+impl Redactors {
+    pub(crate) fn of(&self, inner: &Inner, name: &TenantId) -> Arc<Redactor> {
+        let tenant = inner.tenants.get(name);
+        let same = |known: &Known| match (&known.tenant, &tenant) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        // Counted before they are read: what changes meanwhile is seen the next time.
+        let changes = inner.secrets.changes().wrapping_add(inner.models.changes());
+        {
+            let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = all.get(name).filter(|known| known.changes == changes && same(known)) {
+                return Arc::clone(&known.redactor);
+            }
+        }
+        let own = inner.secrets.values(name);
+        let keys = inner.models.keys();
+        let mut secrets: Vec<(String, &[u8])> = Vec::new();
+        secrets.extend(own.iter().map(|(name, value)| (name.clone(), value.expose())));
+        secrets.extend(keys.iter().map(|(name, value)| (format!("model:{name}"), value.expose())));
+        if let Some(tenant) = &tenant {
+            secrets.extend(tenant.secrets().map(|secret| ("tenant".to_owned(), secret.expose())));
+        }
+        let redactor = Arc::new(Redactor::new(secrets));
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(name.clone(), Known { tenant, changes, redactor: Arc::clone(&redactor) });
+        redactor
+    }
+}
+
+impl Kernel {
+    /// What keeps the kernel's secrets out of what a call's caller, row and record are told.
+    pub(crate) fn redactor(&self, call: &Call) -> Arc<Redactor> {
+        self.0.redactors.of(&self.0, call.caller.tenant())
+    }
+
+    /// What a call has come to, without the kernel's secrets. Nothing of it is told before.
+    pub(crate) fn redacted(&self, call: &mut Call, mut done: Result<Done, Refusal>) -> Result<Done, Refusal> {
+        let redactor = self.redactor(call);
+        let later = std::mem::take(&mut *call.later.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(decision) = &mut call.decision {
+            decision.allowed &= later.iter().all(|step| step.allowed);
+            decision.steps.extend(later);
+            redactor.decision(decision);
+        }
+        redactor.text(&mut call.target);
+        match &mut done {
+            // An agent's own memories hold what it has, and it has none of them.
+            Ok(_) if call.request.syscall.as_str().starts_with("memory.") => {}
+            Ok(done) => redactor.value(&mut done.result),
+            Err(refusal) => redactor.refusal(refusal),
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &str = "s3cr\"t/+ä value?";
+
+    fn redactor() -> Redactor {
+        Redactor::new([
+            ("own".to_owned(), SECRET.as_bytes()),
+            ("model:m".to_owned(), &b"sk-other-key"[..]),
+            ("short".to_owned(), &b"1234567"[..]),
+        ])
+    }
+
+    #[test]
+    fn it_is_found_however_it_was_encoded() {
+        let redactor = redactor();
+        let mut lower = percent_encode(SECRET.as_bytes(), UNRESERVED).to_string();
+        lower = String::from_utf8(lower_escapes(&lower)).unwrap();
+        let mut told = vec![
+            SECRET.to_owned(),
+            hex::encode(SECRET),
+            hex::encode_upper(SECRET),
+            percent_encode(SECRET.as_bytes(), UNRESERVED).to_string(),
+            lower,
+            SECRET.bytes().map(percent_encode_byte).collect(),
+            json!({"x": SECRET}).to_string(),
+        ];
+        for before in ["", "a", "ab", "abc", "Bearer ", "user:"] {
+            for after in ["", "z", "zz", "\n"] {
+                let text = format!("{before}{SECRET}{after}");
+                told.push(base64::engine::general_purpose::STANDARD.encode(&text));
+                told.push(base64::engine::general_purpose::URL_SAFE.encode(&text));
+            }
+        }
+        for text in told {
+            let clean = redactor.clean(format!("<{text}>"));
+            assert!(clean.contains("[redacted:own]"), "{text}: {clean}");
+            assert!(redactor.finds(&text));
+        }
+        assert_eq!(redactor.clean("a sk-other-key, 1234567".to_owned()), "a [redacted:model:m], 1234567");
+        assert_eq!(redactor.clean("nothing".to_owned()), "nothing");
+    }
+
+    #[test]
+    fn json_is_looked_through() {
+        let mut value = json!({"a": [SECRET, 5, null], "sk-other-key": {"b": format!("x{SECRET}y")}});
+        redactor().value(&mut value);
+        assert_eq!(
+            value,
+            json!({"a": ["[redacted:own]", 5, null], "[redacted:model:m]": {"b": "x[redacted:own]y"}})
+        );
+        let mut same = json!({"sk-other-key": 1});
+        Redactor::default().value(&mut same);
+        assert_eq!(same, json!({"sk-other-key": 1}));
+    }
+
+    #[test]
+    fn a_cut_does_not_give_it_away_by_the_letter() {
+        let redactor = redactor();
+        for length in 0..=12 {
+            let mut bytes = b"text sk-other-key".get(..5 + length).unwrap().to_vec();
+            redactor.cut(&mut bytes);
+            let text = String::from_utf8(bytes).unwrap();
+            match length {
+                0..4 => assert_eq!(text.len(), 5 + length),
+                4..12 => assert_eq!(text, "text "),
+                _ => assert_eq!(text, "text [redacted:model:m]"),
+            }
+        }
+        let mut bytes = b"sk-other-key and more".to_vec();
+        redactor.cut(&mut bytes);
+        assert_eq!(bytes, b"[redacted:model:m] and more");
+    }
+}
