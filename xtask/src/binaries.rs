@@ -1,4 +1,4 @@
-//! Builds what runs: three dynamic binaries, one static, one BPF object; and the programs of the kernel
+//! Builds what runs: four dynamic binaries, one static, one BPF object; and the programs of the kernel
 //! tests, which run on the host and in the VMs alike.
 
 use std::fs;
@@ -15,8 +15,8 @@ use crate::project::{Project, STATIC_TARGET};
 /// Builds all of it and puts it together in the stage.
 pub(crate) fn build(project: &Project) -> Result<()> {
     head("building the daemons");
-    run(project.cargo().args(["build", "-p", "aiond", "-p", "aion-launcher", "-p", "aionctl"]))?;
-    for name in ["aiond", "aion-launcher", "aionctl"] {
+    run(project.cargo().args(["build", "-p", "aiond", "-p", "aion-launcher", "-p", "aion-wasm", "-p", "aionctl"]))?;
+    for name in ["aiond", "aion-launcher", "aion-wasm", "aionctl"] {
         stage(&project.target.join("debug").join(name), &project.binary(name))?;
     }
     build_for_kernel(project)
