@@ -12,11 +12,14 @@ use crate::ebpf;
 use crate::process::{head, note, run, show};
 use crate::project::{Project, STATIC_TARGET};
 
+/// What is linked to the host's libc.
+const DYNAMIC: [&str; 4] = ["aiond", "aion-launcher", "aion-wasm", "aionctl"];
+
 /// Builds all of it and puts it together in the stage.
 pub(crate) fn build(project: &Project) -> Result<()> {
     head("building the daemons");
-    run(project.cargo().args(["build", "-p", "aiond", "-p", "aion-launcher", "-p", "aion-wasm", "-p", "aionctl"]))?;
-    for name in ["aiond", "aion-launcher", "aion-wasm", "aionctl"] {
+    run(project.cargo().arg("build").args(DYNAMIC.iter().flat_map(|name| ["-p", name])))?;
+    for name in DYNAMIC {
         stage(&project.target.join("debug").join(name), &project.binary(name))?;
     }
     build_for_kernel(project)

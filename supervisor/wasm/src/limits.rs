@@ -21,7 +21,7 @@ pub(crate) const MAX_RANDOM: u64 = 1 << 20;
 pub struct Limits {
     /// Bytes of linear memory of one call; 64 MiB.
     pub max_memory: usize,
-    /// Bytes of linear memory of all calls that run at once; 160 MiB.
+    /// Bytes of linear memory of all calls that run at once; 128 MiB.
     pub total_memory: usize,
     /// Units of computation, about one for each instruction; 10,000,000,000.
     pub fuel: u64,
@@ -37,7 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_memory: 64 << 20,
-            total_memory: 160 << 20,
+            total_memory: 128 << 20,
             fuel: 10_000_000_000,
             timeout: Duration::from_secs(30),
             dirs: Vec::new(),
