@@ -1,4 +1,4 @@
-//! The binary over its pipes, with the client that the kernel uses and with garbage.
+//! The binary over its pipes: what it answers, side by side, to garbage, and how much memory it takes.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
