@@ -21,6 +21,8 @@ const OF_ALL: usize = 64;
 /// A server that nobody has called for so long is ended.
 const IDLE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_secs(15);
+/// A result of 4 MiB as text and as an object, escaped.
+const MAX_MESSAGE: usize = 16 << 20;
 /// A server that has not said hello by then is ended.
 const HELLO: Duration = Duration::from_secs(60);
 /// After a start that failed the next one waits, twice as long each time.
@@ -222,7 +224,7 @@ impl Slot {
 }
 
 async fn start(host: &dyn Host, spec: Spec) -> Result<Live, Refusal> {
-    let options = Options { name: "aion".to_owned(), ..Options::default() };
+    let options = Options { name: "aion".to_owned(), max_message_bytes: MAX_MESSAGE, ..Options::default() };
     let failed = |message: String| Refusal::new(Reason::Failed, ErrorCode::ToolFailed, message);
     let tool = spec.tool;
     let live = match spec.start {

@@ -16,6 +16,8 @@ use crate::tools::Installed;
 
 /// Bytes of a result.
 const MAX_OUTPUT: usize = 4 << 20;
+/// Where the runner of modules says in one word what went wrong.
+const FAILURE: &str = "aion.os/failure";
 /// Standard error that a failure shows.
 const SHOWN: usize = 2000;
 
@@ -84,7 +86,14 @@ impl Caller<'_> {
             tool.name.clone(),
             "--timeout-ms".to_owned(),
             tool.timeout_ms.to_string(),
+            // Its own files are its working directory.
+            "--dir".to_owned(),
+            "/workspace=.:ro".to_owned(),
         ];
+        if let Some(class) = self.classes.get(&tool.class) {
+            // The other half is the runner's own.
+            argv.extend(["--total-memory".to_owned(), (class.mem.0 / 2).to_string()]);
+        }
         for (name, value) in [("--fuel", tool.wasm.fuel), ("--max-memory", tool.wasm.max_memory)] {
             argv.extend(value.into_iter().flat_map(|value| [name.to_owned(), value.to_string()]));
         }
@@ -214,8 +223,7 @@ fn module_result(name: &str, answer: ToolResult) -> Result<Value, Refusal> {
         };
     }
     let message = format!("tool {name} failed: {}", end_of(&text));
-    let code =
-        answer.structured.as_ref().and_then(|structured| structured.get("code")).and_then(Value::as_str);
+    let code = answer.meta.get(FAILURE).and_then(|failure| failure.get("code")).and_then(Value::as_str);
     Err(match code {
         Some("timeout") => Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message),
         _ => failed(message),

@@ -139,6 +139,27 @@ pub(crate) fn a_server_is_confined_kept_and_replaced() {
     world.daemons.finish().unwrap();
 }
 
+pub(crate) fn webassembly_runs_within_its_limits() {
+    let world = World::start();
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::copy(world.daemons.clone_dir().join("tests/e2e/wasm/echo.wasm"), folder.path().join("echo.wasm"))
+        .unwrap();
+    let path = folder.path().join("tool.yml");
+    let manifest = "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {name: probe}\nspec:\n  entry: \"wasm:echo.wasm\"\n  \
+                    wasm: {fuel: 50000000, max_memory: 4Mi}\n  timeout: 10s\n";
+    fs::write(&path, manifest).unwrap();
+    world.daemons.ctl(["tool", "install"]).args([path]).ok();
+    for query in ["one", "two"] {
+        let answer = world.probe(query, 60_000);
+        assert_eq!(answer["result"], json!({"got": {"query": query}}), "{answer:#}");
+    }
+    let spun = world.probe("spin", 60_000);
+    assert_eq!(spun["error"]["code"], "TOOL_FAILED", "{spun}");
+    assert!(spun["error"]["message"].as_str().unwrap().contains("fuel"), "{spun}");
+    assert_eq!(world.probe("three", 60_000)["status"], "ok", "the runner goes on");
+    world.daemons.finish().unwrap();
+}
+
 /// The reference servers of the protocol, unmodified, where `AION_MCP_NODE` names a folder that npm has filled.
 pub(crate) fn servers_from_npm_run_unmodified() -> Verdict {
     let modules = std::env::var_os("AION_MCP_NODE").map(|folder| Path::new(&folder).join("node_modules"));
