@@ -78,6 +78,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let pid_file = state::lock()?;
     let listener = listen::bind(options.inside_state(&options.socket), &account)?;
     let http_file = state::http_file(&account)?;
+    // While root can: the user may not get to where this program lies.
+    let wasm_runner = std::env::current_exe().ok().map(|own| own.with_file_name("aion-wasm"));
+    let wasm_runner = wasm_runner.filter(|path| path.exists());
     go_before_agents();
     account.drop_to()?;
 
@@ -89,7 +92,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(&options, &account, &files, listener, &http_file));
+    let result = runtime.block_on(serve(&options, &account, &files, listener, &http_file, wasm_runner));
     // What still reads on the blocking pool has nobody to read for any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
@@ -102,12 +105,16 @@ async fn serve(
     files: &Files,
     listener: StdListener,
     http_file: &File,
+    wasm_runner: Option<PathBuf>,
 ) -> Result<()> {
     let stop = stop_signal()?;
     let mut settings = ApiOptions::new(PathBuf::new());
     settings.manifests = files.manifests(&options.state)?;
     settings.policy = Some(Arc::new(files.policy()?));
     settings.state_absolute = options.state.clone();
+    if let Some(runner) = wasm_runner {
+        settings.wasm_runner = runner;
+    }
     // Before anything is opened: a port that is taken ends the start.
     let http = match options.http() {
         Some(address) => Some(bind_http(address, http_file).await?),

@@ -39,6 +39,8 @@ pub struct Options {
     pub max_streams: usize,
     /// How long an agent that removes itself stays after its end, so that its output can still be read.
     pub linger: Duration,
+    /// The program that runs WebAssembly tools.
+    pub wasm_runner: PathBuf,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             policy: None,
             max_streams: 512,
             linger: Duration::from_secs(2),
+            wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
         }
     }
 }

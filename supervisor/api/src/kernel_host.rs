@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, ToolEnd, ToolRun,
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, Sandbox, ToolEnd,
+    ToolRun, ToolServer,
 };
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::Batch;
@@ -35,6 +36,7 @@ impl Core {
             classes: Arc::clone(&self.options.manifests.classes),
             policy: self.options.policy.clone(),
             offline,
+            wasm_runner: self.options.wasm_runner.clone(),
         };
         let host: Arc<dyn Host> = Arc::new(ForKernel(Arc::clone(self)));
         let kernel = Kernel::open(options, Arc::clone(&self.store), host)?;
@@ -126,6 +128,10 @@ impl Host for ForKernel {
 
     fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>> {
         Box::pin(Arc::clone(&self.0).run_tool(run))
+    }
+
+    fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
+        Box::pin(async move { Arc::clone(&self.0).serve_tool(sandbox).await.map_err(Refusal::from) })
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {

@@ -101,24 +101,28 @@ pub(crate) async fn invoke(
     caller: Caller,
     request: api::SyscallRequest,
 ) -> api::SyscallAnswer {
-    match read(request) {
-        Ok(call) => told(kernel.invoke(caller, call).await),
-        Err(refusal) => told(CallOutcome::refused(refusal)),
-    }
+    let name = request.syscall.clone();
+    told(match read(request) {
+        Ok(call) => kernel.invoke(caller, call).await,
+        Err(refusal) => kernel.refused(&caller, &name, refusal).await,
+    })
 }
 
 /// As [`invoke`], in parts.
 pub(crate) fn invoke_stream(kernel: &Kernel, caller: Caller, request: api::SyscallRequest) -> Parts {
     use api::syscall_part::Kind;
+    let kernel = kernel.clone();
+    let name = request.syscall.clone();
     let call = match read(request) {
         Ok(call) => call,
         Err(refusal) => {
-            let part = api::SyscallPart { kind: Some(Kind::Answer(told(CallOutcome::refused(refusal)))) };
-            return Box::pin(stream::once(async move { Ok(part) }));
+            return Box::pin(stream::once(async move {
+                let outcome = kernel.refused(&caller, &name, refusal).await;
+                Ok(api::SyscallPart { kind: Some(Kind::Answer(told(outcome))) })
+            }));
         }
     };
     let (send, receive) = mpsc::channel(AHEAD);
-    let kernel = kernel.clone();
     let ending = tokio::spawn(async move { kernel.invoke_stream(caller, call, send).await });
     let chunks = tokio_stream::wrappers::ReceiverStream::new(receive)
         .map(|chunk: Value| Ok(api::SyscallPart { kind: Some(Kind::ChunkJson(chunk.to_string())) }));

@@ -99,6 +99,7 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         log_max_bytes: spec.log_max.map_or(0, |max| max.0),
         door: spec.has_door(),
         job: None,
+        stdio: false,
     }
 }
 

@@ -47,6 +47,7 @@ mod tasks;
 mod terminal;
 mod timers;
 mod tool_runs;
+mod tool_servers;
 mod trail;
 
 pub use crate::core::Options;

@@ -5,11 +5,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aion_agent_journal::{Item, Kind, Reader};
-use aion_kernel::{ToolEnd, ToolRun};
+use aion_kernel::{Sandbox, ToolEnd, ToolRun};
 use aion_launcher_proto::v1 as launcher;
 use aion_manifest::Network;
 use aion_syscall::{Reason, Refusal};
@@ -40,20 +42,20 @@ struct Waiting {
 pub(crate) struct ToolRuns(Mutex<HashMap<String, Waiting>>);
 
 impl ToolRuns {
-    fn expect(&self, id: &AgentId) -> oneshot::Receiver<Exit> {
+    pub(crate) fn expect(&self, id: &AgentId) -> oneshot::Receiver<Exit> {
         let (end, wait) = oneshot::channel();
         let waiting = Waiting { end: Some(end), launched: false };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), waiting);
         wait
     }
 
-    fn launched(&self, id: &AgentId) {
+    pub(crate) fn launched(&self, id: &AgentId) {
         if let Some(waiting) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id.as_str()) {
             waiting.launched = true;
         }
     }
 
-    fn forget(&self, id: &AgentId) {
+    pub(crate) fn forget(&self, id: &AgentId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id.as_str());
     }
 
@@ -115,9 +117,19 @@ impl Core {
 
     async fn run_tool_as(&self, id: &AgentId, run: ToolRun) -> Outcome<ToolEnd> {
         let wait = self.tool_runs.expect(id);
-        let stdin = jobs::sealed(&run.stdin)?;
-        let (timeout, max_output) = (run.timeout, run.max_output);
-        let state = match self.launcher.launch_with(plan(id, run), vec![stdin]).await {
+        let ToolRun { sandbox, audit_id, stdin, timeout, max_output } = run;
+        let stdin = jobs::sealed(&stdin)?;
+        let mut launch = plan(id, sandbox);
+        launch.limits.get_or_insert_default().wall_ms =
+            u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
+        launch.job = Some(launcher::Job {
+            task_id: audit_id,
+            attempt: 1,
+            checkpoint_max_bytes: CHECKPOINT,
+            stdin: true,
+            restore: false,
+        });
+        let state = match self.launcher.launch_with(launch, vec![stdin]).await {
             Ok((state, _)) => state,
             Err(error) => return Err(Problem::from(error)),
         };
@@ -145,7 +157,9 @@ impl Core {
     /// Kills what is left of a run, and removes its traces; does not wait for that.
     pub(crate) fn end_tool_run(&self, id: &str) {
         let (client, id) = (self.launcher.clone(), id.to_owned());
-        tokio::spawn(async move {
+        // Without a runtime the daemon is ending, and the next one does it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
             // What has ended cannot be killed; what was never launched is not there.
             let _ = client.kill(&id, "killed").await;
             if let Err(error) = client.remove(&id, false).await
@@ -157,7 +171,7 @@ impl Core {
     }
 }
 
-fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
+pub(crate) fn plan(id: &AgentId, run: Sandbox) -> launcher::Launch {
     let mut env = vec![format!("PATH={PATH}"), "LANG=C.UTF-8".to_owned(), "HOME=/tmp".to_owned()];
     env.extend(run.env.iter().map(|(name, value)| format!("{name}={value}")));
     let folder = run.folder.map(|folder| folder.to_string_lossy().into_owned());
@@ -192,7 +206,7 @@ fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
             disk_bytes: if own_files { 0 } else { class.disk.0 },
             file_size_bytes: class.file_size.unwrap_or(class.disk).0,
             open_files: class.open_files,
-            wall_ms: u64::try_from(run.timeout.as_millis()).unwrap_or(u64::MAX).max(1),
+            wall_ms: 0,
             cpu_weight: class.cpu_weight,
             io_weight: class.io_weight,
             io_read_bps: class.io_read_bps.map_or(0, |bps| bps.0),
@@ -200,19 +214,17 @@ fn plan(id: &AgentId, run: ToolRun) -> launcher::Launch {
         }),
         seccomp_profile: run.seccomp_profile,
         log_max_bytes: LOG,
-        job: Some(launcher::Job {
-            task_id: run.audit_id,
-            attempt: 1,
-            checkpoint_max_bytes: CHECKPOINT,
-            stdin: true,
-            restore: false,
-        }),
+        binds: run.runner.into_iter().map(read_only).collect(),
         ..launcher::Launch::default()
     }
 }
 
+fn read_only(path: PathBuf) -> launcher::Bind {
+    launcher::Bind { path: path.into_os_string().into_vec(), writable: false }
+}
+
 /// Standard output, whether there was more of it, and the end of standard error.
-fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent_journal::Error> {
+pub(crate) fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent_journal::Error> {
     let mut reader = Reader::open(file, 0)?;
     let (mut stdout, mut cut, mut stderr) = (Vec::new(), false, Vec::new());
     while let Some(item) = reader.next()? {

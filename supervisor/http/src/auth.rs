@@ -89,10 +89,9 @@ pub(crate) async fn signed(kernel: &Kernel, request: Request<Body>) -> Result<Ad
         body: &body,
     };
     let now = now_ns();
-    let tenant = kernel
-        .tenants()
-        .verify(header(headers, "x-tenant-id"), &given, now)
-        .map_err(|error| unauthenticated(kernel, error))?;
+    let tenant = kernel.tenants().verify(header(headers, "x-tenant-id"), &given, now).map_err(|error| {
+        unauthenticated(kernel, header(headers, "x-tenant-id").unwrap_or_default(), error)
+    })?;
     within_rate(&tenant, now)?;
     Ok(Admitted { caller: Caller::Tenant(tenant), body, parts })
 }
@@ -107,7 +106,7 @@ pub(crate) async fn bearer(kernel: &Kernel, request: Request<Body>) -> Result<Ad
         .map_or("", |(_, token)| token.trim());
     let verified = kernel.tenants().verify_bearer(token, now);
     let (tenant, name) = verified.map_err(|error| {
-        unauthenticated(kernel, error)
+        unauthenticated(kernel, "", error)
             .hint("use a token of `aionctl tenant token TENANT AGENT` as the API key")
     })?;
     within_rate(&tenant, now)?;
@@ -124,7 +123,7 @@ fn within_rate(tenant: &Tenant, now_ns: u64) -> Result<(), Refusal> {
     })
 }
 
-fn unauthenticated(kernel: &Kernel, error: AuthError) -> Refusal {
+fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) -> Refusal {
     let (word, reason) = match error {
         AuthError::NoTenant => ("no_tenant", Reason::Unauthenticated),
         AuthError::NoSignature => ("no_signature", Reason::Unauthenticated),
@@ -135,7 +134,7 @@ fn unauthenticated(kernel: &Kernel, error: AuthError) -> Refusal {
         AuthError::Replayed => ("replayed", Reason::Unauthenticated),
         AuthError::TooMany => ("too_many", Reason::Exhausted),
     };
-    kernel.metrics().unauthenticated(word);
+    kernel.turned_away(claimed, word);
     let refusal =
         Refusal::new(reason, ErrorCode::Unauthenticated, error.to_string()).by(format!("door: {word}"));
     if reason == Reason::Exhausted { refusal.retry_after(1000) } else { refusal }

@@ -101,7 +101,7 @@ async fn syscall(State(shared): State<Shared>, Path(name): Path<String>, request
     };
     match Syscall::parse(&admitted.body, Some(&name)) {
         Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
-        Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
+        Err(refusal) => reply::outcome(&shared.kernel.refused(&admitted.caller, &name, refusal).await),
     }
 }
 
@@ -125,12 +125,11 @@ async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
     };
     let header = admitted.parts.headers.get("x-agent-id").and_then(|value| value.to_str().ok());
-    match enveloped(&admitted.body, header, &admitted.caller) {
-        Ok(body) => match Syscall::from_value(body, Some(name)) {
-            Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
-            Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
-        },
-        Err(refusal) => reply::outcome(&Outcome::refused(refusal)),
+    let call = enveloped(&admitted.body, header, &admitted.caller)
+        .and_then(|body| Syscall::from_value(body, Some(name)));
+    match call {
+        Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
+        Err(refusal) => reply::outcome(&shared.kernel.refused(&admitted.caller, name, refusal).await),
     }
 }
 

@@ -41,6 +41,7 @@ struct Handed {
     door: Option<OwnedFd>,
     job: Option<task::Handed>,
     stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
 }
 
 fn sort_out(plan: &Plan, fds: Vec<OwnedFd>) -> Result<Handed> {
@@ -58,11 +59,11 @@ fn sort_out(plan: &Plan, fds: Vec<OwnedFd>) -> Result<Handed> {
     }
     let door = if plan.door { Some(fds.next().ok_or_else(too_few)?) } else { None };
     let job = plan.job.map(|job| task::Handed::take(job, &mut fds).ok_or_else(too_few)).transpose()?;
-    let stdin = fds.next();
+    let (stdin, stdout) = (fds.next(), fds.next());
     if fds.next().is_some() {
         return Err(Failure::because(LayerName::Rootfs, "the plan came with too many descriptors"));
     }
-    Ok(Handed { journal, workspace, rootfs, binds, door, job, stdin })
+    Ok(Handed { journal, workspace, rootfs, binds, door, job, stdin, stdout })
 }
 
 /// Performs the plan and tells the launcher.
@@ -86,7 +87,7 @@ pub(crate) fn perform(
     let journal = Journal::open(handed.journal, plan.journal_limit, plan.incarnation)
         .map_err(|e| Failure::because(LayerName::Disk, &format!("cannot begin the agent's journal: {e}")))?;
     let stdio = match plan.tty {
-        None => output::pipes(handed.stdin)?,
+        None => output::pipes(handed.stdin, handed.stdout)?,
         Some(size) => output::terminal(terminal::open(size, &plan)?)?,
     };
     let ready = Ready::new(&plan, &prepared.system)?;

@@ -27,17 +27,25 @@ pub(crate) struct Stdio {
     pub(crate) slave: Option<OwnedFd>,
 }
 
-/// Pipes for output, and for input what was given or nothing.
-pub(crate) fn pipes(stdin: Option<OwnedFd>) -> Result<Stdio> {
+/// For input what was given or nothing; for output what was given, else a pipe. Errors go through a pipe.
+pub(crate) fn pipes(stdin: Option<OwnedFd>, stdout: Option<OwnedFd>) -> Result<Stdio> {
     let failed = || at(LayerName::Session, "cannot make a pipe");
     let stdin = match stdin {
         Some(fd) => fd,
         None => openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(at(LayerName::Rootfs, "cannot open /dev/null"))?,
     };
-    let (out, agent_out) = pipe_with(PipeFlags::CLOEXEC).map_err(failed())?;
+    let mut sources = Vec::with_capacity(2);
+    let agent_out = match stdout {
+        Some(fd) => fd,
+        None => {
+            let (out, agent_out) = pipe_with(PipeFlags::CLOEXEC).map_err(failed())?;
+            sources.push(Source { fd: out, kind: Kind::Stdout });
+            agent_out
+        }
+    };
     let (err, agent_err) = pipe_with(PipeFlags::CLOEXEC).map_err(failed())?;
-    let sources = vec![Source { fd: out, kind: Kind::Stdout }, Source { fd: err, kind: Kind::Stderr }];
+    sources.push(Source { fd: err, kind: Kind::Stderr });
     Ok(Stdio { agent: [stdin, agent_out, agent_err], sources, slave: None })
 }
 

@@ -9,6 +9,7 @@ use aion_manifest::{Class, Network};
 use aion_syscall::{Limits, Refusal};
 use aion_types::{AgentName, TenantId};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A future that can be stored.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -22,27 +23,36 @@ pub struct AgentInfo {
     pub manifest: String,
 }
 
-/// One run of a tool.
+/// What runs for a tool, and in what.
 #[derive(Debug, Clone)]
-pub struct ToolRun {
+pub struct Sandbox {
     /// Whose.
     pub tenant: TenantId,
-    /// The call, for its name in records.
-    pub audit_id: String,
     /// The command; a program of the tool's own is below `/workspace`.
     pub argv: Vec<String>,
     /// Its environment.
     pub env: Vec<(String, String)>,
     /// The tool's own files, shown read-only as its working directory.
     pub folder: Option<PathBuf>,
-    /// Its standard input.
-    pub stdin: Vec<u8>,
+    /// A program of AION's that it sees where the host has it.
+    pub runner: Option<PathBuf>,
     /// What it may use.
     pub class: Class,
     /// Its seccomp profile.
     pub seccomp_profile: String,
     /// The network that it sees.
     pub network: Network,
+}
+
+/// One run of a tool.
+#[derive(Debug, Clone)]
+pub struct ToolRun {
+    /// What runs.
+    pub sandbox: Sandbox,
+    /// The call, for its name in records.
+    pub audit_id: String,
+    /// Its standard input.
+    pub stdin: Vec<u8>,
     /// It is killed after that.
     pub timeout: Duration,
     /// Bytes of standard output that are read.
@@ -62,6 +72,22 @@ pub struct ToolEnd {
     pub cut: bool,
     /// The end of standard error.
     pub stderr: Vec<u8>,
+}
+
+/// A server that runs for a tool.
+pub struct ToolServer {
+    /// What it writes to standard output.
+    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its standard input.
+    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Dropping it ends the server.
+    pub running: Box<dyn Running>,
+}
+
+/// A server that runs until this is dropped.
+pub trait Running: Send + Sync {
+    /// The end of what it wrote to standard error; for people.
+    fn said(&self) -> BoxFuture<'_, String>;
 }
 
 /// What accounts may have.
@@ -112,6 +138,8 @@ pub trait Host: Send + Sync + 'static {
     ) -> BoxFuture<'a, AccountLimits>;
     /// Runs a tool in a sandbox of its own, once. Dropping the future does not end the run; its timeout does.
     fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>>;
+    /// Starts a server for a tool in a sandbox of its own.
+    fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>>;
     /// Appends to the audit log; comes back when it is there, or waits in line for it.
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()>;
     /// Registers an agent that runs elsewhere, or starts nothing yet; gives its id.

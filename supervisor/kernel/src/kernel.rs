@@ -1,6 +1,7 @@
 //! The kernel: takes a call through its stages. Each call runs in a task of its own, so that a caller who goes away leaves
 //! nothing half settled.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,25 +9,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Account, Answer, Ask, Authority, Decision, Engine, ErrorBody, Layer, Limit, Limits, Need, Reason,
-    Refusal, Request, Status, Step, Usage, decide,
+    Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Step, Usage,
 };
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::authority::{push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
-use crate::grants::{Grants, GrantsOf};
-use crate::host::{AccountLimits, Host};
+use crate::grants::GrantsOf;
+use crate::host::{AuditEntry, Host};
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
 use crate::redact::Redactors;
 use crate::secrets::Secrets;
+use crate::servers::Servers;
 use crate::tools::Tools;
+use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
 use crate::{memory, tool_call};
 
@@ -45,6 +49,8 @@ pub struct Options {
     pub policy: Option<Arc<CapabilityPolicy>>,
     /// Models of this host alone are called.
     pub offline: bool,
+    /// The program that runs WebAssembly tools, `aion-wasm`.
+    pub wasm_runner: PathBuf,
 }
 
 pub(crate) struct Inner {
@@ -60,9 +66,12 @@ pub(crate) struct Inner {
     pub(crate) classes: Arc<Classes>,
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
+    pub(crate) servers: Arc<Servers>,
+    wasm_runner: PathBuf,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
     recorder: Recorder,
+    turned_away: TurnedAway,
 }
 
 /// The kernel. Cheap to clone.
@@ -141,10 +150,13 @@ impl Kernel {
             accounts: Accounts::restore(&store, now)?,
             kept: memory::Kept::default(),
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
+            servers: Servers::start(Arc::clone(&host)),
+            wasm_runner: options.wasm_runner,
+            offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
+            turned_away: TurnedAway::default(),
             classes: options.classes,
-            offline: options.offline,
             fetches: Fetches::open()?,
             redactors: Redactors::default(),
             tools,
@@ -172,6 +184,7 @@ impl Kernel {
     #[must_use]
     pub fn metrics_text(&self) -> String {
         let mut text = self.0.metrics.text();
+        text.push_str(&crate::metrics::servers_text(self.0.servers.count()));
         text.push_str(&crate::metrics::models_text(&self.0.models.metrics()));
         text
     }
@@ -189,6 +202,55 @@ impl Kernel {
         chunks: mpsc::Sender<Value>,
     ) -> Outcome {
         self.begin(caller, request, Some(chunks)).await
+    }
+
+    /// Answers what was let in and could not be read as a call; it is recorded as one that failed.
+    pub async fn refused(&self, caller: &Caller, syscall: &str, refusal: Refusal) -> Outcome {
+        let audit_id = audit_id();
+        let mut refusal = refusal;
+        self.redactor(caller.tenant()).refusal(&mut refusal);
+        let row = DecisionRow {
+            audit_id: audit_id.clone(),
+            time_ns: now_ns(),
+            syscall: syscall.chars().take(80).collect(),
+            tenant: caller.tenant().to_string(),
+            agent: String::new(),
+            agent_id: String::new(),
+            caller: caller.subject(),
+            task: String::new(),
+            trace: String::new(),
+            target: String::new(),
+            decision: None,
+            status: refusal.status(),
+            error: Some(ErrorBody::from(&refusal)),
+            usage: Usage::default(),
+            engine: plan::kernel_engine(),
+        };
+        self.0.recorder.record(row).await;
+        answer_of(refusal, audit_id)
+    }
+
+    /// Counts and records a request that no door let in; `tenant` is whom it claims to be, `why` one word.
+    pub fn turned_away(&self, tenant: &str, why: &'static str) {
+        self.0.metrics.unauthenticated(why);
+        let Some(more) = self.0.turned_away.take(Instant::now()) else { return };
+        let mut detail = json!({"claimed": tenant.chars().take(80).collect::<String>()});
+        if more > 0 {
+            detail["more_before"] = json!(more);
+        }
+        let entry = AuditEntry {
+            // What anybody can claim does not get into a tenant's own records.
+            tenant: String::new(),
+            agent: String::new(),
+            task: String::new(),
+            trace: String::new(),
+            kind: "api.unauthenticated",
+            verdict: "denied",
+            rule: format!("door:{why}"),
+            detail,
+        };
+        let host = Arc::clone(&self.0.host);
+        tokio::spawn(async move { host.audit(entry).await });
     }
 
     async fn begin(&self, caller: Caller, request: Request, chunks: Option<mpsc::Sender<Value>>) -> Outcome {
@@ -240,6 +302,7 @@ impl Kernel {
             tools: &self.0.tools,
             models: &self.0.models.models,
             allow_cloud: privacy.is_none_or(|privacy| privacy.allow_cloud),
+            offline: self.0.offline,
         };
         let plan = plan::plan(&call.request, &with)?;
         call.engine = plan.engine.clone();
@@ -277,9 +340,14 @@ impl Kernel {
             .latency_ms
             .map_or(plan.timeout, |ms| plan.timeout.min(Duration::from_millis(ms)));
         let (price, most) = (plan.price, plan.most);
-        let worked = tokio::time::timeout(timeout, self.work(call, plan, timeout)).await;
-        let result = match worked {
-            Ok(result) => result,
+        // Whatever happens in there, what was reserved is settled.
+        let work = AssertUnwindSafe(self.work(call, plan, timeout)).catch_unwind();
+        let result = match tokio::time::timeout(timeout, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                let message = "the call did not run to its end";
+                Err((Refusal::new(Reason::Internal, ErrorCode::Internal, message), most))
+            }
             Err(_) => {
                 let message = format!("the call was ended after {} ms", timeout.as_millis());
                 let refusal = Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message);
@@ -297,80 +365,21 @@ impl Kernel {
         result.map_err(|(refusal, _)| refusal)
     }
 
-    pub(crate) fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
-        let Some(grants) = grants else {
-            // An operator may do what the host may.
-            let step = Step {
-                layer: Layer::Door,
-                about: call.request.syscall.to_string(),
-                allowed: true,
-                rule: format!("door: operator {}", call.caller.subject()),
-            };
-            return Decision { allowed: true, steps: vec![step] };
-        };
-        let tenant = self.0.tenants.get(&grants.uri.tenant);
-        let authority = Authority {
-            agent: &grants.address,
-            effective: &grants.effective,
-            allow: &grants.spec.allow,
-            deny: &grants.spec.deny,
-            syscalls: &grants.spec.syscalls,
-            global: self.0.grants.policy(),
-            tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
-        };
-        let ask = Ask { syscall: &call.request.syscall, caps_required: &call.request.caps_required, needs };
-        decide(&authority, &ask)
-    }
-
-    /// The accounts that a call is charged to, and what it alone may cost.
-    async fn accounts(&self, call: &Call, grants: Option<&Grants>) -> (Vec<(Account, Limits)>, Limits) {
-        let tenant = call.caller.tenant();
-        let mut per_call =
-            Limits { usd_micros: call.request.budget.usd_micros, tokens: call.request.budget.tokens };
-        let mut accounts = Vec::new();
-        let mut limits = AccountLimits::default();
-        if let Some(grants) = grants {
-            let task = call.request.context.task_id.as_str();
-            limits = self.0.host.limits(&grants.uri.tenant, &grants.uri.name, task).await;
-            let own = grants.spec.policy_overrides.budget.as_ref().map(|budget| budget.usd_max.micros);
-            match limits.task {
-                Some(of_task) => {
-                    let usd_micros = least(of_task.usd_micros, own);
-                    let account = Account::Task { tenant: tenant.to_string(), task: task.to_owned() };
-                    accounts.push((account, Limits { usd_micros, tokens: of_task.tokens }));
-                }
-                // Without a task of its own a call is its own task, or a made-up id would be a new budget.
-                None => per_call.usd_micros = least(per_call.usd_micros, own),
-            }
-            let agent = Account::Agent { tenant: tenant.to_string(), name: grants.uri.name.to_string() };
-            accounts.push((agent, limits.agent));
-        }
-        if let Some(settings) = self.0.tenants.get(tenant).map(|tenant| tenant.settings.clone()) {
-            limits.tenant.usd_micros = least(limits.tenant.usd_micros, settings.usd_micros_per_hour);
-            limits.tenant.tokens = least(limits.tenant.tokens, settings.tokens_per_hour);
-        }
-        accounts.push((Account::Tenant { tenant: tenant.to_string() }, limits.tenant));
-        (accounts, per_call)
-    }
-
     /// Does it. An error comes with what it has cost all the same.
     async fn work(&self, call: &Call, plan: Plan, timeout: Duration) -> Result<Done, (Refusal, Limit)> {
         let nothing = |refusal: Refusal| (refusal, Limit::default());
         let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
         match plan.work {
             Work::Tool(installed, arguments) => {
-                let tenant = call.caller.tenant();
-                let result = tool_call::call(
-                    self.0.host.as_ref(),
-                    &self.0.classes,
-                    &installed,
-                    tenant,
-                    &call.audit_id,
-                    &arguments,
-                    timeout,
-                )
-                .await
-                .map_err(nothing)?;
+                let caller = tool_call::Caller {
+                    host: &self.0.host,
+                    servers: &self.0.servers,
+                    classes: &self.0.classes,
+                    wasm_runner: &self.0.wasm_runner,
+                    tenant: call.caller.tenant(),
+                    audit_id: &call.audit_id,
+                };
+                let result = caller.call(&installed, arguments, timeout).await.map_err(nothing)?;
                 installed.check_output(&result).map_err(nothing)?;
                 Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
             }
@@ -396,7 +405,7 @@ impl Kernel {
                     tenant,
                     timeout,
                     call.chunks.as_ref(),
-                    &self.redactor(call),
+                    &self.redactor(call.caller.tenant()),
                 )
                 .await?;
                 let models::Said { body, used, tokens_in, tokens_out } = said;
@@ -532,39 +541,6 @@ impl Outcome {
     pub fn refused(refusal: Refusal) -> Self {
         answer_of(refusal, String::new())
     }
-}
-
-fn push(decision: &mut Decision, allowed: bool, rule: &str) {
-    decision.allowed = allowed;
-    decision.steps.push(Step {
-        layer: Layer::Budget,
-        about: "budget".to_owned(),
-        allowed,
-        rule: rule.to_owned(),
-    });
-}
-
-const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if a < b { a } else { b }),
-        (Some(one), None) | (None, Some(one)) => Some(one),
-        (None, None) => None,
-    }
-}
-
-/// A call's own budget is kept to the letter: what could cost more is not begun.
-fn within(plan: &Plan, limits: Limits) -> Result<(), Refusal> {
-    let over = |what: &str, most: u64, limit: Option<u64>| match limit {
-        Some(limit) if most > limit => {
-            let message = format!("the call can cost {most} {what}, its budget has {limit}");
-            Err(Refusal::new(Reason::Exhausted, ErrorCode::BudgetExceeded, message)
-                .by(format!("budget: the call: {what}"))
-                .at("budget"))
-        }
-        _ => Ok(()),
-    };
-    over("millionths of a USD", plan.most.usd_micros, limits.usd_micros)?;
-    over("tokens", plan.most.tokens, limits.tokens)
 }
 
 fn dollars(micros: u64) -> f64 {

@@ -6,6 +6,7 @@
 //! [`Kernel`] is cheap to clone. Neighbours: `aion-http` and `aion-api` are its doors; what it asks of the supervisor goes through
 //! [`Host`]. Invariant: a call that did anything has a decision row and an audit record before it is answered.
 
+mod authority;
 mod caller;
 mod fetch;
 mod grants;
@@ -20,13 +21,17 @@ mod record;
 mod redact;
 mod rows;
 mod secrets;
+mod servers;
 mod tool_call;
 mod tools;
+mod turned_away;
 mod usage;
 
 pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use caller::Caller;
-pub use host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, ToolEnd, ToolRun};
+pub use host::{
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer,
+};
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;

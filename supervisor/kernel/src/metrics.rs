@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     /// A request that was not let in.
-    pub fn unauthenticated(&self, why: &'static str) {
+    pub(crate) fn unauthenticated(&self, why: &'static str) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).auth.entry(why).or_default() += 1;
     }
 
@@ -81,6 +81,14 @@ impl Metrics {
         let _ = write_all(&mut out, &state);
         out
     }
+}
+
+/// The servers of tools that are kept warm.
+pub(crate) fn servers_text(count: usize) -> String {
+    format!(
+        "# HELP aion_kernel_tool_servers Servers of tools that are kept warm.\n\
+         # TYPE aion_kernel_tool_servers gauge\naion_kernel_tool_servers {count}\n"
+    )
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {

@@ -40,7 +40,12 @@ impl Kernel {
         files: Vec<ToolFileData>,
     ) -> Result<ToolOverview, Refusal> {
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.tools.install(tenant, &manifest, &file, &files, now_ns())).await
+        blocking(move || {
+            let shown = inner.tools.install(tenant, &manifest, &file, &files, now_ns())?;
+            inner.servers.forget(&shown.name);
+            Ok(shown)
+        })
+        .await
     }
 
     /// Forgets a tool.
@@ -49,7 +54,12 @@ impl Kernel {
     /// `TOOL_NOT_FOUND`.
     pub async fn remove_tool(&self, tenant: Option<TenantId>, name: String) -> Result<(), Refusal> {
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.tools.remove(tenant.as_ref(), &name)).await
+        blocking(move || {
+            inner.tools.remove(tenant.as_ref(), &name)?;
+            inner.servers.forget(&name);
+            Ok(())
+        })
+        .await
     }
 
     /// The tools that a tenant sees.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aion_manifest::{Capability, parse_capabilities};
+use aion_manifest::{Capability, McpEntry, ToolEntry, parse_capabilities};
 use aion_models::{Kind, Models, Plan as ModelPlan};
 use aion_syscall::{Engine, EngineKind, Limit, Need, Reason, Refusal, Request};
 use aion_types::{ErrorCode, TenantId};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::fetch::Fetch;
 use crate::memory;
 use crate::models;
+use crate::tool_call;
 use crate::tools::{self, Installed, Tools};
 
 /// A call of the kernel's own takes no longer.
@@ -69,6 +70,8 @@ pub(crate) struct With<'a> {
     pub(crate) models: &'a Models,
     /// Whether the caller's data may leave the host.
     pub(crate) allow_cloud: bool,
+    /// Whether this host talks to no other.
+    pub(crate) offline: bool,
 }
 
 pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
@@ -88,7 +91,7 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         "memory.get" => Ok(kernel(Work::MemoryGet, memory_needs(request, "query")?, key)),
         "memory.query" => Ok(kernel(Work::MemoryQuery, memory_needs(request, "query")?, "")),
         "tool.list" => Ok(kernel(Work::ToolList, Vec::new(), "")),
-        "tool.invoke" => tool(request, with.tenant, with.tools),
+        "tool.invoke" => tool(request, with),
         "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),
         "model.generate" => model(request, Kind::Generate, with),
         "model.embed" => model(request, Kind::Embed, with),
@@ -147,14 +150,27 @@ fn fetch(fetch: Fetch) -> Result<Plan, Refusal> {
     })
 }
 
-fn tool(request: &Request, tenant: &TenantId, tools: &Tools) -> Result<Plan, Refusal> {
+fn tool(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
     let name = match request.params.get("tool") {
         Some(Value::String(name)) => name,
         Some(_) => return Err(Refusal::field("params.tool", "it is not a text")),
         None => return Err(Refusal::field("params.tool", "it is missing: which tool is it?")),
     };
-    let installed = tools.find(tenant, name).ok_or_else(|| tools::not_found(name))?;
+    let installed = with.tools.find(with.tenant, name).ok_or_else(|| tools::not_found(name))?;
     let tool = &installed.tool;
+    if let ToolEntry::Mcp(McpEntry::Http(url)) = &tool.entry
+        && !tool_call::is_local(url)
+    {
+        let rule = match (with.offline, with.allow_cloud) {
+            (true, _) => "OFFLINE_MODE",
+            (false, false) => "spec.policy_overrides.privacy.allow_cloud: false",
+            (false, true) => "",
+        };
+        if !rule.is_empty() {
+            let message = format!("tool {} is served by another host: {rule}", tool.name);
+            return Err(Refusal::denied(message, rule));
+        }
+    }
     let mut arguments = request.params.clone();
     arguments.remove("tool");
     let arguments = Value::Object(arguments);

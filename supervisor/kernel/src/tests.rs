@@ -6,8 +6,11 @@ use aion_tenants::{Secret, Settings};
 use aion_types::{AgentName, TenantId};
 
 use super::*;
-use crate::host::{AgentInfo, AuditEntry, BoxFuture, ToolEnd, ToolRun};
+use crate::host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Sandbox, ToolEnd, ToolRun, ToolServer};
 use crate::tools::ToolFileData;
+
+#[path = "tests/servers.rs"]
+mod tool_servers;
 
 /// A supervisor that runs tools by looking at their arguments.
 #[derive(Default)]
@@ -51,6 +54,11 @@ impl Host for Fake {
             }
             Ok(end)
         })
+    }
+
+    fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move { tool_servers::serve(&sandbox) })
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {
@@ -107,6 +115,7 @@ impl World {
             classes: Arc::new(Classes::builtin()),
             policy: None,
             offline: false,
+            wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
         };
         let kernel = Kernel::open(options, store, Arc::clone(&fake) as Arc<dyn Host>).unwrap();
         let tenant = TenantId::parse("tenantA").unwrap();
@@ -332,6 +341,45 @@ async fn a_tenant_s_own_tool_comes_first_and_its_files_must_be_its_own() {
     world.kernel.remove_tool(Some(tenant.clone()), "web_search".to_owned()).await.unwrap();
     let answer = world.call("a", "tool.invoke", json!({"tool": "web_search", "query": "x"})).await.answer;
     assert_eq!(answer.engine.name, "tooling/web_search@1.2.0");
+}
+
+#[tokio::test]
+async fn an_agent_of_a_revoked_tenant_may_do_nothing() {
+    let world = World::new().await;
+    let tenant = TenantId::parse("tenantA").unwrap();
+    let caller = Caller::Agent { tenant: tenant.clone(), name: AgentName::parse("a").unwrap() };
+    let ask = || Request::from_value(json!({"syscall": "tool.list"}), None).unwrap();
+    world.fake.agents.lock().unwrap()[0].2 = manifest(true, "").replace("tool.invoke", "\"tool.*\"");
+    assert_eq!(world.kernel.invoke(caller.clone(), ask()).await.answer.status, Status::Ok);
+    world.kernel.tenants().revoke(&tenant).unwrap();
+    let denied = world.kernel.invoke(caller, ask()).await.answer;
+    assert_eq!(denied.status, Status::Denied);
+    assert_eq!(denied.error.unwrap().rule, "tenant tenantA: it was revoked");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_is_recorded() {
+    let world = World::new().await;
+    world.kernel.turned_away("tenantA", "mismatch");
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let records = world.fake.records.lock().unwrap();
+    let record = records.iter().find(|record| record.kind == "api.unauthenticated").unwrap();
+    assert_eq!(
+        (record.rule.as_str(), record.verdict, record.tenant.as_str()),
+        ("door:mismatch", "denied", "")
+    );
+    assert_eq!(record.detail["claimed"], "tenantA");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_has_an_audit_id_too() {
+    let world = World::new().await;
+    let refusal = Refusal::field("body", "it is not JSON");
+    let outcome = world.kernel.refused(&world.caller, "tool.invoke", refusal).await;
+    let row = world.kernel.explain(None, outcome.answer.audit_id).await.unwrap();
+    assert_eq!((row.syscall.as_str(), row.status, row.decision), ("tool.invoke", Status::Error, None));
 }
 
 #[path = "fetch_tests.rs"]

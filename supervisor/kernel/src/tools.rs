@@ -394,10 +394,12 @@ fn write_files(tools: &Path, digest: &str, files: &[ToolFileData]) -> io::Result
         out.write_all(&file.data)?;
         // Whatever the umask is: the agent's user is another.
         out.set_permissions(Permissions::from_mode(mode))?;
-        out.sync_all()?;
     }
+    // Once for all of them: a package of thousands of files is not waited for file by file.
+    let folder = fs::File::open(tools)?;
+    rustix::fs::syncfs(&folder)?;
     fs::rename(&fresh, &target)?;
-    fs::File::open(tools)?.sync_all()
+    folder.sync_all()
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -328,8 +328,9 @@ impl<'a> Attempt<'a> {
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes()?);
 
-        let TaskFds { door, stdin, job } = task;
-        let fds = LaunchFds { rootfs, binds, door, stdin, job, ..LaunchFds::new(journal, prepared.mount) };
+        let TaskFds { door, stdin, stdout, job } = task;
+        let fds =
+            LaunchFds { rootfs, binds, door, stdin, stdout, job, ..LaunchFds::new(journal, prepared.mount) };
         let Launched { init, agent_pid, agent_pidfd, layers: inside, tty, .. } = slot.launch(&plan, fds)?;
         if self.probed
             && let Some(probes) = launcher.probes.get()

@@ -30,6 +30,7 @@ const FILES: [&str; 3] = ["checkpoint.0", "checkpoint.1", "result"];
 pub(crate) struct TaskFds {
     pub(crate) door: Option<OwnedFd>,
     pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
     pub(crate) job: Option<JobFds>,
 }
 
@@ -37,8 +38,15 @@ impl TaskFds {
     /// Opens what the launch asks for. `fds` are those that came with it; their number is checked.
     pub(crate) fn open(launcher: &Launcher, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
         let door = launch.door.then(|| door(launcher, launch)).transpose()?;
-        let Some(job) = &launch.job else { return Ok(Self { door, ..Self::default() }) };
         let mut fds = fds.into_iter();
+        if launch.stdio {
+            let (stdin, stdout) = (fds.next(), fds.next());
+            for (fd, way) in [(&stdin, OFlags::RDONLY), (&stdout, OFlags::WRONLY)] {
+                pipe_end(fd.as_ref(), way)?;
+            }
+            return Ok(Self { door, stdin, stdout, job: None });
+        }
+        let Some(job) = &launch.job else { return Ok(Self { door, ..Self::default() }) };
         let missing = || Failure::field("fds", "a descriptor is missing");
         let mut next = |wanted: bool| wanted.then(|| fds.next().ok_or_else(missing)).transpose();
         let stdin = next(job.stdin)?.map(|fd| params(&fd)).transpose()?;
@@ -52,7 +60,7 @@ impl TaskFds {
         }
         let [one, two, result] = FILES.map(|name| empty_file(launcher, launch, name));
         let job = JobFds { checkpoints: [one?, two?], result: result?, restore };
-        Ok(Self { door, stdin, job: Some(job) })
+        Ok(Self { door, stdin, stdout: None, job: Some(job) })
     }
 }
 
@@ -73,6 +81,22 @@ fn door(launcher: &Launcher, launch: &Launch) -> Result<OwnedFd, Failure> {
         return Err(Failure::field("door", why));
     }
     Ok(mounts::door(door.as_fd())?)
+}
+
+/// An end of a pipe, and the right one: the agent gets nothing else from aiond's hand.
+fn pipe_end(fd: Option<&OwnedFd>, way: OFlags) -> Result<(), Failure> {
+    let wrong = |why: &str| Failure::field("stdio", why);
+    let fd = fd.ok_or_else(|| wrong("a descriptor is missing"))?;
+    let unseen = |_| wrong("the descriptor cannot be looked at");
+    let flags = fcntl_getfl(fd).map_err(unseen)?;
+    let stat = fstat(fd).map_err(unseen)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo
+        || flags.contains(OFlags::PATH)
+        || flags & OFlags::RWMODE != way
+    {
+        return Err(wrong("the first descriptor is a pipe's read end, the second a pipe's write end"));
+    }
+    Ok(())
 }
 
 /// Size of a file that may be read through this descriptor.

@@ -37,7 +37,7 @@ pub use spec::{
     Workspace,
 };
 pub use task::{TaskFile, TaskRetry};
-pub use tool::{ToolEntry, ToolFile};
+pub use tool::{McpEntry, ToolEntry, ToolFile, WasmLimits};
 
 use aion_types::ErrorCode;
 

@@ -1,15 +1,18 @@
 //! `tool.yml`: a tool that agents invoke, checked.
 
+mod entry;
+
 use std::collections::BTreeMap;
 
 use aion_types::ErrorCode;
 use serde_json::{Map, Value, json};
 
+pub use self::entry::{McpEntry, ToolEntry, WasmLimits};
 use crate::capability::{Capability, check_path, parse_rule};
 use crate::check::is_version;
 use crate::classes::Classes;
 use crate::error::{Error, Problem, quote};
-use crate::raw::{self, TextOrList};
+use crate::raw;
 use crate::spec::Network;
 use crate::yaml::{self, Node};
 
@@ -19,13 +22,6 @@ const TIMEOUT_MS: u64 = 30_000;
 const MAX_TIMEOUT_MS: u64 = 600_000;
 const MAX_FILES: usize = 256;
 const MAX_DESCRIPTION: usize = 4096;
-
-/// What runs when a tool is invoked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToolEntry {
-    /// A process for each call. The program is a path, a name to be looked for, or a file of the tool's own (relative, with '/').
-    Exec(Vec<String>),
-}
 
 /// A tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +34,10 @@ pub struct ToolFile {
     pub description: String,
     /// What runs.
     pub entry: ToolEntry,
+    /// What a call may use, for [`ToolEntry::Wasm`].
+    pub wasm: WasmLimits,
+    /// Its name at the server, for [`ToolEntry::Mcp`]; the tool's own unless the manifest says otherwise.
+    pub mcp_tool: String,
     /// Form of its arguments: a JSON Schema of an object.
     pub input: Value,
     /// Form of its result: a JSON Schema.
@@ -78,11 +78,10 @@ impl ToolFile {
         if c.problems.is_empty() { Ok(tool) } else { Err(failed(c.problems)) }
     }
 
-    /// The tool's own files: the program when it is one, then `files`.
+    /// The tool's own files: the program or module when it is one, then `files`.
     #[must_use]
     pub fn own_files(&self) -> Vec<&str> {
-        let ToolEntry::Exec(argv) = &self.entry;
-        let program = argv.first().map(String::as_str).filter(|p| is_own(p));
+        let program = self.entry.own_file();
         program.into_iter().chain(self.files.iter().map(String::as_str)).collect()
     }
 }
@@ -140,6 +139,8 @@ impl Problems<'_> {
         }
         let spec = raw.spec;
         let entry = self.entry(spec.entry);
+        let wasm = self.wasm(&entry, spec.wasm);
+        let mcp_tool = self.mcp(&entry, &name, spec.mcp);
         let security = spec.security.unwrap_or_default();
         let class = security.cgroup.unwrap_or_else(|| "tool-low".to_owned());
         if classes.get(&class).is_none() {
@@ -189,6 +190,8 @@ impl Problems<'_> {
             version,
             description,
             entry,
+            wasm,
+            mcp_tool,
             input,
             output,
             requires,
@@ -203,56 +206,6 @@ impl Problems<'_> {
             env: spec.env,
             usd_micros: spec.price.map_or(0, |usd| usd.micros),
         }
-    }
-
-    fn entry(&mut self, given: TextOrList) -> ToolEntry {
-        const FIELD: &str = "spec.entry";
-        const FIX: &str = "write exec: or rust: and a command, as exec:bin/search or exec:python3 search.py";
-        let words = match given {
-            TextOrList::List(words) => words,
-            TextOrList::Text(text) => shell_words::split(&text).unwrap_or_else(|_| {
-                self.wrong(FIELD, "a quote is not closed", "close it, or write the entry as a list");
-                Vec::new()
-            }),
-        };
-        let Some((first, rest)) = words.split_first() else {
-            if self.problems.is_empty() {
-                self.wrong(FIELD, "it is empty", FIX);
-            }
-            return ToolEntry::Exec(Vec::new());
-        };
-        let program = match first.split_once(':') {
-            Some(("exec" | "rust", program)) => program,
-            Some((kind @ ("wasm" | "mcp"), _)) => {
-                self.wrong(FIELD, format!("tools of the kind {kind}: are not run by this version"), FIX);
-                return ToolEntry::Exec(Vec::new());
-            }
-            _ => {
-                self.wrong(FIELD, format!("{} does not say what kind of tool it is", quote(first)), FIX);
-                return ToolEntry::Exec(Vec::new());
-            }
-        };
-        // `exec: python3 x.py` has the program in the second word.
-        let mut argv: Vec<String> = Vec::with_capacity(words.len());
-        if !program.is_empty() {
-            argv.push(program.to_owned());
-        }
-        argv.extend_from_slice(rest);
-        match argv.first() {
-            None => self.wrong(FIELD, "no program is named", FIX),
-            Some(program) if is_own(program) => {
-                if let Err(why) = check_path_inside(program) {
-                    let message = format!("{}: {why}", quote(program));
-                    self.wrong(FIELD, message, "name a file beside tool.yml");
-                }
-            }
-            Some(_) => {}
-        }
-        let bytes: usize = argv.iter().map(|a| a.len() + 1).sum();
-        if bytes > 64 << 10 || argv.len() > 256 || argv.iter().any(|a| a.contains('\0')) {
-            self.wrong(FIELD, "it is too long, or has a NUL character", FIX);
-        }
-        ToolEntry::Exec(argv)
     }
 
     fn requires(&mut self, given: &[String]) -> Vec<(String, Vec<Capability>)> {
@@ -354,7 +307,7 @@ fn short_schema(text: &str) -> Result<Value, String> {
 mod tests {
     use super::*;
 
-    fn parse(spec: &str) -> Result<ToolFile, Error> {
+    pub(super) fn parse(spec: &str) -> Result<ToolFile, Error> {
         let text = format!(
             "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {{name: web_search, version: \"1.2.0\"}}\nspec:\n{spec}"
         );

@@ -149,7 +149,15 @@ fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mu
     let full = folder.join(path);
     let unreadable =
         |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", full.display()));
-    let meta = fs::symlink_metadata(&full).map_err(unreadable)?;
+    let mut meta = fs::symlink_metadata(&full).map_err(unreadable)?;
+    if meta.is_symlink() && leads_inside(folder, &full) {
+        // Packages link to their own programs; what is copied is the file.
+        meta = fs::metadata(&full).map_err(unreadable)?;
+        if meta.is_dir() {
+            return Err(Failure::new(USAGE, format!("{} is a link to a folder", full.display()))
+                .hint("name the folder itself"));
+        }
+    }
     if meta.is_dir() {
         let mut names = Vec::new();
         for entry in fs::read_dir(&full).map_err(unreadable)? {
@@ -165,8 +173,11 @@ fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mu
         return Ok(());
     }
     if !meta.is_file() {
-        return Err(Failure::new(USAGE, format!("{} is neither a file nor a folder", full.display()))
-            .hint("a tool's files are copied; links and devices are not"));
+        return Err(Failure::new(
+            USAGE,
+            format!("{} is neither a file nor a folder of the tool's", full.display()),
+        )
+        .hint("a tool's files are copied; devices, and links that lead out of its folder, are not"));
     }
     let data = fs::read(&full).map_err(unreadable)?;
     *total += data.len();
@@ -177,6 +188,14 @@ fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mu
     let executable = meta.permissions().mode() & 0o111 != 0;
     files.push(api::ToolFile { path: path.to_owned(), executable, data });
     Ok(())
+}
+
+/// Whether a link ends at something below the tool's own folder.
+fn leads_inside(folder: &Path, link: &Path) -> bool {
+    match (fs::canonicalize(folder), fs::canonicalize(link)) {
+        (Ok(folder), Ok(end)) => end.starts_with(folder),
+        _ => false,
+    }
 }
 
 fn arguments(args: &ToolInvoke) -> Outcome<Map<String, Value>> {

@@ -72,6 +72,8 @@ pub struct Launch {
     pub door: bool,
     /// One attempt of a task.
     pub job: Option<Job>,
+    /// Whether pipes for standard input and output come with the launch.
+    pub stdio: bool,
     /// Limits that were asked for and are above this launcher's ceilings.
     pub lowered: Vec<&'static str>,
 }
@@ -160,6 +162,7 @@ impl Launch {
             log_max_bytes,
             door: launch.door,
             job: launch.job.as_ref().map(|job| Job::check(job, launch)).transpose()?,
+            stdio: stdio(launch)?,
             lowered: Vec::new(),
         })
     }
@@ -328,4 +331,11 @@ fn hostname(launch: &v1::Launch) -> Checked<String> {
         return Err(Failure::field("hostname", "at most 64 of a-z, 0-9, '-', in labels with '.' between"));
     }
     Ok(name.clone())
+}
+
+fn stdio(launch: &v1::Launch) -> Checked<bool> {
+    if launch.stdio && (launch.tty || launch.job.is_some()) {
+        return Err(Failure::field("stdio", "a terminal and a job have a standard input of their own"));
+    }
+    Ok(launch.stdio)
 }

@@ -53,6 +53,22 @@ fn a_job_says_how_many_descriptors_come() {
     }
 }
 
+#[test]
+fn pipes_are_two_descriptors_and_no_jobs() {
+    let launch = v1::Launch { stdio: true, ..usual() };
+    for fds in 0..4 {
+        let op = v1::request::Op::Launch(launch.clone());
+        assert_eq!(parse(&v1::Request { seq: 1, op: Some(op) }, fds).is_ok(), fds == 2, "{fds}");
+    }
+    for change in [|l: &mut v1::Launch| l.tty = true, |l: &mut v1::Launch| l.job = job(|_| {})] {
+        let failure = refused(|l| {
+            l.stdio = true;
+            change(l);
+        });
+        assert_eq!(failure.field, "stdio");
+    }
+}
+
 fn directory(path: &str) -> Option<v1::Workspace> {
     let kind = Some(v1::workspace::Kind::Directory(path.as_bytes().to_vec()));
     Some(v1::Workspace { kind, read_only: false })

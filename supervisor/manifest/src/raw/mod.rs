@@ -20,4 +20,4 @@ pub(crate) use shapes::{ListOr, TextOrList, WordOr};
 pub use span::Span;
 pub use task::QueueName;
 pub(crate) use task::{Retry, Task};
-pub(crate) use tool::{Tool, ToolMetadata};
+pub(crate) use tool::{Tool, ToolMcp, ToolMetadata, ToolWasm};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aion_types::ByteSize;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -54,8 +55,16 @@ pub(crate) struct ToolMetadata {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToolSpec {
     /// `exec:` or `rust:` and a command: one process for each call, arguments as JSON on its standard input, its result as JSON on
-    /// its standard output. A program with a '/' in its name and no '/' in front is a file beside tool.yml.
+    /// its standard output. `wasm:` and a file beside tool.yml: a WebAssembly component (WASI preview 2) or module (preview 1), an
+    /// instance for each call, with the same standard input and output. `mcp:` and a command, or the address of a server: a server
+    /// of the Model Context Protocol. A program with a '/' in its name and no '/' in front is a file beside tool.yml.
     pub(crate) entry: TextOrList,
+    /// Limits of a `wasm:` tool.
+    #[serde(default)]
+    pub(crate) wasm: Option<ToolWasm>,
+    /// What an `mcp:` tool is at its server.
+    #[serde(default)]
+    pub(crate) mcp: Option<ToolMcp>,
     /// What goes in and comes out.
     #[serde(default)]
     #[expect(dead_code, reason = "its form is checked here, its schemas are read from the tree")]
@@ -84,6 +93,28 @@ pub(crate) struct ToolSpec {
     /// US dollars for one call; free when absent.
     #[serde(default)]
     pub(crate) price: Option<Usd>,
+}
+
+/// What one call of a WebAssembly tool may use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolWasm {
+    /// Units of computation, about one for each instruction; the runner's default when absent.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub(crate) fuel: Option<u64>,
+    /// Memory, from 64Ki to 4Gi; 64Mi when absent. It counts towards that of the tool's class.
+    #[serde(default)]
+    pub(crate) max_memory: Option<ByteSize>,
+}
+
+/// What a tool is at its MCP server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolMcp {
+    /// Its name there; the tool's own when absent.
+    #[serde(default)]
+    pub(crate) tool: Option<String>,
 }
 
 /// What goes in and comes out.

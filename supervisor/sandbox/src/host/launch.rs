@@ -30,6 +30,8 @@ pub struct LaunchFds {
     pub binds: Vec<OwnedFd>,
     /// Standard input instead of nothing; not with a terminal.
     pub stdin: Option<OwnedFd>,
+    /// Standard output instead of the journal; only with `stdin`.
+    pub stdout: Option<OwnedFd>,
     /// From [`mounts::door`], for a plan with a door.
     pub door: Option<OwnedFd>,
     /// For a plan with a job.
@@ -51,7 +53,16 @@ impl LaunchFds {
     /// Only what every launch needs.
     #[must_use]
     pub fn new(journal: OwnedFd, workspace: OwnedFd) -> Self {
-        Self { journal, workspace, rootfs: None, binds: Vec::new(), stdin: None, door: None, job: None }
+        Self {
+            journal,
+            workspace,
+            rootfs: None,
+            binds: Vec::new(),
+            stdin: None,
+            stdout: None,
+            door: None,
+            job: None,
+        }
     }
 }
 
@@ -110,7 +121,7 @@ impl Slot {
         if let Some(job) = &fds.job {
             order.extend(job.checkpoints.iter().chain([&job.result]).chain(&job.restore).map(AsFd::as_fd));
         }
-        order.extend(fds.stdin.as_ref().map(AsFd::as_fd));
+        order.extend(fds.stdin.iter().chain(&fds.stdout).map(AsFd::as_fd));
         let tty = plan.tty.is_some();
         let program = program_text(&plan);
         self.send(&Message::Launch(Box::new(plan)), &order)?;
@@ -210,6 +221,9 @@ fn check_fds(plan: &Plan, fds: &LaunchFds) -> Result<(), Error> {
     }
     if plan.tty.is_some() && fds.stdin.is_some() {
         return wrong("tty", "a terminal is its own standard input");
+    }
+    if fds.stdout.is_some() && fds.stdin.is_none() {
+        return wrong("stdout", "it comes with standard input");
     }
     Ok(())
 }

@@ -1,0 +1,117 @@
+//! Whether a call may be made, and what it is charged to.
+
+use aion_syscall::{Account, Ask, Authority, Decision, Layer, Limits, Need, Reason, Refusal, Step, decide};
+use aion_types::ErrorCode;
+
+use crate::grants::Grants;
+use crate::host::AccountLimits;
+use crate::kernel::{Call, Kernel};
+use crate::plan::Plan;
+
+/// The tenant of local operators: it has no secret, and is always there.
+const LOCAL_TENANT: &str = "default";
+
+impl Kernel {
+    pub(crate) fn decide(&self, call: &Call, grants: Option<&Grants>, needs: &[Need]) -> Decision {
+        let Some(grants) = grants else {
+            // An operator may do what the host may.
+            let step = Step {
+                layer: Layer::Door,
+                about: call.request.syscall.to_string(),
+                allowed: true,
+                rule: format!("door: operator {}", call.caller.subject()),
+            };
+            return Decision { allowed: true, steps: vec![step] };
+        };
+        let tenant = self.0.tenants.get(&grants.uri.tenant);
+        if tenant.is_none() && grants.uri.tenant.as_str() != LOCAL_TENANT {
+            // Its rules went with it: what they would have said is not known.
+            let step = Step {
+                layer: Layer::Tenant,
+                about: call.request.syscall.to_string(),
+                allowed: false,
+                rule: format!("tenant {}: it was revoked", grants.uri.tenant),
+            };
+            return Decision { allowed: false, steps: vec![step] };
+        }
+        let authority = Authority {
+            agent: &grants.address,
+            effective: &grants.effective,
+            allow: &grants.spec.allow,
+            deny: &grants.spec.deny,
+            syscalls: &grants.spec.syscalls,
+            global: self.0.grants.policy(),
+            tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
+        };
+        let ask = Ask { syscall: &call.request.syscall, caps_required: &call.request.caps_required, needs };
+        decide(&authority, &ask)
+    }
+
+    /// The accounts that a call is charged to, and what it alone may cost.
+    pub(crate) async fn accounts(
+        &self,
+        call: &Call,
+        grants: Option<&Grants>,
+    ) -> (Vec<(Account, Limits)>, Limits) {
+        let tenant = call.caller.tenant();
+        let mut per_call =
+            Limits { usd_micros: call.request.budget.usd_micros, tokens: call.request.budget.tokens };
+        let mut accounts = Vec::new();
+        let mut limits = AccountLimits::default();
+        if let Some(grants) = grants {
+            let task = call.request.context.task_id.as_str();
+            limits = self.0.host.limits(&grants.uri.tenant, &grants.uri.name, task).await;
+            let own = grants.spec.policy_overrides.budget.as_ref().map(|budget| budget.usd_max.micros);
+            match limits.task {
+                Some(of_task) => {
+                    let usd_micros = least(of_task.usd_micros, own);
+                    let account = Account::Task { tenant: tenant.to_string(), task: task.to_owned() };
+                    accounts.push((account, Limits { usd_micros, tokens: of_task.tokens }));
+                }
+                // Without a task of its own a call is its own task, or a made-up id would be a new budget.
+                None => per_call.usd_micros = least(per_call.usd_micros, own),
+            }
+            let agent = Account::Agent { tenant: tenant.to_string(), name: grants.uri.name.to_string() };
+            accounts.push((agent, limits.agent));
+        }
+        if let Some(settings) = self.0.tenants.get(tenant).map(|tenant| tenant.settings.clone()) {
+            limits.tenant.usd_micros = least(limits.tenant.usd_micros, settings.usd_micros_per_hour);
+            limits.tenant.tokens = least(limits.tenant.tokens, settings.tokens_per_hour);
+        }
+        accounts.push((Account::Tenant { tenant: tenant.to_string() }, limits.tenant));
+        (accounts, per_call)
+    }
+}
+
+pub(crate) fn push(decision: &mut Decision, allowed: bool, rule: &str) {
+    decision.allowed = allowed;
+    decision.steps.push(Step {
+        layer: Layer::Budget,
+        about: "budget".to_owned(),
+        allowed,
+        rule: rule.to_owned(),
+    });
+}
+
+const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if a < b { a } else { b }),
+        (Some(one), None) | (None, Some(one)) => Some(one),
+        (None, None) => None,
+    }
+}
+
+/// A call's own budget is kept to the letter: what could cost more is not begun.
+pub(crate) fn within(plan: &Plan, limits: Limits) -> Result<(), Refusal> {
+    let over = |what: &str, most: u64, limit: Option<u64>| match limit {
+        Some(limit) if most > limit => {
+            let message = format!("the call can cost {most} {what}, its budget has {limit}");
+            Err(Refusal::new(Reason::Exhausted, ErrorCode::BudgetExceeded, message)
+                .by(format!("budget: the call: {what}"))
+                .at("budget"))
+        }
+        _ => Ok(()),
+    };
+    over("millionths of a USD", plan.most.usd_micros, limits.usd_micros)?;
+    over("tokens", plan.most.tokens, limits.tokens)
+}
