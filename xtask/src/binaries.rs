@@ -1,4 +1,4 @@
-//! Builds what runs: three dynamic binaries, one static, one BPF object; and the programs of the kernel
+//! Builds what runs: four dynamic binaries, one static, one BPF object; and the programs of the kernel
 //! tests, which run on the host and in the VMs alike.
 
 use std::fs;
@@ -12,11 +12,14 @@ use crate::ebpf;
 use crate::process::{head, note, run, show};
 use crate::project::{Project, STATIC_TARGET};
 
+/// What is linked to the host's libc.
+const DYNAMIC: [&str; 4] = ["aiond", "aion-launcher", "aion-wasm", "aionctl"];
+
 /// Builds all of it and puts it together in the stage.
 pub(crate) fn build(project: &Project) -> Result<()> {
     head("building the daemons");
-    run(project.cargo().args(["build", "-p", "aiond", "-p", "aion-launcher", "-p", "aionctl"]))?;
-    for name in ["aiond", "aion-launcher", "aionctl"] {
+    run(project.cargo().arg("build").args(DYNAMIC.iter().flat_map(|name| ["-p", name])))?;
+    for name in DYNAMIC {
         stage(&project.target.join("debug").join(name), &project.binary(name))?;
     }
     build_for_kernel(project)

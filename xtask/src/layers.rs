@@ -16,7 +16,7 @@ use crate::project::Project;
 /// The levels of docs/architecture.md. A crate depends on crates of its own level or lower ones; binaries
 /// depend on no other binary.
 const LEVELS: &[(u8, &[&str])] = &[
-    (5, &["aiond", "aion-launcher", "aion-init", "aionctl"]),
+    (5, &["aiond", "aion-launcher", "aion-init", "aion-wasm", "aionctl"]),
     (4, &["aion-api", "aion-http", "aion-kernel", "aion-tasks"]),
     (
         3,
@@ -55,10 +55,24 @@ const LEVELS: &[(u8, &[&str])] = &[
 const NEVER: &[(&str, &[&str])] = &[
     (
         "aion-launcher",
-        &["rocksdb", "serde-saphyr", "yaml_serde", "serde_yaml", "tonic", "hyper", "axum", "reqwest"],
+        &[
+            "rocksdb",
+            "serde-saphyr",
+            "yaml_serde",
+            "serde_yaml",
+            "tonic",
+            "hyper",
+            "axum",
+            "reqwest",
+            "wasmtime",
+        ],
     ),
     ("aion-init", &["rocksdb", "serde-saphyr", "yaml_serde", "serde_yaml", "tonic", "hyper", "aya", "tokio"]),
-    ("aiond", &["aya", "aion-sandbox", "aion-cgroup", "aion-probes", "libseccomp"]),
+    ("aiond", &["aya", "aion-sandbox", "aion-cgroup", "aion-probes", "libseccomp", "wasmtime"]),
+    (
+        "aion-wasm",
+        &["rocksdb", "serde-saphyr", "tonic", "axum", "aya", "aion-sandbox", "aion-store", "libseccomp"],
+    ),
     ("aionctl", &["rocksdb", "aya", "aion-sandbox", "aion-probes", "libseccomp"]),
 ];
 

@@ -13,6 +13,7 @@ mod ebpf;
 mod generate;
 mod layers;
 mod leftovers;
+mod peers;
 mod process;
 mod project;
 mod report;

@@ -65,7 +65,7 @@ impl Project {
         std::fs::write(&marker, own).with_context(|| format!("cannot write {}", marker.display()))
     }
 
-    /// Where a build is put together: `bin/` with the four binaries, and the probes' object beside them.
+    /// Where a build is put together: `bin/` with the five binaries, and the probes' object beside them.
     /// Cargo's own folder will not do: it holds aion-init twice, and only the static one must ever run.
     pub(crate) fn stage(&self) -> PathBuf {
         self.target.join("aion")

@@ -15,6 +15,8 @@ use crate::process::{as_root, head, run, succeeds, warn};
 pub(crate) enum Group {
     /// Compilers and libraries, and what the sample agents run on.
     Build,
+    /// Installers of the clients and servers that tests use as they are.
+    Test,
     /// QEMU and what makes the VMs' images.
     Vm,
     /// The programs that the benchmarks measure against.
@@ -40,6 +42,9 @@ const BUILD: &[&str] = &[
 /// What agents and their tests run on.
 const RUN: &[&str] = &["git", "iproute2", "procps", "python3", "util-linux"];
 
+/// What clients and servers from other registries are installed with.
+const PEERS: &[&str] = &["python3-venv"];
+
 /// The VMs. QEMU itself comes from backports: the one in Debian 12 proper panics 6.12 kernels.
 const VM: &[&str] = &["binutils", "e2fsprogs", "mmdebstrap", "xz-utils"];
 
@@ -55,6 +60,12 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     // Agents see the host's /usr, so node counts only there; one from elsewhere is left alone.
     if !Path::new("/usr/bin/node").exists() {
         packages.push("nodejs");
+    }
+    if groups.contains(&Group::Test) {
+        packages.extend(PEERS);
+        if !crate::process::in_path("npm") {
+            packages.push("npm");
+        }
     }
     if groups.contains(&Group::Vm) {
         packages.extend(VM);

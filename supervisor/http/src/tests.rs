@@ -1,6 +1,8 @@
 use std::sync::{Arc, LazyLock};
 
-use aion_kernel::{AccountLimits, AgentInfo, AuditEntry, Host, Kernel, Options, ToolEnd, ToolRun};
+use aion_kernel::{
+    AccountLimits, AgentInfo, AuditEntry, Host, Kernel, Options, Sandbox, ToolEnd, ToolRun, ToolServer,
+};
 use aion_manifest::{Classes, Context};
 use aion_store::Store;
 use aion_syscall::Refusal;
@@ -39,6 +41,10 @@ impl Host for Fake {
 
     fn run(&self, _: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>> {
         Box::pin(async { Err(Refusal::field("x", "no tools here")) })
+    }
+
+    fn serve(&self, _: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
+        Box::pin(async { Err(Refusal::field("tool", "nothing is served here")) })
     }
 
     fn audit(&self, _: AuditEntry) -> BoxFuture<'_, ()> {
@@ -93,6 +99,7 @@ impl World {
             classes: Arc::new(Classes::builtin()),
             policy: None,
             offline: false,
+            wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
         };
         let kernel = Kernel::open(options, store, Arc::new(Fake)).unwrap();
         let secret = Secret::new(vec![b'k'; 32]);

@@ -18,7 +18,7 @@ pub const INTERNAL_ERROR: i64 = -32603;
 
 /// A parsed value takes some 32 bytes, its text as few as two: this bounds the memory of a hostile message to a small
 /// multiple of the limit in bytes.
-pub(crate) const MAX_VALUES: usize = 1 << 18;
+pub const MAX_VALUES: usize = 1 << 18;
 
 /// The longest text of an error that is kept, in bytes.
 const MAX_ERROR_TEXT: usize = 4096;
@@ -36,14 +36,14 @@ pub struct RpcError {
 }
 
 /// Names a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Id {
     Number(Number),
     Text(String),
 }
 
 impl Id {
-    fn read(value: &Value) -> Option<Self> {
+    pub(crate) fn read(value: &Value) -> Option<Self> {
         match value {
             // `2.0` and `1e3` are numbers to JSON, but no ids to the protocol.
             Value::Number(number) if !number.is_f64() => Some(Self::Number(number.clone())),
@@ -109,7 +109,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Value, Unreadable> {
 }
 
 /// An upper bound of the number of values in a JSON text, without parsing it.
-fn values_at_most(bytes: &[u8]) -> usize {
+#[must_use]
+pub fn values_at_most(bytes: &[u8]) -> usize {
     let (mut count, mut quoted, mut escaped) = (1, false, false);
     for byte in bytes {
         match byte {

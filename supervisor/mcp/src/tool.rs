@@ -70,6 +70,8 @@ pub struct ToolResult {
     pub structured: Option<Value>,
     /// Whether the tool says that it failed; the content then says why.
     pub is_error: bool,
+    /// What is not for the model: `_meta`.
+    pub meta: Map<String, Value>,
 }
 
 impl ToolResult {
@@ -109,7 +111,12 @@ impl ToolResult {
             Some(Value::Bool(is_error)) => is_error,
             Some(_) => return Err("isError is not a boolean"),
         };
-        Ok(Self { content, structured, is_error })
+        let meta = match result.remove("_meta") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(meta)) => meta,
+            Some(_) => return Err("_meta is not an object"),
+        };
+        Ok(Self { content, structured, is_error, meta })
     }
 
     pub(crate) fn into_value(self, revision: Revision) -> Value {
@@ -119,6 +126,9 @@ impl ToolResult {
             result.insert("structuredContent".to_owned(), structured);
         }
         result.insert("isError".to_owned(), Value::Bool(self.is_error));
+        if !self.meta.is_empty() {
+            result.insert("_meta".to_owned(), Value::Object(self.meta));
+        }
         Value::Object(result)
     }
 }
@@ -162,6 +172,9 @@ mod tests {
     fn results() {
         let result = ToolResult::structured(Map::from_iter([("a".to_owned(), json!(1))]));
         assert_eq!(ToolResult::read(result.clone().into_value(Revision::LATEST)), Ok(result));
+        let meta = Map::from_iter([("aion.os/failure".to_owned(), json!("timeout"))]);
+        let result = ToolResult { meta, ..ToolResult::error("late") };
+        assert_eq!(ToolResult::read(result.clone().into_value(Revision::LATEST)), Ok(result));
         for value in [
             json!([]),
             json!({}),
@@ -170,6 +183,7 @@ mod tests {
             json!({"content": [{"type": 1}]}),
             json!({"content": [], "isError": "no"}),
             json!({"content": [], "structuredContent": [1]}),
+            json!({"content": [], "_meta": 1}),
         ] {
             assert!(ToolResult::read(value.clone()).is_err(), "{value}");
         }

@@ -7,7 +7,7 @@ mod allowance;
 mod calls;
 mod http;
 mod incoming;
-mod lines;
+
 mod options;
 mod pipes;
 mod sse;

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::allowance::Allowance;
 use super::calls::Calls;
 use super::incoming::{self, Event};
-use super::lines::Lines;
 use super::{Common, INITIALIZE};
+use crate::lines::Lines;
 use crate::{Closed, Error, Result, message};
 
 /// How many requests may wait for the pipe; they are as large as a message may be.

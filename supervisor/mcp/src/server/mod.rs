@@ -1,12 +1,15 @@
-//! The server's side: one POST body in, one reply out. It has no state, no socket and no policy.
+//! The server's side: one POST body in, one reply out. It has no state, no socket and no policy. [`pipes`] does the same
+//! with a stream of lines.
 //!
 //! Neighbours: an HTTP endpoint above, which authenticates the caller and maps [`Reply`] to a response; a
 //! [`Toolbox`] below. Invariant: whatever the body is, the reply is valid JSON-RPC or none is due.
 
+mod pipes;
 mod toolbox;
 
 use serde_json::{Map, Value, json};
 
+pub use self::pipes::PipeOptions;
 pub use self::toolbox::{ToolFailure, Toolbox};
 use crate::message::{self, Defect, Id, Message, Unreadable};
 use crate::message::{INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR};

@@ -89,6 +89,10 @@ impl World {
         self.send(path, &[("X-Tenant-Id", "tenantA"), ("X-Sig-HMAC", &signature)], body.as_bytes())
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Starts aiond anew, as after a crash.
     pub(crate) fn restart(&mut self) {
         self.daemons.kill_and_restart(Which::Aiond).unwrap();
@@ -109,7 +113,7 @@ fn address(daemons: &Daemons) -> String {
     fs::read_to_string(daemons.state().join("run/http")).unwrap().trim().to_owned()
 }
 
-const AGENT: &str = "agent://tenantA/researcher-1";
+pub(crate) const AGENT: &str = "agent://tenantA/researcher-1";
 
 /// The contract's sample client, never registered, with an empty context and no budget.
 pub(crate) fn a_signed_call_is_answered_by_a_tool_in_a_sandbox() {

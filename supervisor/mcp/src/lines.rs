@@ -30,15 +30,36 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         loop {
             let new = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(at) = new.iter().position(|byte| *byte == b'\n') {
-                let mut line = self.buffer.split_to(self.searched + at + 1);
-                line.truncate(line.len() - 1);
+                let length = self.searched + at;
                 self.searched = 0;
-                return if line.len() > self.limit { Err(self.too_long()) } else { Ok(line) };
+                if length > self.limit {
+                    return Err(self.too_long());
+                }
+                let mut line = self.buffer.split_to(length + 1);
+                line.truncate(length);
+                return Ok(line);
             }
             self.searched = self.buffer.len();
             if self.searched > self.limit {
                 return Err(self.too_long());
             }
+            self.buffer.reserve(CHUNK);
+            let read = self.reader.read_buf(&mut self.buffer).await;
+            if read.map_err(|error: io::Error| Closed::Io(Arc::new(error)))? == 0 {
+                return Err(Closed::Eof);
+            }
+        }
+    }
+
+    /// Passes over what is left of a line that was too long.
+    pub(crate) async fn skip(&mut self) -> Result<(), Closed> {
+        loop {
+            self.searched = 0;
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let _ = self.buffer.split_to(at + 1);
+                return Ok(());
+            }
+            self.buffer.clear();
             self.buffer.reserve(CHUNK);
             let read = self.reader.read_buf(&mut self.buffer).await;
             if read.map_err(|error: io::Error| Closed::Io(Arc::new(error)))? == 0 {
@@ -64,6 +85,16 @@ mod tests {
         assert_eq!(lines.next().await.unwrap(), "bcd\r");
         assert!(matches!(lines.next().await, Err(Closed::Eof)));
         assert!(matches!(Lines::new(&b"abcde\n"[..], 4).next().await, Err(Closed::TooLong { limit: 4 })));
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_passed_over() {
+        let mut lines = Lines::new(&b"abcde\nfg\n123456789"[..], 4);
+        assert!(matches!(lines.next().await, Err(Closed::TooLong { .. })));
+        lines.skip().await.unwrap();
+        assert_eq!(lines.next().await.unwrap(), "fg");
+        assert!(matches!(lines.next().await, Err(Closed::TooLong { .. })));
+        assert!(matches!(lines.skip().await, Err(Closed::Eof)));
     }
 
     #[tokio::test]

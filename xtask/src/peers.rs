@@ -1,0 +1,68 @@
+//! Clients and servers that the world uses, from their registries: what AION's doors and tools are tested with. Without a network
+//! those tests say that they are skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::process::{note, run_within, warn};
+use crate::project::Project;
+
+const NODE: &[&str] = &[
+    "@modelcontextprotocol/sdk",
+    "@modelcontextprotocol/server-everything",
+    "@modelcontextprotocol/server-filesystem",
+];
+const PYTHON: &[&str] = &["langchain-openai", "mcp", "openai"];
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Tells a test command where they are. What cannot be had is left out, with a warning.
+pub(crate) fn add(project: &Project, command: &mut Command) {
+    for (variable, made) in [("AION_MCP_NODE", node(project)), ("AION_MCP_VENV", python(project))] {
+        match made {
+            Ok(folder) => {
+                command.env(variable, folder);
+            }
+            Err(error) => warn(&format!("tests with {variable} are skipped: {error:#}")),
+        }
+    }
+}
+
+fn complete(folder: &Path) -> bool {
+    folder.join(".complete").is_file()
+}
+
+fn node(project: &Project) -> Result<PathBuf> {
+    let folder = project.cache.join("peers/node");
+    if !complete(&folder) {
+        note("MCP servers from npm");
+        std::fs::create_dir_all(&folder)?;
+        run_within(
+            Command::new("npm")
+                .args(["install", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix"])
+                .arg(&folder)
+                .args(NODE),
+            LIMIT,
+        )?;
+        std::fs::write(folder.join(".complete"), "")?;
+    }
+    Ok(folder)
+}
+
+fn python(project: &Project) -> Result<PathBuf> {
+    let folder = project.cache.join("peers/venv");
+    if !complete(&folder) {
+        note("clients from PyPI");
+        run_within(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&folder), LIMIT)?;
+        run_within(
+            Command::new(folder.join("bin/python"))
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(PYTHON),
+            LIMIT,
+        )?;
+        std::fs::write(folder.join(".complete"), "")?;
+    }
+    Ok(folder)
+}
