@@ -152,6 +152,7 @@ impl Kernel {
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             servers: Servers::start(Arc::clone(&host)),
             wasm_runner: options.wasm_runner,
+            offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             turned_away: TurnedAway::default(),
