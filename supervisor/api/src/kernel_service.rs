@@ -404,12 +404,19 @@ impl KernelService for Services {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
         let api::AddTenantRequest { name, secret, settings: given } = request;
         let detail = json!({"tenant": name});
-        let outcome = self
-            .with_tenants(move |tenants| {
-                let made = tenants.add(&name_of(&name)?, Secret::new(secret), settings(given)?, now_ns())?;
-                Ok(tenant(made))
-            })
-            .await;
+        let outcome = async {
+            let name = name_of(&name)?;
+            let new = name.clone();
+            let made = self
+                .with_tenants(move |tenants| {
+                    Ok(tenants.add(&new, Secret::new(secret), settings(given)?, now_ns())?)
+                })
+                .await?;
+            // A crash may have left those of a tenant of the same name that was revoked.
+            self.0.kernel()?.forget_secrets(name).await?;
+            Ok(tenant(made))
+        };
+        let outcome = outcome.await;
         self.done(&principal, "api.tenant.add", detail, outcome).await
     }
 

@@ -191,7 +191,7 @@ impl Kernel {
             operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
             deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
             offline: self.0.offline,
-            redactor: self.redactor(call),
+            redactor: self.redactor(call.caller.tenant()),
             steps: &call.later,
         };
         self.0.fetches.run(fetch, call.caller.tenant(), &self.0.secrets, rules).await

@@ -152,11 +152,11 @@ impl Kernel {
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             servers: Servers::start(Arc::clone(&host)),
             wasm_runner: options.wasm_runner,
+            offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             turned_away: TurnedAway::default(),
             classes: options.classes,
-            offline: options.offline,
             fetches: Fetches::open()?,
             redactors: Redactors::default(),
             tools,
@@ -207,6 +207,8 @@ impl Kernel {
     /// Answers what was let in and could not be read as a call; it is recorded as one that failed.
     pub async fn refused(&self, caller: &Caller, syscall: &str, refusal: Refusal) -> Outcome {
         let audit_id = audit_id();
+        let mut refusal = refusal;
+        self.redactor(caller.tenant()).refusal(&mut refusal);
         let row = DecisionRow {
             audit_id: audit_id.clone(),
             time_ns: now_ns(),
@@ -403,7 +405,7 @@ impl Kernel {
                     tenant,
                     timeout,
                     call.chunks.as_ref(),
-                    &self.redactor(call),
+                    &self.redactor(call.caller.tenant()),
                 )
                 .await?;
                 let models::Said { body, used, tokens_in, tokens_out } = said;

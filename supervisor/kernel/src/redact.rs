@@ -251,14 +251,14 @@ impl Redactors {
 }
 
 impl Kernel {
-    /// What keeps the kernel's secrets out of what a call's caller, row and record are told.
-    pub(crate) fn redactor(&self, call: &Call) -> Arc<Redactor> {
-        self.0.redactors.of(&self.0, call.caller.tenant())
+    /// What keeps the kernel's secrets out of what a tenant's callers, rows and records are told.
+    pub(crate) fn redactor(&self, tenant: &TenantId) -> Arc<Redactor> {
+        self.0.redactors.of(&self.0, tenant)
     }
 
     /// What a call has come to, without the kernel's secrets. Nothing of it is told before.
     pub(crate) fn redacted(&self, call: &mut Call, mut done: Result<Done, Refusal>) -> Result<Done, Refusal> {
-        let redactor = self.redactor(call);
+        let redactor = self.redactor(call.caller.tenant());
         let later = std::mem::take(&mut *call.later.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(decision) = &mut call.decision {
             decision.allowed &= later.iter().all(|step| step.allowed);

@@ -381,5 +381,6 @@ async fn what_cannot_be_read_has_an_audit_id_too() {
     let row = world.kernel.explain(None, outcome.answer.audit_id).await.unwrap();
     assert_eq!((row.syscall.as_str(), row.status, row.decision), ("tool.invoke", Status::Error, None));
 }
+
 #[path = "fetch_tests.rs"]
 mod fetch;
