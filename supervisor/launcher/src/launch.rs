@@ -19,7 +19,7 @@ use crate::agent::{Agent, Journal, Run, Told};
 use crate::audit::Entry;
 use crate::clock;
 use crate::launcher::{END_PATIENCE, Launcher, Owner, ProbesState};
-use crate::request::{Launch, Rootfs, WorkspaceKind};
+use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
@@ -189,14 +189,16 @@ impl Launcher {
         };
         let binds = launch.binds.iter().map(|b| ("binds", &b.path));
         if launch.is_tool() {
-            // A tool sees its own files and nothing else of the host.
+            // A tool sees its own files, what runs them, and nothing else of the host.
             if let Some((field, path)) = workspace
                 && !self.folder.is_tool(path)
             {
                 let why = format!("{} is not the folder of an installed tool", path.display());
                 return Err(Failure::field(field, why));
             }
-            if let Some((field, _)) = rootfs.into_iter().chain(binds).next() {
+            let is_runner = |bind: &&Bind| bind.path == self.wasm_runner && !bind.writable;
+            let others = launch.binds.iter().filter(|bind| !is_runner(bind)).map(|b| ("binds", &b.path));
+            if let Some((field, _)) = rootfs.into_iter().chain(others).next() {
                 return Err(Failure::field(field, "a tool sees its own files and the system alone"));
             }
             return Ok(());

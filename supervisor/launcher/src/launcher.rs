@@ -1,6 +1,7 @@
 //! Everything the threads share: the agents, the pool, the probes, the audit log.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(crate) struct Launcher {
     pub(crate) probes: ProbesState,
     pub(crate) audit: AuditLog,
     pub(crate) ceilings: Ceilings,
+    pub(crate) wasm_runner: PathBuf,
     /// Records a second that one connection may append, and what all may.
     pub(crate) append_rate: (u32, Shared),
     pub(crate) hub: Arc<Hub>,

@@ -121,6 +121,11 @@ impl RunOptions {
         self.init.clone().unwrap_or_else(|| beside("aion-init", "/usr/libexec/aion/aion-init"))
     }
 
+    /// The program that runs WebAssembly tools: the one of AION's own that a tool may see.
+    pub(crate) fn wasm_runner() -> PathBuf {
+        beside("aion-wasm", "/usr/libexec/aion/aion-wasm")
+    }
+
     pub(crate) fn bpf_path(&self) -> PathBuf {
         self.bpf_object
             .clone()

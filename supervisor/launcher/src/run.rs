@@ -98,6 +98,7 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         probes,
         audit,
         ceilings,
+        wasm_runner: RunOptions::wasm_runner(),
         append_rate: (options.audit_append_rate, crate::audit::Shared::default()),
         hub,
         exits,
