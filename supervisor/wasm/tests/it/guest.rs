@@ -1,5 +1,6 @@
 //! Compiles the guest, and runs it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -19,16 +20,32 @@ pub(crate) fn guest(target: &str) -> &'static Path {
 
 fn build(target: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/guest.rs");
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guest-{target}.wasm"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (out, fresh) =
+        (folder.join(format!("guest-{target}.wasm")), folder.join(format!("guest-{target}.new")));
+    // Each test may be a process of its own.
+    let _one = lock();
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    if changed(&out) >= changed(&source) {
+        return out;
+    }
     make(target, || {
         let mut rustc = Command::new("rustc");
         // Beside the workspace's own toolchain file, so that its version is taken.
         rustc.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUSTFLAGS").args(["--edition", "2024"]);
         rustc.args(["--crate-name", "guest", "--target", target, "-O", "-C", "strip=symbols"]);
-        rustc.args(["-A", "warnings", "-o"]).arg(&out).arg(&source);
+        rustc.args(["-A", "warnings", "-o"]).arg(&fresh).arg(&source);
         rustc
     });
+    std::fs::rename(&fresh, &out).unwrap();
     out
+}
+
+/// Held while something is compiled: what lies beside the output is one compiler's.
+pub(crate) fn lock() -> File {
+    let file = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiling.lock")).unwrap();
+    file.lock().unwrap();
+    file
 }
 
 /// Runs a compiler; installs the target and runs it again where it is missing.
