@@ -100,6 +100,7 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         door: spec.has_door(),
         job: None,
         stdio: false,
+        stdin: false,
     }
 }
 

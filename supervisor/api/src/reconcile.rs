@@ -41,7 +41,7 @@ impl Core {
             match tool_runs::is_tool_run(orphan) {
                 true if self.tool_runs.knows(&orphan.id) => {}
                 // Whoever waited for it is gone with the daemon before.
-                true => self.end_tool_run(&orphan.id),
+                true => self.end_tool_run(&orphan.id, std::time::Duration::ZERO),
                 false => self.adopt_orphan(orphan).await,
             }
         }

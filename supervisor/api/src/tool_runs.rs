@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aion_agent_journal::{Item, Kind, Reader};
+use aion_agent_journal::{Item, Kind as RecordKind, Reader};
 use aion_kernel::{Sandbox, ToolEnd, ToolRun};
 use aion_launcher_proto::v1 as launcher;
+use aion_launcher_proto::v1::workspace::Kind;
 use aion_manifest::Network;
 use aion_syscall::{Reason, Refusal};
 use aion_types::{AgentId, ErrorCode, Exit};
@@ -28,7 +29,8 @@ const STDERR: usize = 16 << 10;
 const LOG: u64 = 8 << 20;
 /// A run's end is told this much after its time at the latest.
 const LATE: Duration = Duration::from_secs(10);
-const CHECKPOINT: u64 = 64 << 10;
+/// The rest of a run is taken away this much later.
+const AFTER_ANSWER: Duration = Duration::from_millis(10);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct Waiting {
@@ -102,7 +104,9 @@ impl Core {
             let id = register::new_id()?;
             let ended = core.run_tool_as(&id, run).await;
             core.tool_runs.forget(&id);
-            core.end_tool_run(id.as_str());
+            // What has ended by itself is in nobody's way: the answer goes first.
+            let after = if ended.is_ok() { AFTER_ANSWER } else { Duration::ZERO };
+            core.end_tool_run(id.as_str(), after);
             ended
         });
         match done.await {
@@ -119,16 +123,12 @@ impl Core {
         let wait = self.tool_runs.expect(id);
         let ToolRun { sandbox, audit_id, stdin, timeout, max_output } = run;
         let stdin = jobs::sealed(&stdin)?;
-        let mut launch = plan(id, sandbox);
+        // It lives for one call, and making a volume takes longer than most calls.
+        let mut launch = plan(id, sandbox, Kind::Memory(launcher::Empty {}));
+        launch.env.push(format!("AION_AUDIT_ID={audit_id}").into_bytes());
         launch.limits.get_or_insert_default().wall_ms =
             u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
-        launch.job = Some(launcher::Job {
-            task_id: audit_id,
-            attempt: 1,
-            checkpoint_max_bytes: CHECKPOINT,
-            stdin: true,
-            restore: false,
-        });
+        launch.stdin = true;
         let state = match self.launcher.launch_with(launch, vec![stdin]).await {
             Ok((state, _)) => state,
             Err(error) => return Err(Problem::from(error)),
@@ -136,7 +136,10 @@ impl Core {
         self.tool_runs.launched(id);
         // It may have ended before anybody could say that it was launched.
         self.tool_runs.noticed(&state);
-        let exit = match tokio::time::timeout(timeout.saturating_add(LATE), wait).await {
+        // Opened while it runs: its end is waited for, the opening is not.
+        let end = tokio::time::timeout(timeout.saturating_add(LATE), wait);
+        let (exit, log) = tokio::join!(end, self.launcher.open_log(id.as_str()));
+        let exit = match exit {
             Ok(Ok(exit)) => exit,
             Ok(Err(_)) => {
                 let message = "the tool's end was not seen: the launcher was restarted meanwhile";
@@ -146,7 +149,7 @@ impl Core {
                 return Err(Problem::new(ErrorCode::DeadlineExceeded, "the tool did not end in its time"));
             }
         };
-        let file = File::from(self.launcher.open_log(id.as_str()).await?);
+        let file = File::from(log?);
         let read = tokio::task::spawn_blocking(move || output(file, max_output)).await;
         let (stdout, cut, stderr) = read
             .map_err(|error| Problem::internal("reading a tool's output did not run to its end", &error))?
@@ -154,12 +157,13 @@ impl Core {
         Ok(ToolEnd { code: exit.shell_code(), reason: exit.reason.as_str().to_owned(), stdout, cut, stderr })
     }
 
-    /// Kills what is left of a run, and removes its traces; does not wait for that.
-    pub(crate) fn end_tool_run(&self, id: &str) {
+    /// Kills what is left of a run after a while, and removes its traces; does not wait for that.
+    pub(crate) fn end_tool_run(&self, id: &str, after: Duration) {
         let (client, id) = (self.launcher.clone(), id.to_owned());
         // Without a runtime the daemon is ending, and the next one does it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
+            tokio::time::sleep(after).await;
             // What has ended cannot be killed; what was never launched is not there.
             let _ = client.kill(&id, "killed").await;
             if let Err(error) = client.remove(&id, false).await
@@ -171,7 +175,8 @@ impl Core {
     }
 }
 
-pub(crate) fn plan(id: &AgentId, run: Sandbox) -> launcher::Launch {
+/// `scratch` is the working directory of a tool without files of its own.
+pub(crate) fn plan(id: &AgentId, run: Sandbox, scratch: Kind) -> launcher::Launch {
     let mut env = vec![format!("PATH={PATH}"), "LANG=C.UTF-8".to_owned(), "HOME=/tmp".to_owned()];
     env.extend(run.env.iter().map(|(name, value)| format!("{name}={value}")));
     let folder = run.folder.map(|folder| folder.to_string_lossy().into_owned());
@@ -185,14 +190,10 @@ pub(crate) fn plan(id: &AgentId, run: Sandbox) -> launcher::Launch {
         cwd: b"/workspace".to_vec(),
         rootfs: Some(launcher::Rootfs { kind: Some(launcher::rootfs::Kind::HostSystem(launcher::Empty {})) }),
         workspace: Some(match folder {
-            Some(path) => launcher::Workspace {
-                kind: Some(launcher::workspace::Kind::Directory(path.into_bytes())),
-                read_only: true,
-            },
-            None => launcher::Workspace {
-                kind: Some(launcher::workspace::Kind::Managed(launcher::Empty {})),
-                read_only: false,
-            },
+            Some(path) => {
+                launcher::Workspace { kind: Some(Kind::Directory(path.into_bytes())), read_only: true }
+            }
+            None => launcher::Workspace { kind: Some(scratch), read_only: false },
         }),
         network: match run.network {
             Network::None => launcher::Network::None.into(),
@@ -202,7 +203,7 @@ pub(crate) fn plan(id: &AgentId, run: Sandbox) -> launcher::Launch {
             cpu_millis: class.cpu.0,
             mem_bytes: class.mem.0,
             pids: class.pids,
-            // The limit is a managed workspace's.
+            // The limit is that of a workspace of its own.
             disk_bytes: if own_files { 0 } else { class.disk.0 },
             file_size_bytes: class.file_size.unwrap_or(class.disk).0,
             open_files: class.open_files,
@@ -237,12 +238,12 @@ pub(crate) fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>),
             }
         };
         match record.kind {
-            Kind::Stdout => {
+            RecordKind::Stdout => {
                 let room = max.saturating_sub(stdout.len());
                 cut |= record.payload.len() > room;
                 stdout.extend_from_slice(record.payload.get(..room).unwrap_or(&record.payload));
             }
-            Kind::Stderr => {
+            RecordKind::Stderr => {
                 stderr.extend_from_slice(&record.payload);
                 let over = stderr.len().saturating_sub(STDERR);
                 stderr.drain(..over);

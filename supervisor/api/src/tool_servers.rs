@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aion_kernel::{BoxFuture, Running, Sandbox, ToolServer};
+use aion_launcher_proto::v1::{Empty, workspace::Kind};
 use aion_types::{AgentId, ErrorCode};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
@@ -40,7 +42,7 @@ impl Running for Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.core.tool_runs.forget(&self.id);
-        self.core.end_tool_run(self.id.as_str());
+        self.core.end_tool_run(self.id.as_str(), Duration::ZERO);
     }
 }
 
@@ -54,7 +56,7 @@ impl Core {
         let writer = pipe::Sender::from_owned_fd(stdin).map_err(made)?;
         let reader = pipe::Receiver::from_owned_fd(stdout).map_err(made)?;
         let id = register::new_id()?;
-        let mut launch = plan(&id, sandbox);
+        let mut launch = plan(&id, sandbox, Kind::Managed(Empty {}));
         (launch.stdio, launch.log_max_bytes) = (true, LOG);
         // From here on dropping it removes whatever there is.
         drop(self.tool_runs.expect(&id));

@@ -181,7 +181,7 @@ impl Launcher {
     fn refuse_own_state(&self, launch: &Launch) -> Result<(), Failure> {
         let workspace = match &launch.workspace.kind {
             WorkspaceKind::Directory(path) => Some(("workspace", path)),
-            WorkspaceKind::Managed => None,
+            WorkspaceKind::Managed | WorkspaceKind::Memory => None,
         };
         let rootfs = match &launch.rootfs {
             Rootfs::Directory(path) => Some(("rootfs", path)),
@@ -245,7 +245,7 @@ fn limits(launch: &Launch) -> Limits {
     let devices = if l.io_read_bps.is_some() || l.io_write_bps.is_some() {
         let path = match &launch.workspace.kind {
             WorkspaceKind::Directory(path) => path.as_path(),
-            WorkspaceKind::Managed => "/".as_ref(),
+            WorkspaceKind::Managed | WorkspaceKind::Memory => "/".as_ref(),
         };
         BlockDevice::of(path).into_iter().collect()
     } else {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use aion_cgroup::{AgentGroup, LimitEvent, Limits, Parent};
@@ -23,6 +23,8 @@ use crate::state::UidRanges;
 pub(crate) const GROUP_PATIENCE: Duration = Duration::from_secs(10);
 /// After a slot could not be made.
 const RETRY: Duration = Duration::from_secs(1);
+/// A pool that is not empty is filled up this long after a launch.
+const AFTER_LAUNCH: Duration = Duration::from_millis(5);
 
 /// A slot and what belongs to it.
 #[derive(Debug)]
@@ -209,7 +211,13 @@ impl Slots {
             more();
             let ready = lock(&self.ready);
             if ready.len() >= self.pool && !self.stopping.load(Ordering::Relaxed) {
-                drop(self.taken.wait(ready));
+                let ready = self.taken.wait(ready).unwrap_or_else(PoisonError::into_inner);
+                let left = ready.len();
+                drop(ready);
+                // The agent that was launched goes first, while there is a slot for the next one.
+                if left > 0 && !self.stopping.load(Ordering::Relaxed) {
+                    std::thread::sleep(AFTER_LAUNCH);
+                }
             }
         }
         let waiting = std::mem::take(&mut *lock(&self.ready));

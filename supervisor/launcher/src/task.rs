@@ -18,9 +18,9 @@ use rustix::fs::{
 
 use crate::Failure;
 use crate::launcher::Launcher;
-use crate::request::Launch;
+use crate::request::{Input, Launch};
 
-/// The longest standard input of a job.
+/// The longest standard input that comes as a file.
 const MAX_STDIN: u64 = 16 << 20;
 /// Files of a job in the agent's folder.
 const FILES: [&str; 3] = ["checkpoint.0", "checkpoint.1", "result"];
@@ -39,17 +39,24 @@ impl TaskFds {
     pub(crate) fn open(launcher: &Launcher, launch: &Launch, fds: Vec<OwnedFd>) -> Result<Self, Failure> {
         let door = launch.door.then(|| door(launcher, launch)).transpose()?;
         let mut fds = fds.into_iter();
-        if launch.stdio {
-            let (stdin, stdout) = (fds.next(), fds.next());
-            for (fd, way) in [(&stdin, OFlags::RDONLY), (&stdout, OFlags::WRONLY)] {
-                pipe_end(fd.as_ref(), way)?;
+        match launch.input {
+            Input::None => {}
+            Input::File => {
+                let fd = fds.next().ok_or_else(|| Failure::field("stdin", "a descriptor is missing"))?;
+                return Ok(Self { door, stdin: Some(sealed("stdin", &fd)?), ..Self::default() });
             }
-            return Ok(Self { door, stdin, stdout, job: None });
+            Input::Pipes => {
+                let (stdin, stdout) = (fds.next(), fds.next());
+                for (fd, way) in [(&stdin, OFlags::RDONLY), (&stdout, OFlags::WRONLY)] {
+                    pipe_end(fd.as_ref(), way)?;
+                }
+                return Ok(Self { door, stdin, stdout, job: None });
+            }
         }
         let Some(job) = &launch.job else { return Ok(Self { door, ..Self::default() }) };
         let missing = || Failure::field("fds", "a descriptor is missing");
         let mut next = |wanted: bool| wanted.then(|| fds.next().ok_or_else(missing)).transpose();
-        let stdin = next(job.stdin)?.map(|fd| params(&fd)).transpose()?;
+        let stdin = next(job.stdin)?.map(|fd| sealed("job.stdin", &fd)).transpose()?;
         let restore = next(job.restore)?;
         if let Some(fd) = &restore {
             let size = readable_file("job.restore", fd)?;
@@ -114,10 +121,10 @@ fn readable_file(field: &str, fd: &OwnedFd) -> Result<u64, Failure> {
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
-/// The params, through a descriptor of our own: read-only, from the beginning, and nobody can change them any more.
-fn params(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
-    let wrong = |why: String| Failure::field("job.stdin", why);
-    let size = readable_file("job.stdin", fd)?;
+/// Standard input, through a descriptor of our own: read-only, from the beginning, and nobody can change it any more.
+fn sealed(field: &str, fd: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let wrong = |why: String| Failure::field(field, why);
+    let size = readable_file(field, fd)?;
     if size > MAX_STDIN {
         return Err(wrong(format!("{size} bytes, at most {MAX_STDIN} are allowed")));
     }

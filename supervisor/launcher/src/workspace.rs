@@ -30,6 +30,9 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(launcher: &Launcher, launch: &Launch, slot: &Slot) -> Result<Prepared, Failure> {
     match &launch.workspace.kind {
         WorkspaceKind::Managed => managed(launcher, launch, slot),
+        WorkspaceKind::Memory => {
+            in_memory(launch, slot, LayerState::Active, "in memory, gone with the process".to_owned())
+        }
         WorkspaceKind::Directory(path) => {
             let disk = directory_limit(launch)?;
             let dir = mounts::open_path(path, LayerName::Workspace)?;
@@ -84,13 +87,16 @@ fn managed(launcher: &Launcher, launch: &Launch, slot: &Slot) -> Result<Prepared
             let layers = vec![report(state, &detail)];
             Ok(Prepared { mount, layers, volume: name.to_owned(), volume_bytes: bytes })
         }
-        Err(why) if launch.may_degrade(LayerName::Disk) => in_memory(launch, slot, &why),
+        Err(why) if launch.may_degrade(LayerName::Disk) => {
+            let detail = format!("memory instead of a volume, gone with the process ({why})");
+            in_memory(launch, slot, LayerState::Degraded, detail)
+        }
         Err(why) => Err(Failure::layer(LayerName::Disk, 0, format!("no volume for the workspace: {why}"))),
     }
 }
 
-/// Memory instead of a volume: limited, charged to the agent's memory, and gone with each incarnation.
-fn in_memory(launch: &Launch, slot: &Slot, why: &str) -> Result<Prepared, Failure> {
+/// Memory: limited, charged to the agent's, and gone with each incarnation.
+fn in_memory(launch: &Launch, slot: &Slot, state: LayerState, detail: String) -> Result<Prepared, Failure> {
     let step = |what: &'static str| move |e: Errno| failed(e, what);
     let owner = slot.uid_base().saturating_add(1000).to_string();
     let bytes = launch.limits.disk_bytes.or(launch.limits.mem_bytes).unwrap_or(64 << 20);
@@ -109,13 +115,8 @@ fn in_memory(launch: &Launch, slot: &Slot, why: &str) -> Result<Prepared, Failur
     }
     let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(step("cannot mount a tmpfs"))?;
-    let detail = format!("memory instead of a volume, gone with the process ({why})");
-    Ok(Prepared {
-        mount,
-        layers: vec![report(LayerState::Degraded, &detail)],
-        volume: String::new(),
-        volume_bytes: 0,
-    })
+    let layers = vec![report(state, &format!("{detail}; {bytes} bytes"))];
+    Ok(Prepared { mount, layers, volume: String::new(), volume_bytes: 0 })
 }
 
 fn report(state: LayerState, detail: &str) -> LayerReport {

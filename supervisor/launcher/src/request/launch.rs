@@ -72,8 +72,8 @@ pub struct Launch {
     pub door: bool,
     /// One attempt of a task.
     pub job: Option<Job>,
-    /// Whether pipes for standard input and output come with the launch.
-    pub stdio: bool,
+    /// What comes with the launch as standard input.
+    pub input: Input,
     /// Limits that were asked for and are above this launcher's ceilings.
     pub lowered: Vec<&'static str>,
 }
@@ -101,8 +101,32 @@ pub struct Workspace {
 pub enum WorkspaceKind {
     /// A volume of its own.
     Managed,
+    /// An empty folder in memory.
+    Memory,
     /// A folder of the host.
     Directory(PathBuf),
+}
+
+/// What comes with a launch as standard input. A job has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing: it is empty, or the terminal's, or the job's.
+    None,
+    /// A file in memory that nobody can change any more.
+    File,
+    /// A pipe, and another for standard output.
+    Pipes,
+}
+
+impl Input {
+    /// How many descriptors it takes.
+    pub(crate) fn fds(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::File => 1,
+            Self::Pipes => 2,
+        }
+    }
 }
 
 /// A folder or file of the host, shown at the same path inside.
@@ -162,7 +186,7 @@ impl Launch {
             log_max_bytes,
             door: launch.door,
             job: launch.job.as_ref().map(|job| Job::check(job, launch)).transpose()?,
-            stdio: stdio(launch)?,
+            input: input(launch)?,
             lowered: Vec::new(),
         })
     }
@@ -200,11 +224,14 @@ fn workspace(workspace: Option<&v1::Workspace>, is_tool: bool) -> Checked<Worksp
     let given = workspace.ok_or_else(|| Failure::field("workspace", "it is not set"))?;
     let kind = match given.kind.as_ref() {
         Some(Kind::Managed(_)) => WorkspaceKind::Managed,
+        Some(Kind::Memory(_)) => WorkspaceKind::Memory,
         Some(Kind::Directory(path)) if is_tool && given.read_only => {
             WorkspaceKind::Directory(field::path("workspace", path)?)
         }
         Some(Kind::Directory(path)) => WorkspaceKind::Directory(host_folder("workspace", path, Use::Own)?),
-        None => return Err(Failure::field("workspace", "it is neither managed nor a directory")),
+        None => {
+            return Err(Failure::field("workspace", "it is neither managed, nor in memory, nor a directory"));
+        }
     };
     Ok(Workspace { kind, read_only: given.read_only })
 }
@@ -333,9 +360,15 @@ fn hostname(launch: &v1::Launch) -> Checked<String> {
     Ok(name.clone())
 }
 
-fn stdio(launch: &v1::Launch) -> Checked<bool> {
-    if launch.stdio && (launch.tty || launch.job.is_some()) {
-        return Err(Failure::field("stdio", "a terminal and a job have a standard input of their own"));
+fn input(launch: &v1::Launch) -> Checked<Input> {
+    let (field, input) = match (launch.stdio, launch.stdin) {
+        (false, false) => return Ok(Input::None),
+        (true, false) => ("stdio", Input::Pipes),
+        (false, true) => ("stdin", Input::File),
+        (true, true) => return Err(Failure::field("stdin", "stdio brings a standard input already")),
+    };
+    if launch.tty || launch.job.is_some() {
+        return Err(Failure::field(field, "a terminal and a job have a standard input of their own"));
     }
-    Ok(launch.stdio)
+    Ok(input)
 }

@@ -12,7 +12,7 @@ mod op;
 
 pub use exec::{AuditEntry, Exec};
 pub use job::Job;
-pub use launch::{Bind, Launch, Rootfs, Workspace, WorkspaceKind};
+pub use launch::{Bind, Input, Launch, Rootfs, Workspace, WorkspaceKind};
 pub use limits::Limits;
 pub use op::{Op, parse};
 

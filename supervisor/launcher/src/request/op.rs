@@ -53,7 +53,7 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         }
         Raw::Launch(launch) => {
             let checked = Launch::check(launch)?;
-            let wanted = if checked.stdio { 2 } else { checked.job.as_ref().map_or(0, Job::fds) };
+            let wanted = checked.input.fds() + checked.job.as_ref().map_or(0, Job::fds);
             if fds != wanted {
                 return Err(Failure::field("fds", format!("{fds} descriptors came, {wanted} are needed")));
             }

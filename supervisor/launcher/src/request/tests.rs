@@ -54,19 +54,25 @@ fn a_job_says_how_many_descriptors_come() {
 }
 
 #[test]
-fn pipes_are_two_descriptors_and_no_jobs() {
-    let launch = v1::Launch { stdio: true, ..usual() };
-    for fds in 0..4 {
-        let op = v1::request::Op::Launch(launch.clone());
-        assert_eq!(parse(&v1::Request { seq: 1, op: Some(op) }, fds).is_ok(), fds == 2, "{fds}");
+fn an_input_brings_its_descriptors_and_is_the_only_one() {
+    let inputs: [(&str, usize, fn(&mut v1::Launch)); 2] =
+        [("stdio", 2, |l| l.stdio = true), ("stdin", 1, |l| l.stdin = true)];
+    for (field, wanted, set) in inputs {
+        let mut launch = usual();
+        set(&mut launch);
+        for fds in 0..4 {
+            let op = v1::request::Op::Launch(launch.clone());
+            assert_eq!(parse(&v1::Request { seq: 1, op: Some(op) }, fds).is_ok(), fds == wanted, "{fds}");
+        }
+        for change in [|l: &mut v1::Launch| l.tty = true, |l: &mut v1::Launch| l.job = job(|_| {})] {
+            let failure = refused(|l| {
+                set(l);
+                change(l);
+            });
+            assert_eq!(failure.field, field);
+        }
     }
-    for change in [|l: &mut v1::Launch| l.tty = true, |l: &mut v1::Launch| l.job = job(|_| {})] {
-        let failure = refused(|l| {
-            l.stdio = true;
-            change(l);
-        });
-        assert_eq!(failure.field, "stdio");
-    }
+    assert_eq!(refused(|l| (l.stdio, l.stdin) = (true, true)).field, "stdin");
 }
 
 fn directory(path: &str) -> Option<v1::Workspace> {
