@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aion_store::{Durability, Store, Table};
+use aion_store::{Batch, Durability, Store, Table};
 use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -87,42 +87,57 @@ impl Recorder {
 async fn run(store: Arc<Store>, host: Arc<dyn Host>, mut told: mpsc::Receiver<Told>) {
     let mut group = Vec::with_capacity(TOGETHER);
     while told.recv_many(&mut group, TOGETHER).await > 0 {
-        let calls = std::mem::take(&mut group);
-        let rows: Vec<_> = calls.iter().map(|told| told.row.clone()).collect();
-        let at = Arc::clone(&store);
-        let written = tokio::task::spawn_blocking(move || {
-            for row in &rows {
-                let until = row.time_ns.saturating_add(KEEP_NS);
-                if let Err(refusal) =
-                    rows::put(&at, Table::Decisions, &[&row.audit_id], until, row, Durability::Process)
-                {
-                    tracing::error!(audit_id = row.audit_id, %refusal, "a decision cannot be explained later");
-                }
-            }
-        });
-        let mut entries: BTreeMap<_, Vec<&DecisionRow>> = BTreeMap::new();
-        for told in &calls {
-            let row = &told.row;
-            let rule = row.error.as_ref().map_or("", |error| error.rule.as_str());
-            let key = (&row.tenant, &row.agent_id, verdict(row.status), rule, &row.task, &row.trace);
-            entries.entry(key).or_default().push(row);
+        let calls = std::mem::replace(&mut group, Vec::with_capacity(TOGETHER));
+        tell(Arc::clone(&store), host.as_ref(), calls).await;
+    }
+}
+
+/// Writes a group down and lets its calls be answered.
+async fn tell(store: Arc<Store>, host: &dyn Host, calls: Vec<Told>) {
+    let (rows, waiting): (Vec<_>, Vec<_>) = calls.into_iter().map(|told| (told.row, told.done)).unzip();
+    let rows = Arc::new(rows);
+    let all = Arc::clone(&rows);
+    let written = tokio::task::spawn_blocking(move || write(&store, &all));
+    let mut entries: BTreeMap<_, Vec<&DecisionRow>> = BTreeMap::new();
+    for row in rows.iter() {
+        let rule = row.error.as_ref().map_or("", |error| error.rule.as_str());
+        let key = (&row.tenant, &row.agent_id, verdict(row.status), rule, &row.task, &row.trace);
+        entries.entry(key).or_default().push(row);
+    }
+    for ((tenant, agent, verdict, rule, task, trace), rows) in entries {
+        let entry = AuditEntry {
+            tenant: tenant.clone(),
+            agent: agent.clone(),
+            task: task.clone(),
+            trace: trace.clone(),
+            kind: "api.syscall",
+            verdict,
+            rule: rule.chars().take(1000).collect(),
+            detail: detail(&rows),
+        };
+        host.audit(entry).await;
+    }
+    let _ = written.await;
+    for done in waiting {
+        let _ = done.send(());
+    }
+}
+
+/// One write for all of them. One that cannot be written leaves the others alone.
+fn write(store: &Store, rows: &[DecisionRow]) {
+    let lost = |row: &DecisionRow, error: &dyn std::fmt::Display| {
+        tracing::error!(audit_id = row.audit_id, %error, "a decision cannot be explained later");
+    };
+    let mut batch = Batch::new();
+    for row in rows {
+        let until = row.time_ns.saturating_add(KEEP_NS);
+        if let Err(refusal) = rows::add(&mut batch, Table::Decisions, &[&row.audit_id], until, row) {
+            lost(row, &refusal);
         }
-        for ((tenant, agent, verdict, rule, task, trace), rows) in entries {
-            let entry = AuditEntry {
-                tenant: tenant.clone(),
-                agent: agent.clone(),
-                task: task.clone(),
-                trace: trace.clone(),
-                kind: "api.syscall",
-                verdict,
-                rule: rule.chars().take(1000).collect(),
-                detail: detail(&rows),
-            };
-            host.audit(entry).await;
-        }
-        let _ = written.await;
-        for told in calls {
-            let _ = told.done.send(());
+    }
+    if let Err(error) = store.commit(batch, Durability::Process) {
+        for row in rows {
+            lost(row, &error);
         }
     }
 }

@@ -44,10 +44,20 @@ pub(crate) fn put<T: Serialize>(
     value: &T,
     durability: Durability,
 ) -> Result<(), Refusal> {
-    let bytes = serde_json::to_vec(value).map_err(|error| corrupt(&error))?;
     let mut batch = Batch::new();
-    batch.put_row(table, parts, expires_ns, &bytes).map_err(|error| failed(&error))?;
+    add(&mut batch, table, parts, expires_ns, value)?;
     store.commit(batch, durability).map_err(|error| failed(&error))
+}
+
+pub(crate) fn add<T: Serialize>(
+    batch: &mut Batch,
+    table: Table,
+    parts: &[&str],
+    expires_ns: u64,
+    value: &T,
+) -> Result<(), Refusal> {
+    let bytes = serde_json::to_vec(value).map_err(|error| corrupt(&error))?;
+    batch.put_row(table, parts, expires_ns, &bytes).map_err(|error| failed(&error))
 }
 
 pub(crate) fn delete(store: &Store, table: Table, parts: &[&str]) -> Result<(), Refusal> {
