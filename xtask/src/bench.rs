@@ -12,7 +12,7 @@ use crate::daemons::{DAEMONS, Daemons};
 use crate::process::{as_root, is_root, note, run};
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, ebpf, up};
+use crate::{binaries, ebpf, peers, up};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Figures {
@@ -70,7 +70,9 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
     }
     if args.figures == Figures::Syscall {
         note(&format!("this machine: {}", machine()));
-        return run(program(project, args).arg("syscall"));
+        let mut command = program(project, args);
+        peers::add_node(project, &mut command);
+        return run(command.arg("syscall"));
     }
     let state = std::env::temp_dir().join(format!("aion-bench-{}", std::process::id()));
     let daemons = Daemons::new(project, &state)?;

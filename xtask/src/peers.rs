@@ -20,13 +20,21 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Tells a test command where they are. What cannot be had is left out, with a warning.
 pub(crate) fn add(project: &Project, command: &mut Command) {
-    for (variable, made) in [("AION_MCP_NODE", node(project)), ("AION_MCP_VENV", python(project))] {
-        match made {
-            Ok(folder) => {
-                command.env(variable, folder);
-            }
-            Err(error) => warn(&format!("tests with {variable} are skipped: {error:#}")),
+    add_node(project, command);
+    tell(command, "AION_MCP_VENV", python(project));
+}
+
+/// The servers from npm alone.
+pub(crate) fn add_node(project: &Project, command: &mut Command) {
+    tell(command, "AION_MCP_NODE", node(project));
+}
+
+fn tell(command: &mut Command, variable: &str, made: Result<PathBuf>) {
+    match made {
+        Ok(folder) => {
+            command.env(variable, folder);
         }
+        Err(error) => warn(&format!("what needs {variable} is skipped: {error:#}")),
     }
 }
 

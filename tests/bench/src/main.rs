@@ -17,6 +17,7 @@ mod schedule;
 mod stop;
 mod syscall;
 mod tools;
+mod warm;
 mod without_unified;
 
 use std::path::PathBuf;

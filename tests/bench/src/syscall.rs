@@ -1,4 +1,4 @@
-//! The kernel API: signed calls over HTTP, the overhead over a model's backend, and a tool's cold start next to bubblewrap's.
+//! The kernel API: signed calls over HTTP, the overhead over a model's backend, a tool's cold start next to bubblewrap's, and warm tools.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::schedule::aion::{Daemons, Settings};
 use crate::tools::micros;
 
 const SECRET: &[u8] = b"sixteen bytes and some more";
-const AGENT: &str = "agent://bench/caller";
+pub(crate) const AGENT: &str = "agent://bench/caller";
 const CLIENTS: usize = 64;
 
 /// Measures, with a pair of daemons of its own.
@@ -56,7 +56,9 @@ async fn all(daemons: &Daemons, size: Size, report: &mut Report) -> Result<()> {
         }
     }
     model(&client, &mut one, size, report).await.context("models")?;
-    tool(&client, &mut one, size, report).await.context("tools")
+    tool(&client, &mut one, size, report).await.context("tools")?;
+    let socket = daemons.state().join("run/aion.sock");
+    crate::warm::measure(&socket, &mut one, size.preemptions * 5, report).await
 }
 
 /// Calls from so many clients for a while: the rate, and how long each took in microseconds.
@@ -181,7 +183,7 @@ async fn tool(
 }
 
 /// A connection that is kept.
-struct Connection(BufReader<TcpStream>);
+pub(crate) struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     async fn open(address: &str) -> Result<Self> {
@@ -190,7 +192,7 @@ impl Connection {
         Ok(Self(BufReader::new(stream)))
     }
 
-    async fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
         let body = body.to_string();
         let mut mac = Hmac::<Sha256>::new_from_slice(SECRET)?;
         mac.update(body.as_bytes());
