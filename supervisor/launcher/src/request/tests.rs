@@ -55,9 +55,8 @@ fn a_job_says_how_many_descriptors_come() {
 
 #[test]
 fn an_input_brings_its_descriptors_and_is_the_only_one() {
-    let inputs: [(&str, usize, fn(&mut v1::Launch)); 2] =
-        [("stdio", 2, |l| l.stdio = true), ("stdin", 1, |l| l.stdin = true)];
-    for (field, wanted, set) in inputs {
+    for (field, wanted) in [("stdio", 2), ("stdin", 1)] {
+        let set = |l: &mut v1::Launch| (l.stdio, l.stdin) = (field == "stdio", field == "stdin");
         let mut launch = usual();
         set(&mut launch);
         for fds in 0..4 {
