@@ -9,6 +9,7 @@
 //! to a socket; nothing here knows how the process is set up.
 
 mod agents;
+mod approvals;
 mod attach;
 mod clock;
 mod convert;

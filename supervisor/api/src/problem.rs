@@ -142,7 +142,8 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ToolNotFound
         | ErrorCode::ModelNotFound
         | ErrorCode::KeyNotFound
-        | ErrorCode::DecisionNotFound => Code::NotFound,
+        | ErrorCode::DecisionNotFound
+        | ErrorCode::ApprovalNotFound => Code::NotFound,
         ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => Code::AlreadyExists,
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning

@@ -9,6 +9,7 @@ use aion_syscall::{Engine, EngineKind, Limit, Need, Reason, Refusal, Request};
 use aion_types::{ErrorCode, TenantId};
 use serde_json::Value;
 
+use crate::approvals::Question;
 use crate::fetch::Fetch;
 use crate::memory;
 use crate::models;
@@ -17,6 +18,9 @@ use crate::tools::{self, Installed, Tools};
 
 /// A call of the kernel's own takes no longer.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A person is waited for a little less.
+const ASK_TIMEOUT: Duration = Duration::from_secs(605);
 
 /// What is to be done.
 pub(crate) enum Work {
@@ -28,6 +32,7 @@ pub(crate) enum Work {
     ToolList,
     Model(Box<ModelPlan>),
     ModelList,
+    Ask(Question),
     Fetch(Box<Fetch>),
 }
 
@@ -49,7 +54,7 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 11] = [
+pub(crate) const SYSCALLS: [&str; 12] = [
     "tool.invoke",
     "tool.list",
     "model.generate",
@@ -61,6 +66,7 @@ pub(crate) const SYSCALLS: [&str; 11] = [
     "memory.delete",
     "net.fetch",
     "secret.use",
+    "approval.request",
 ];
 
 /// What calls are planned with.
@@ -90,6 +96,10 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         "memory.delete" => Ok(kernel(Work::MemoryDelete, memory_needs(request, "put")?, key)),
         "memory.get" => Ok(kernel(Work::MemoryGet, memory_needs(request, "query")?, key)),
         "memory.query" => Ok(kernel(Work::MemoryQuery, memory_needs(request, "query")?, "")),
+        "approval.request" => {
+            let question = Work::Ask(Question::read(&request.params)?);
+            Ok(Plan { timeout: ASK_TIMEOUT, ..kernel(question, Vec::new(), "") })
+        }
         "tool.list" => Ok(kernel(Work::ToolList, Vec::new(), "")),
         "tool.invoke" => tool(request, with),
         "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),

@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aion_store::Options as StoreOptions;
+use aion_syscall::Layer;
 use aion_tenants::{Secret, Settings};
 use aion_types::{AgentName, TenantId};
 
@@ -9,6 +10,8 @@ use super::*;
 use crate::host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Sandbox, ToolEnd, ToolRun, ToolServer};
 use crate::tools::ToolFileData;
 
+#[path = "tests/approvals.rs"]
+mod approvals;
 #[path = "tests/servers.rs"]
 mod tool_servers;
 
@@ -105,6 +108,10 @@ fn manifest(network: bool, more: &str) -> String {
 
 impl World {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(policy: Option<Arc<CapabilityPolicy>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("db"), StoreOptions::default()).unwrap());
         let fake = Arc::new(Fake::default());
@@ -113,7 +120,7 @@ impl World {
             state_absolute: dir.path().to_owned(),
             manifests: Context::builtin(),
             classes: Arc::new(Classes::builtin()),
-            policy: None,
+            policy,
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
         };

@@ -134,6 +134,8 @@ codes! {
     DeadlineExceeded = "DEADLINE_EXCEEDED", exit 1;
     /// No decision of this audit id.
     DecisionNotFound = "DECISION_NOT_FOUND", exit 4;
+    /// No call of this name waits for a person.
+    ApprovalNotFound = "APPROVAL_NOT_FOUND", exit 4;
     /// The two sides do not speak the same protocol version.
     ProtocolMismatch = "PROTOCOL_MISMATCH", exit 1;
     /// A defect in AION.

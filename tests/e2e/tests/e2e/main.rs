@@ -14,6 +14,7 @@ mod exec;
 mod exit_codes;
 mod inside;
 mod kernel;
+mod kernel_approvals;
 mod kernel_fetch;
 mod kernel_peers;
 mod kernel_servers;
@@ -129,6 +130,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
+        kernel_approvals::{what_a_rule_names_waits_for_an_operator, a_question_ends_with_its_time_and_its_caller,
+            a_stop_of_the_daemon_waits_for_nobody}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
