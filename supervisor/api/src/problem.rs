@@ -143,8 +143,11 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ModelNotFound
         | ErrorCode::KeyNotFound
         | ErrorCode::DecisionNotFound
-        | ErrorCode::ApprovalNotFound => Code::NotFound,
-        ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => Code::AlreadyExists,
+        | ErrorCode::ApprovalNotFound
+        | ErrorCode::FileNotFound => Code::NotFound,
+        ErrorCode::FileExists | ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => {
+            Code::AlreadyExists
+        }
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning
         | ErrorCode::AgentPaused
@@ -162,6 +165,7 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ToolFailed
         | ErrorCode::ModelFailed
         | ErrorCode::FetchFailed
+        | ErrorCode::FileRefused
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
