@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, Sandbox, ToolEnd,
-    ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, FileAnswer, FileAsk, Host, Kernel, Options,
+    Sandbox, ToolEnd, ToolRun, ToolServer,
 };
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::Batch;
@@ -132,6 +132,10 @@ impl Host for ForKernel {
 
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         Box::pin(async move { Arc::clone(&self.0).serve_tool(sandbox).await.map_err(Refusal::from) })
+    }
+
+    fn file(&self, id: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        Box::pin(self.0.file(id.to_owned(), path.to_owned(), ask))
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {

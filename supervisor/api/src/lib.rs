@@ -17,6 +17,7 @@ mod core;
 mod events;
 mod exec;
 mod exec_exits;
+mod files;
 mod host;
 mod http_backend;
 mod ingest;

@@ -1,7 +1,8 @@
 use std::sync::{Arc, LazyLock};
 
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, Host, Kernel, Options, Sandbox, ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Sandbox, ToolEnd,
+    ToolRun, ToolServer,
 };
 use aion_manifest::{Classes, Context};
 use aion_store::Store;
@@ -45,6 +46,10 @@ impl Host for Fake {
 
     fn serve(&self, _: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         Box::pin(async { Err(Refusal::field("tool", "nothing is served here")) })
+    }
+
+    fn file(&self, _: &str, _: &str, _: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        Box::pin(async { Err(Refusal::field("path", "no files here")) })
     }
 
     fn audit(&self, _: AuditEntry) -> BoxFuture<'_, ()> {

@@ -21,6 +21,7 @@ use crate::approvals::{self, Approvals};
 use crate::authority::{push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
+use crate::files::Files;
 use crate::grants::GrantsOf;
 use crate::host::{AuditEntry, Host};
 use crate::metrics::Metrics;
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) accounts: Accounts,
     pub(crate) servers: Arc<Servers>,
     pub(crate) approvals: Approvals,
+    pub(crate) files: Files,
     wasm_runner: PathBuf,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
@@ -174,6 +176,7 @@ impl Kernel {
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             servers: Servers::start(Arc::clone(&host)),
             approvals: Approvals::default(),
+            files: Files::default(),
             wasm_runner: options.wasm_runner,
             offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
@@ -463,6 +466,7 @@ impl Kernel {
                 Ok(free(json!({"items": items})))
             }
             Work::Ask(question) => self.ask(call, question).await.map(free).map_err(nothing),
+            Work::File(file) => self.files(call, *file).await.map(free).map_err(nothing),
             Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
                 self.memory(call, &work).await.map(free).map_err(nothing)

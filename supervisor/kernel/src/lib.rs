@@ -10,6 +10,7 @@ mod approvals;
 mod authority;
 mod caller;
 mod fetch;
+mod files;
 mod grants;
 mod host;
 mod kernel;
@@ -32,7 +33,8 @@ pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use approvals::{Answered, Approval};
 pub use caller::Caller;
 pub use host::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, FileAnswer, FileAsk, FileInfo, FileUse, Host, Running,
+    Sandbox, ToolEnd, ToolRun, ToolServer,
 };
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::approvals::Question;
 use crate::fetch::Fetch;
+use crate::files::FileCall;
 use crate::memory;
 use crate::models;
 use crate::tool_call;
@@ -34,6 +35,7 @@ pub(crate) enum Work {
     ModelList,
     Ask(Question),
     Fetch(Box<Fetch>),
+    File(Box<FileCall>),
 }
 
 /// A call that is understood.
@@ -54,7 +56,7 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 12] = [
+pub(crate) const SYSCALLS: [&str; 16] = [
     "tool.invoke",
     "tool.list",
     "model.generate",
@@ -66,6 +68,10 @@ pub(crate) const SYSCALLS: [&str; 12] = [
     "memory.delete",
     "net.fetch",
     "secret.use",
+    "fs.read",
+    "fs.write",
+    "fs.list",
+    "fs.stat",
     "approval.request",
 ];
 
@@ -105,6 +111,11 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),
         "model.generate" => model(request, Kind::Generate, with),
         "model.embed" => model(request, Kind::Embed, with),
+        "fs.read" | "fs.write" | "fs.list" | "fs.stat" => {
+            let call = FileCall::read(request.syscall.as_str(), &request.params)?;
+            let (needs, path) = (call.needs(), call.path().to_owned());
+            Ok(kernel(Work::File(Box::new(call)), needs, &path))
+        }
         "net.fetch" => fetch(Fetch::plain(request)?),
         "secret.use" => fetch(Fetch::with_secret(request)?),
         unknown => {

@@ -7,11 +7,16 @@ use aion_tenants::{Secret, Settings};
 use aion_types::{AgentName, TenantId};
 
 use super::*;
-use crate::host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Sandbox, ToolEnd, ToolRun, ToolServer};
+use crate::host::{
+    AccountLimits, AgentInfo, AuditEntry, BoxFuture, FileAnswer, FileAsk, Sandbox, ToolEnd, ToolRun,
+    ToolServer,
+};
 use crate::tools::ToolFileData;
 
 #[path = "tests/approvals.rs"]
 mod approvals;
+#[path = "tests/files.rs"]
+mod files;
 #[path = "tests/servers.rs"]
 mod tool_servers;
 
@@ -62,6 +67,11 @@ impl Host for Fake {
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move { tool_servers::serve(&sandbox) })
+    }
+
+    fn file(&self, _: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        let done = files::answer(path, ask);
+        Box::pin(async { done })
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {

@@ -16,6 +16,7 @@ mod inside;
 mod kernel;
 mod kernel_approvals;
 mod kernel_fetch;
+mod kernel_files;
 mod kernel_peers;
 mod kernel_servers;
 mod layers;
@@ -132,6 +133,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
         kernel_approvals::{what_a_rule_names_waits_for_an_operator, a_question_ends_with_its_time_and_its_caller,
             a_stop_of_the_daemon_waits_for_nobody}
+        kernel_files::{files_are_read_and_written_as_the_agent_would, limits_of_size_and_disk_hold, no_link_and_no_name_leads_out,
+            what_is_no_file_holds_nobody_up, a_race_is_not_won, a_file_is_replaced_as_a_whole}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
