@@ -13,6 +13,19 @@ use crate::yaml;
 /// More rules than this are a mistake.
 const MAX_RULES: usize = 1000;
 
+/// Every family, whole.
+const EVERYTHING: [&str; 9] = [
+    "filesystem",
+    "network",
+    "gpu",
+    "subprocess",
+    "fs:write:/**",
+    "tool:*",
+    "model:*",
+    "memory:*",
+    "secret:use:*",
+];
+
 /// A rule and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -185,6 +198,14 @@ impl CapabilityPolicy {
         Ok(Self { allow: read(allow, true)?, deny: read(deny, false)?, approval: Vec::new() })
     }
 
+    /// Rules that allow everything there is but what `deny` names; `origin` is what verdicts name.
+    ///
+    /// # Errors
+    /// Names the rule that cannot be read.
+    pub fn everything_but(deny: &[String], origin: &str) -> Result<Self, String> {
+        Self::from_list(&EVERYTHING.map(str::to_owned), deny, origin)
+    }
+
     /// Rules that allow nothing.
     #[must_use]
     pub const fn nothing() -> Self {
@@ -219,5 +240,29 @@ impl CapabilityPolicy {
     #[must_use]
     pub fn deny(&self) -> &[Rule] {
         &self.deny
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_everything() {
+        let open = CapabilityPolicy::everything_but(&["tool:rm".to_owned()], "x").unwrap();
+        for text in [
+            "fs:read:/etc",
+            "fs:write:/workspace/x",
+            "net:connect:example.com:443",
+            "exec:/usr/bin/git",
+            "tool:x",
+            "model:x",
+            "memory:put:short",
+            "secret:use:x",
+            "gpu",
+        ] {
+            assert!(open.check(&text.parse().unwrap()).allowed, "{text}");
+        }
+        assert_eq!(open.check(&"tool:rm".parse().unwrap()).rule, "x: deny tool:rm");
     }
 }
