@@ -159,9 +159,9 @@ impl Api {
                 stop.await;
                 tracing::info!("shutting down; agents go on running");
                 ending.cancel();
-                // Calls that wait for a person would hold up the end for as long as they may.
+                // Calls that wait for a person or a message would hold up the end for as long as they may.
                 if let Some(kernel) = kernel {
-                    kernel.stop_asking();
+                    kernel.stop_waiting();
                 }
             });
         let served = tokio::select! {

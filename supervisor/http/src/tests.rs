@@ -1,8 +1,8 @@
 use std::sync::{Arc, LazyLock};
 
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Sandbox, ToolEnd,
-    ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Sandbox,
+    ToolEnd, ToolRun, ToolServer,
 };
 use aion_manifest::{Classes, Context};
 use aion_store::Store;
@@ -34,6 +34,10 @@ impl Host for Fake {
     fn agent(&self, _: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal> {
         let info = AgentInfo { id: "id".to_owned(), manifest: MANIFEST.to_owned() };
         Ok((name.as_str() == "a").then_some(info))
+    }
+
+    fn agents(&self, _: &TenantId, _: &str, _: usize) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
+        Ok((Vec::new(), None))
     }
 
     fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {

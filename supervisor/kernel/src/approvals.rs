@@ -264,9 +264,10 @@ impl Kernel {
         Ok(about)
     }
 
-    /// Ends all calls that wait for a person, and asks nobody any more. The daemon is stopping.
-    pub fn stop_asking(&self) {
+    /// Ends all calls that wait for a person or for messages, and asks nobody any more. The daemon is stopping.
+    pub fn stop_waiting(&self) {
         self.0.approvals.close();
+        self.0.mail.close();
     }
 
     /// Asks a person whether a call may be made, when a rule wants that; says whether it did.

@@ -24,6 +24,15 @@ pub struct AgentInfo {
     pub manifest: String,
 }
 
+/// An agent, as others of its tenant see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSeen {
+    /// Its name.
+    pub name: String,
+    /// How it is, as `running`.
+    pub state: String,
+}
+
 /// What runs for a tool, and in what.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
@@ -201,6 +210,16 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be looked up.
     fn agent(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal>;
+    /// A page of a tenant's registered agents, and where the next one begins, if there are more. `after` is empty for the first.
+    ///
+    /// # Errors
+    /// When they cannot be looked up.
+    fn agents(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal>;
     /// What an agent, its tenant and a task of its may spend.
     fn limits<'a>(
         &'a self,

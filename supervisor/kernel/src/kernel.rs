@@ -24,6 +24,7 @@ use crate::fetch::Fetches;
 use crate::files::Files;
 use crate::grants::GrantsOf;
 use crate::host::{AuditEntry, Host};
+use crate::mail::Mail;
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) servers: Arc<Servers>,
     pub(crate) approvals: Approvals,
     pub(crate) files: Files,
+    pub(crate) mail: Mail,
     wasm_runner: PathBuf,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
@@ -177,6 +179,7 @@ impl Kernel {
             servers: Servers::start(Arc::clone(&host)),
             approvals: Approvals::default(),
             files: Files::default(),
+            mail: Mail::default(),
             wasm_runner: options.wasm_runner,
             offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
@@ -466,6 +469,7 @@ impl Kernel {
                 Ok(free(json!({"items": items})))
             }
             Work::Ask(question) => self.ask(call, question).await.map(free).map_err(nothing),
+            Work::Mail(mail) => self.mail(call, mail).await.map(free).map_err(nothing),
             Work::File(file) => self.files(call, *file).await.map(free).map_err(nothing),
             Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {

@@ -14,6 +14,7 @@ mod files;
 mod grants;
 mod host;
 mod kernel;
+mod mail;
 mod memory;
 mod metrics;
 mod models;
@@ -33,8 +34,8 @@ pub use aion_models::{Kind as ModelKind, ModelConfig};
 pub use approvals::{Answered, Approval};
 pub use caller::Caller;
 pub use host::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, FileAnswer, FileAsk, FileInfo, FileUse, Host, Running,
-    Sandbox, ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, FileInfo, FileUse, Host,
+    Running, Sandbox, ToolEnd, ToolRun, ToolServer,
 };
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::approvals::Question;
 use crate::fetch::Fetch;
 use crate::files::FileCall;
+use crate::mail::MailCall;
 use crate::memory;
 use crate::models;
 use crate::tool_call;
@@ -36,6 +37,7 @@ pub(crate) enum Work {
     Ask(Question),
     Fetch(Box<Fetch>),
     File(Box<FileCall>),
+    Mail(MailCall),
 }
 
 /// A call that is understood.
@@ -56,7 +58,7 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 16] = [
+pub(crate) const SYSCALLS: [&str; 19] = [
     "tool.invoke",
     "tool.list",
     "model.generate",
@@ -72,6 +74,9 @@ pub(crate) const SYSCALLS: [&str; 16] = [
     "fs.write",
     "fs.list",
     "fs.stat",
+    "agent.list",
+    "agent.send",
+    "agent.receive",
     "approval.request",
 ];
 
@@ -115,6 +120,11 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
             let call = FileCall::read(request.syscall.as_str(), &request.params)?;
             let (needs, path) = (call.needs(), call.path().to_owned());
             Ok(kernel(Work::File(Box::new(call)), needs, &path))
+        }
+        "agent.list" | "agent.send" | "agent.receive" => {
+            let call = MailCall::read(request.syscall.as_str(), &request.params, with.tenant)?;
+            let (needs, to, wait) = (call.needs()?, call.target().to_owned(), call.wait());
+            Ok(Plan { timeout: KERNEL_TIMEOUT + wait, ..kernel(Work::Mail(call), needs, &to) })
         }
         "net.fetch" => fetch(Fetch::plain(request)?),
         "secret.use" => fetch(Fetch::with_secret(request)?),

@@ -8,8 +8,8 @@ use aion_types::{AgentName, TenantId};
 
 use super::*;
 use crate::host::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, FileAnswer, FileAsk, Sandbox, ToolEnd, ToolRun,
-    ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, Sandbox, ToolEnd,
+    ToolRun, ToolServer,
 };
 use crate::tools::ToolFileData;
 
@@ -17,6 +17,8 @@ use crate::tools::ToolFileData;
 mod approvals;
 #[path = "tests/files.rs"]
 mod files;
+#[path = "tests/mail.rs"]
+mod mail;
 #[path = "tests/servers.rs"]
 mod tool_servers;
 
@@ -34,6 +36,24 @@ impl Host for Fake {
         let agents = self.agents.lock().unwrap();
         let found = agents.iter().position(|(t, n, _)| t == tenant.as_str() && n == name.as_str());
         Ok(found.map(|at| AgentInfo { id: format!("id-{at}"), manifest: agents[at].2.clone() }))
+    }
+
+    fn agents(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
+        let agents = self.agents.lock().unwrap();
+        let from: usize = after.parse().unwrap_or(0);
+        let own = agents.iter().filter(|(t, _, _)| t == tenant.as_str());
+        let seen = own
+            .skip(from)
+            .take(limit)
+            .map(|(_, name, _)| AgentSeen { name: name.clone(), state: "created".to_owned() });
+        let seen: Vec<_> = seen.collect();
+        let next = (seen.len() == limit).then(|| (from + limit).to_string());
+        Ok((seen, next))
     }
 
     fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {

@@ -131,7 +131,7 @@ async fn a_reader_of_a_stream_who_has_gone_is_a_caller_who_has_gone() {
 async fn what_waits_ends_with_the_daemon() {
     let world = world().await;
     let (call, _) = waiting(&world, "tool.invoke", json!({"tool": "web_search", "query": "x"})).await;
-    world.kernel.stop_asking();
+    world.kernel.stop_waiting();
     assert_eq!(call.await.unwrap().answer.error.unwrap().code, "DAEMON_UNAVAILABLE");
     assert_eq!(world.code("a", "approval.request", json!({"reason": "?"})).await, "DAEMON_UNAVAILABLE");
     assert!(kinds(&world).contains(&("api.approval.ended", "denied")));

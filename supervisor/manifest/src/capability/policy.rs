@@ -14,7 +14,7 @@ use crate::yaml;
 const MAX_RULES: usize = 1000;
 
 /// Every family, whole.
-const EVERYTHING: [&str; 9] = [
+const EVERYTHING: [&str; 10] = [
     "filesystem",
     "network",
     "gpu",
@@ -24,6 +24,7 @@ const EVERYTHING: [&str; 9] = [
     "model:*",
     "memory:*",
     "secret:use:*",
+    "agent:send:*",
 ];
 
 /// A rule and where it stands.
@@ -259,6 +260,7 @@ mod tests {
             "model:x",
             "memory:put:short",
             "secret:use:x",
+            "agent:send:x",
             "gpu",
         ] {
             assert!(open.check(&text.parse().unwrap()).allowed, "{text}");

@@ -17,6 +17,7 @@ mod kernel;
 mod kernel_approvals;
 mod kernel_fetch;
 mod kernel_files;
+mod kernel_mail;
 mod kernel_peers;
 mod kernel_servers;
 mod layers;
@@ -135,6 +136,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             a_stop_of_the_daemon_waits_for_nobody}
         kernel_files::{files_are_read_and_written_as_the_agent_would, limits_of_size_and_disk_hold, no_link_and_no_name_leads_out,
             what_is_no_file_holds_nobody_up, a_race_is_not_won, a_file_is_replaced_as_a_whole}
+        kernel_mail::{messages_stay_in_their_tenant_and_survive_a_crash}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
