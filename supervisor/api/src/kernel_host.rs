@@ -1,16 +1,17 @@
 //! The supervisor as the kernel sees it: agents, tools' runs, tasks, the audit log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aion_api_proto::v1 as api;
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Caller, Host, Kernel, Options, Sandbox, ToolEnd,
-    ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, Caller, FileAnswer, FileAsk, Host, Kernel,
+    Options, Sandbox, ToolEnd, ToolRun, ToolServer,
 };
 use aion_manifest::{AgentSpec, Overrides};
-use aion_store::Batch;
+use aion_store::{Batch, ListQuery};
 use aion_syscall::{Limits, Refusal};
-use aion_types::{AgentName, AgentUri, ErrorCode, TenantId};
+use aion_types::{AgentId, AgentName, AgentUri, ErrorCode, TenantId};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -101,6 +102,43 @@ impl Host for ForKernel {
         id.map_err(Refusal::from)
     }
 
+    fn agents(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
+        let after = match after {
+            "" => None,
+            text => Some(
+                AgentId::parse(text)
+                    .map_err(|_| Refusal::field("params.after", "it is not what `next` of a page was"))?,
+            ),
+        };
+        let query = ListQuery {
+            tenant: tenant.clone(),
+            states: Vec::new(),
+            name_prefix: String::new(),
+            labels: BTreeMap::new(),
+            after,
+            limit,
+        };
+        let page = self.0.store.list(&query).map_err(Problem::from)?;
+        let next = page.agents.last().filter(|_| page.more).map(|last| last.id.to_string());
+        let mut seen = Vec::with_capacity(page.agents.len());
+        for record in page.agents {
+            // As in `agent`: what has no manifest of its own makes no calls, and is nobody to talk to.
+            let manifest = self.0.store.manifest_of(tenant, &record.id).map_err(Problem::from)?;
+            if manifest.is_some_and(|text| !text.is_empty()) {
+                seen.push(AgentSeen {
+                    name: record.name.to_string(),
+                    state: record.state.as_str().to_owned(),
+                });
+            }
+        }
+        Ok((seen, next))
+    }
+
     fn limits<'a>(
         &'a self,
         tenant: &'a TenantId,
@@ -132,6 +170,10 @@ impl Host for ForKernel {
 
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         Box::pin(async move { Arc::clone(&self.0).serve_tool(sandbox).await.map_err(Refusal::from) })
+    }
+
+    fn file(&self, id: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        Box::pin(self.0.file(id.to_owned(), path.to_owned(), ask))
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {

@@ -22,10 +22,10 @@ use tonic::{Request, Response, Status};
 use crate::clock::{now_ns, timestamp};
 use crate::core::Core;
 use crate::problem::{Outcome, Problem};
-use crate::secrets;
 use crate::service::Services;
 use crate::stage::Action;
 use crate::trail::Entry;
+use crate::{approvals, secrets};
 
 /// How long a secret stays good after a rotation that does not say.
 const OVERLAP_NS: u64 = 3_600_000_000_000;
@@ -602,6 +602,20 @@ impl KernelService for Services {
         request: Request<api::ListSecretsRequest>,
     ) -> Result<Response<api::ListSecretsResponse>, Status> {
         secrets::list(self, request).await
+    }
+
+    async fn list_approvals(
+        &self,
+        request: Request<api::ListApprovalsRequest>,
+    ) -> Result<Response<api::ListApprovalsResponse>, Status> {
+        approvals::list(self, request).await
+    }
+
+    async fn answer_approval(
+        &self,
+        request: Request<api::AnswerApprovalRequest>,
+    ) -> Result<Response<api::Approval>, Status> {
+        approvals::answer(self, request).await
     }
 
     async fn explain(

@@ -9,6 +9,7 @@
 //! to a socket; nothing here knows how the process is set up.
 
 mod agents;
+mod approvals;
 mod attach;
 mod clock;
 mod convert;
@@ -16,6 +17,7 @@ mod core;
 mod events;
 mod exec;
 mod exec_exits;
+mod files;
 mod host;
 mod http_backend;
 mod ingest;

@@ -142,8 +142,12 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ToolNotFound
         | ErrorCode::ModelNotFound
         | ErrorCode::KeyNotFound
-        | ErrorCode::DecisionNotFound => Code::NotFound,
-        ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => Code::AlreadyExists,
+        | ErrorCode::DecisionNotFound
+        | ErrorCode::ApprovalNotFound
+        | ErrorCode::FileNotFound => Code::NotFound,
+        ErrorCode::FileExists | ErrorCode::NameTaken | ErrorCode::TaskExists | ErrorCode::TenantExists => {
+            Code::AlreadyExists
+        }
         ErrorCode::AgentNotRunning
         | ErrorCode::AgentRunning
         | ErrorCode::AgentPaused
@@ -161,6 +165,7 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ToolFailed
         | ErrorCode::ModelFailed
         | ErrorCode::FetchFailed
+        | ErrorCode::FileRefused
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
         ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
         ErrorCode::Unauthenticated => Code::Unauthenticated,

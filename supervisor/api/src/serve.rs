@@ -150,6 +150,7 @@ impl Api {
             });
         let shutdown = self.core.shutdown.clone();
         let ending = shutdown.clone();
+        let kernel = self.core.kernel.get().cloned();
         let server = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(Duration::from_secs(60)))
@@ -158,6 +159,10 @@ impl Api {
                 stop.await;
                 tracing::info!("shutting down; agents go on running");
                 ending.cancel();
+                // Calls that wait for a person or a message would hold up the end for as long as they may.
+                if let Some(kernel) = kernel {
+                    kernel.stop_waiting();
+                }
             });
         let served = tokio::select! {
             served = server => served.map_err(Error::Server),

@@ -34,6 +34,7 @@ pub(crate) enum Action {
     ManageTools,
     ManageModels,
     ManageSecrets,
+    AnswerApprovals,
     ReadKernel,
 }
 
@@ -64,6 +65,7 @@ impl Action {
             Self::ManageTools => "api.tool.manage",
             Self::ManageModels => "api.model.manage",
             Self::ManageSecrets => "api.secret.manage",
+            Self::AnswerApprovals => "api.approval.answer",
             Self::ReadKernel => "api.kernel.read",
         }
     }

@@ -143,6 +143,8 @@ reads! {
     secrets: kernel.list_secrets(ListSecretsRequest) -> ListSecretsResponse;
     /// The models.
     models: kernel.list_models(ListModelsRequest) -> ListModelsResponse;
+    /// System calls that wait for a person.
+    approvals: kernel.list_approvals(ListApprovalsRequest) -> ListApprovalsResponse;
     /// How a system call was decided.
     explain: kernel.explain(ExplainRequest) -> ExplainResponse;
     /// What accounts have used.
@@ -183,6 +185,8 @@ once! {
     install_tool: kernel.install_tool(InstallToolRequest) -> Tool;
     /// Removes a tool.
     remove_tool: kernel.remove_tool(RemoveToolRequest) -> RemoveToolResponse;
+    /// Answers a system call that waits for a person.
+    answer_approval: kernel.answer_approval(AnswerApprovalRequest) -> Approval;
     /// Stores a secret.
     add_secret: kernel.add_secret(AddSecretRequest) -> Secret;
     /// Forgets a secret.

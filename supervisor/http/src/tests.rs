@@ -1,7 +1,8 @@
 use std::sync::{Arc, LazyLock};
 
 use aion_kernel::{
-    AccountLimits, AgentInfo, AuditEntry, Host, Kernel, Options, Sandbox, ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Sandbox,
+    ToolEnd, ToolRun, ToolServer,
 };
 use aion_manifest::{Classes, Context};
 use aion_store::Store;
@@ -35,6 +36,10 @@ impl Host for Fake {
         Ok((name.as_str() == "a").then_some(info))
     }
 
+    fn agents(&self, _: &TenantId, _: &str, _: usize) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
+        Ok((Vec::new(), None))
+    }
+
     fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {
         Box::pin(async { AccountLimits::default() })
     }
@@ -45,6 +50,10 @@ impl Host for Fake {
 
     fn serve(&self, _: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         Box::pin(async { Err(Refusal::field("tool", "nothing is served here")) })
+    }
+
+    fn file(&self, _: &str, _: &str, _: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        Box::pin(async { Err(Refusal::field("path", "no files here")) })
     }
 
     fn audit(&self, _: AuditEntry) -> BoxFuture<'_, ()> {

@@ -10,12 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aion_fetch::{Error, Failure, Fetcher, Gate, HeaderMap, Request as FetchRequest, Special, Target};
-use aion_manifest::{Capability, CapabilityPolicy, HostPattern, PortPattern, Rule, parse_capabilities};
+use aion_manifest::{
+    ApprovalRule, Capability, CapabilityPolicy, HostPattern, PortPattern, Rule, parse_capabilities,
+};
 use aion_syscall::{Decision, Layer, Need, Reason, Refusal, Request, Step};
 use aion_types::{ErrorCode, TenantId};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::approvals::touches;
 use crate::kernel::{Call, Kernel};
 use crate::redact::Redactor;
 use crate::secrets::{OpenSecret, Secrets, not_found};
@@ -190,6 +193,12 @@ impl Kernel {
             decide: &|needs| self.decide(call, grants.as_deref(), needs),
             operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
             deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
+            approval: self
+                .0
+                .grants
+                .policy()
+                .filter(|_| call.agent.is_some())
+                .map_or(&[], CapabilityPolicy::approval),
             offline: self.0.offline,
             redactor: self.redactor(call.caller.tenant()),
             steps: &call.later,
@@ -206,6 +215,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) operator: [Option<&'a CapabilityPolicy>; 2],
     /// What the agent's manifest takes back.
     pub(crate) deny: &'a [Rule],
+    /// What a person must agree to; they have seen the first hop.
+    pub(crate) approval: &'a [ApprovalRule],
     /// No public host is asked.
     pub(crate) offline: bool,
     pub(crate) redactor: Arc<Redactor>,
@@ -262,6 +273,14 @@ impl Gate for Door<'_> {
             self.note(decision.steps);
             if let Some(refusal) = refusal {
                 return Err(refusal);
+            }
+            let need = need(target);
+            if let Some(rule) = self.rules.approval.iter().find(|rule| touches(rule, &need)) {
+                let place = target.place();
+                let message = format!("a redirect to {place}, which a person must agree to, is not followed");
+                return Err(self
+                    .denied(place, message, rule.to_string())
+                    .hint("ask for that URL itself: then a person is asked"));
             }
         }
         let Some(secret) = &self.secret else { return Ok(HeaderMap::new()) };

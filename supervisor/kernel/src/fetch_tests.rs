@@ -310,3 +310,21 @@ async fn no_cut_and_no_code_gives_a_secret_away() {
         .answer;
     assert_eq!(said.result["items"], json!(["x [redacted:tenant]"]));
 }
+
+#[tokio::test]
+async fn a_redirect_does_not_go_round_a_person() {
+    let (port, heads) = echo().await;
+    let text = format!(
+        "apiVersion: aion.os/v1\nkind: CapabilityPolicy\nallow: [network, \"tool:*\", \"memory:*\", \"net:connect:127.0.0.1:{port}\"]\n\
+         approval: [\"net:connect:localhost:*\"]\n"
+    );
+    let policy = CapabilityPolicy::parse(text.as_bytes(), "policy.yaml").unwrap();
+    let world = World::with(Some(Arc::new(policy))).await;
+    world.agent("net", &json!(["network"]));
+    let answer = world.fetch("net", format!("http://127.0.0.1:{port}/to/127.0.0.1:{port}/x")).await;
+    assert_eq!(code(&answer), "ok", "{answer:?}");
+    let answer = world.fetch("net", format!("http://127.0.0.1:{port}/to/localhost:{port}/x")).await;
+    let error = answer.error.clone().unwrap();
+    assert_eq!(error.rule, "policy.yaml:4: approval net:connect:localhost:*");
+    assert_eq!(heads.lock().unwrap().len(), 3, "it was not followed");
+}

@@ -61,7 +61,7 @@ impl GrantsOf {
             Some(policy) => effective(policy, &spec.allow, &spec.deny),
             None => {
                 // What cannot be read is not given; it is a constant, and a test reads it.
-                let open = CapabilityPolicy::from_list(&ALL.map(str::to_owned), &[], "no global rules");
+                let open = CapabilityPolicy::everything_but(&[], "no global rules");
                 effective(&open.unwrap_or_else(|_| CapabilityPolicy::nothing()), &spec.allow, &spec.deny)
             }
         };
@@ -73,27 +73,5 @@ impl GrantsOf {
         }
         known.insert(grants.id.clone(), Arc::clone(&grants));
         Ok(grants)
-    }
-}
-
-const ALL: [&str; 9] = [
-    "filesystem",
-    "network",
-    "gpu",
-    "subprocess",
-    "fs:write:/**",
-    "tool:*",
-    "model:*",
-    "memory:*",
-    "secret:use:*",
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_open_rules_can_be_read() {
-        CapabilityPolicy::from_list(&ALL.map(str::to_owned), &[], "x").unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! What the kernel asks of whoever looks after agents' lives: `aion-api`.
 
+use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -21,6 +22,15 @@ pub struct AgentInfo {
     pub id: String,
     /// Its manifest, normalised.
     pub manifest: String,
+}
+
+/// An agent, as others of its tenant see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSeen {
+    /// Its name.
+    pub name: String,
+    /// How it is, as `running`.
+    pub state: String,
 }
 
 /// What runs for a tool, and in what.
@@ -101,6 +111,77 @@ pub struct AccountLimits {
     pub task: Option<Limits>,
 }
 
+/// What a file of an agent is opened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileUse {
+    /// Reading.
+    Read,
+    /// Writing; it is made when it is missing.
+    Write,
+    /// Writing at its end; it is made when it is missing.
+    Append,
+    /// Writing; it must be missing.
+    New,
+    /// Writing to a new file beside it, of this name (a ULID), which goes into its place later.
+    Part(String),
+}
+
+/// What is asked about a file of an agent, at the path that the agent sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileAsk {
+    /// Opens a regular file.
+    Open {
+        /// What for.
+        what_for: FileUse,
+    },
+    /// Puts a part into its place, or removes it.
+    Put {
+        /// The part's name.
+        part: String,
+        /// Not to remove it.
+        keep: bool,
+    },
+    /// Looks at it.
+    Stat,
+    /// A page of a folder.
+    List {
+        /// Where the page before ended; 0 for the first.
+        after: u64,
+        /// Entries, at most 1000.
+        limit: u32,
+    },
+}
+
+/// A file, as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its name; in a page.
+    pub name: Vec<u8>,
+    /// `file`, `folder`, `link` or `other`.
+    pub kind: String,
+    /// Its size.
+    pub size: u64,
+    /// When it was changed, nanoseconds since 1970.
+    pub modified_ns: i64,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Where a link leads to.
+    pub target: Vec<u8>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum FileAnswer {
+    /// It is open.
+    Opened(FileInfo, File),
+    /// It was put into its place, or removed.
+    Done,
+    /// How it is.
+    Info(FileInfo),
+    /// What is in it; with a place to go on from when there is more.
+    Page(Vec<FileInfo>, Option<u64>),
+}
+
 /// A record for the audit log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEntry {
@@ -129,6 +210,16 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be looked up.
     fn agent(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal>;
+    /// A page of a tenant's registered agents, and where the next one begins, if there are more. `after` is empty for the first.
+    ///
+    /// # Errors
+    /// When they cannot be looked up.
+    fn agents(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal>;
     /// What an agent, its tenant and a task of its may spend.
     fn limits<'a>(
         &'a self,
@@ -140,6 +231,8 @@ pub trait Host: Send + Sync + 'static {
     fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>>;
     /// Starts a server for a tool in a sandbox of its own.
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>>;
+    /// Uses a file of a running agent with the agent's own rights. `id` is the agent's.
+    fn file(&self, id: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>>;
     /// Appends to the audit log; comes back when it is there, or waits in line for it.
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()>;
     /// Registers an agent that runs elsewhere, or starts nothing yet; gives its id.

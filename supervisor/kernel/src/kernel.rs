@@ -15,13 +15,16 @@ use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
 use futures::FutureExt as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use crate::approvals::{self, Approvals};
 use crate::authority::{push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
+use crate::files::Files;
 use crate::grants::GrantsOf;
 use crate::host::{AuditEntry, Host};
+use crate::mail::Mail;
 use crate::metrics::Metrics;
 use crate::models::{self, ModelsOf};
 use crate::plan::{self, Plan, Work};
@@ -67,6 +70,9 @@ pub(crate) struct Inner {
     pub(crate) grants: GrantsOf,
     pub(crate) accounts: Accounts,
     pub(crate) servers: Arc<Servers>,
+    pub(crate) approvals: Approvals,
+    pub(crate) files: Files,
+    pub(crate) mail: Mail,
     wasm_runner: PathBuf,
     kept: memory::Kept,
     pub(crate) metrics: Metrics,
@@ -95,17 +101,19 @@ pub struct Outcome {
 
 /// What is known of a call so far.
 pub(crate) struct Call {
-    audit_id: String,
+    pub(crate) audit_id: String,
     time_ns: u64,
-    began: Instant,
+    pub(crate) began: Instant,
     pub(crate) caller: Caller,
     pub(crate) request: Request,
     pub(crate) agent: Option<AgentUri>,
-    agent_id: String,
+    pub(crate) agent_id: String,
     engine: Engine,
     pub(crate) target: String,
     /// Where parts of the answer go as they come.
     chunks: Option<mpsc::Sender<Value>>,
+    /// Closed when the caller waits no more.
+    caller_waits: watch::Receiver<()>,
     pub(crate) decision: Option<Decision>,
     /// What was decided while the work was under way.
     pub(crate) later: Mutex<Vec<Step>>,
@@ -124,6 +132,21 @@ pub(crate) fn now_ns() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
+impl Call {
+    /// Ends when nobody waits for the answer any more.
+    pub(crate) async fn gone(&self) {
+        let mut waits = self.caller_waits.clone();
+        let left = async { while waits.changed().await.is_ok() {} };
+        match &self.chunks {
+            Some(chunks) => tokio::select! {
+                () = chunks.closed() => {}
+                () = left => {}
+            },
+            None => left.await,
+        }
+    }
+}
+
 impl Kernel {
     /// Opens the kernel over a store. On a runtime.
     ///
@@ -134,6 +157,9 @@ impl Kernel {
             let source = error.source().map_or(String::new(), |source| format!(": {source}"));
             Refusal::new(Reason::Internal, ErrorCode::Internal, format!("{error}{source}"))
         };
+        if let Some(policy) = &options.policy {
+            approvals::check(policy.approval(), &plan::SYSCALLS)?;
+        }
         let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
         let now = now_ns();
         let models = ModelsOf::open(Arc::clone(&store), sealer.clone(), options.offline)?;
@@ -151,6 +177,9 @@ impl Kernel {
             kept: memory::Kept::default(),
             recorder: Recorder::start(Arc::clone(&store), Arc::clone(&host)),
             servers: Servers::start(Arc::clone(&host)),
+            approvals: Approvals::default(),
+            files: Files::default(),
+            mail: Mail::default(),
             wasm_runner: options.wasm_runner,
             offline: options.offline,
             grants: GrantsOf::new(options.manifests, options.policy),
@@ -184,7 +213,7 @@ impl Kernel {
     #[must_use]
     pub fn metrics_text(&self) -> String {
         let mut text = self.0.metrics.text();
-        text.push_str(&crate::metrics::servers_text(self.0.servers.count()));
+        text.push_str(&crate::metrics::gauges_text(self.0.servers.count(), self.0.approvals.count()));
         text.push_str(&crate::metrics::models_text(&self.0.models.metrics()));
         text
     }
@@ -254,6 +283,8 @@ impl Kernel {
     }
 
     async fn begin(&self, caller: Caller, request: Request, chunks: Option<mpsc::Sender<Value>>) -> Outcome {
+        // Dropped with this future, when the door lets go of it.
+        let (_waits, caller_waits) = watch::channel(());
         let call = Call {
             audit_id: audit_id(),
             time_ns: now_ns(),
@@ -265,6 +296,7 @@ impl Kernel {
             engine: plan::kernel_engine(),
             target: String::new(),
             chunks,
+            caller_waits,
             decision: None,
             later: Mutex::default(),
         };
@@ -318,6 +350,15 @@ impl Kernel {
             call.decision = Some(decision.clone());
             installed.check_input(arguments)?;
         }
+        let asked = Instant::now();
+        let waited = match self.agreed(call, &plan, &mut decision).await {
+            Ok(true) => asked.elapsed(),
+            Ok(false) => Duration::ZERO,
+            Err(refusal) => {
+                call.decision = Some(decision);
+                return Err(refusal);
+            }
+        };
         let (accounts, per_call) = self.accounts(call, grants.as_deref()).await;
         if let Err(refusal) = within(&plan, per_call) {
             push(&mut decision, false, &refusal.rule);
@@ -334,11 +375,10 @@ impl Kernel {
         };
         push(&mut decision, true, "budget: there is enough left");
         call.decision = Some(decision);
-        let timeout = call
-            .request
-            .budget
-            .latency_ms
-            .map_or(plan.timeout, |ms| plan.timeout.min(Duration::from_millis(ms)));
+        let timeout =
+            call.request.budget.latency_ms.map_or(plan.timeout, |ms| {
+                plan.timeout.min(Duration::from_millis(ms).saturating_sub(waited))
+            });
         let (price, most) = (plan.price, plan.most);
         // Whatever happens in there, what was reserved is settled.
         let work = AssertUnwindSafe(self.work(call, plan, timeout)).catch_unwind();
@@ -428,6 +468,9 @@ impl Kernel {
                     .collect();
                 Ok(free(json!({"items": items})))
             }
+            Work::Ask(question) => self.ask(call, question).await.map(free).map_err(nothing),
+            Work::Mail(mail) => self.mail(call, mail).await.map(free).map_err(nothing),
+            Work::File(file) => self.files(call, *file).await.map(free).map_err(nothing),
             Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
                 self.memory(call, &work).await.map(free).map_err(nothing)

@@ -6,12 +6,15 @@
 //! [`Kernel`] is cheap to clone. Neighbours: `aion-http` and `aion-api` are its doors; what it asks of the supervisor goes through
 //! [`Host`]. Invariant: a call that did anything has a decision row and an audit record before it is answered.
 
+mod approvals;
 mod authority;
 mod caller;
 mod fetch;
+mod files;
 mod grants;
 mod host;
 mod kernel;
+mod mail;
 mod memory;
 mod metrics;
 mod models;
@@ -28,9 +31,11 @@ mod turned_away;
 mod usage;
 
 pub use aion_models::{Kind as ModelKind, ModelConfig};
+pub use approvals::{Answered, Approval};
 pub use caller::Caller;
 pub use host::{
-    AccountLimits, AgentInfo, AuditEntry, BoxFuture, Host, Running, Sandbox, ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, FileInfo, FileUse, Host,
+    Running, Sandbox, ToolEnd, ToolRun, ToolServer,
 };
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;

@@ -84,10 +84,12 @@ impl Metrics {
 }
 
 /// The servers of tools that are kept warm.
-pub(crate) fn servers_text(count: usize) -> String {
+pub(crate) fn gauges_text(servers: usize, approvals: usize) -> String {
     format!(
         "# HELP aion_kernel_tool_servers Servers of tools that are kept warm.\n\
-         # TYPE aion_kernel_tool_servers gauge\naion_kernel_tool_servers {count}\n"
+         # TYPE aion_kernel_tool_servers gauge\naion_kernel_tool_servers {servers}\n\
+         # HELP aion_kernel_approvals_waiting Calls that wait for a person.\n\
+         # TYPE aion_kernel_approvals_waiting gauge\naion_kernel_approvals_waiting {approvals}\n"
     )
 }
 

@@ -9,7 +9,10 @@ use aion_syscall::{Engine, EngineKind, Limit, Need, Reason, Refusal, Request};
 use aion_types::{ErrorCode, TenantId};
 use serde_json::Value;
 
+use crate::approvals::Question;
 use crate::fetch::Fetch;
+use crate::files::FileCall;
+use crate::mail::MailCall;
 use crate::memory;
 use crate::models;
 use crate::tool_call;
@@ -17,6 +20,9 @@ use crate::tools::{self, Installed, Tools};
 
 /// A call of the kernel's own takes no longer.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A person is waited for a little less.
+const ASK_TIMEOUT: Duration = Duration::from_secs(605);
 
 /// What is to be done.
 pub(crate) enum Work {
@@ -28,7 +34,10 @@ pub(crate) enum Work {
     ToolList,
     Model(Box<ModelPlan>),
     ModelList,
+    Ask(Question),
     Fetch(Box<Fetch>),
+    File(Box<FileCall>),
+    Mail(MailCall),
 }
 
 /// A call that is understood.
@@ -49,7 +58,7 @@ pub(crate) fn kernel_engine() -> Engine {
 }
 
 /// The calls that this kernel has.
-pub(crate) const SYSCALLS: [&str; 11] = [
+pub(crate) const SYSCALLS: [&str; 19] = [
     "tool.invoke",
     "tool.list",
     "model.generate",
@@ -61,6 +70,14 @@ pub(crate) const SYSCALLS: [&str; 11] = [
     "memory.delete",
     "net.fetch",
     "secret.use",
+    "fs.read",
+    "fs.write",
+    "fs.list",
+    "fs.stat",
+    "agent.list",
+    "agent.send",
+    "agent.receive",
+    "approval.request",
 ];
 
 /// What calls are planned with.
@@ -90,11 +107,25 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         "memory.delete" => Ok(kernel(Work::MemoryDelete, memory_needs(request, "put")?, key)),
         "memory.get" => Ok(kernel(Work::MemoryGet, memory_needs(request, "query")?, key)),
         "memory.query" => Ok(kernel(Work::MemoryQuery, memory_needs(request, "query")?, "")),
+        "approval.request" => {
+            let question = Work::Ask(Question::read(&request.params)?);
+            Ok(Plan { timeout: ASK_TIMEOUT, ..kernel(question, Vec::new(), "") })
+        }
         "tool.list" => Ok(kernel(Work::ToolList, Vec::new(), "")),
         "tool.invoke" => tool(request, with),
         "model.list" => Ok(kernel(Work::ModelList, Vec::new(), "")),
         "model.generate" => model(request, Kind::Generate, with),
         "model.embed" => model(request, Kind::Embed, with),
+        "fs.read" | "fs.write" | "fs.list" | "fs.stat" => {
+            let call = FileCall::read(request.syscall.as_str(), &request.params)?;
+            let (needs, path) = (call.needs(), call.path().to_owned());
+            Ok(kernel(Work::File(Box::new(call)), needs, &path))
+        }
+        "agent.list" | "agent.send" | "agent.receive" => {
+            let call = MailCall::read(request.syscall.as_str(), &request.params, with.tenant)?;
+            let (needs, to, wait) = (call.needs()?, call.target().to_owned(), call.wait());
+            Ok(Plan { timeout: KERNEL_TIMEOUT + wait, ..kernel(Work::Mail(call), needs, &to) })
+        }
         "net.fetch" => fetch(Fetch::plain(request)?),
         "secret.use" => fetch(Fetch::with_secret(request)?),
         unknown => {

@@ -2,13 +2,23 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aion_store::Options as StoreOptions;
+use aion_syscall::Layer;
 use aion_tenants::{Secret, Settings};
 use aion_types::{AgentName, TenantId};
 
 use super::*;
-use crate::host::{AccountLimits, AgentInfo, AuditEntry, BoxFuture, Sandbox, ToolEnd, ToolRun, ToolServer};
+use crate::host::{
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, Sandbox, ToolEnd,
+    ToolRun, ToolServer,
+};
 use crate::tools::ToolFileData;
 
+#[path = "tests/approvals.rs"]
+mod approvals;
+#[path = "tests/files.rs"]
+mod files;
+#[path = "tests/mail.rs"]
+mod mail;
 #[path = "tests/servers.rs"]
 mod tool_servers;
 
@@ -26,6 +36,24 @@ impl Host for Fake {
         let agents = self.agents.lock().unwrap();
         let found = agents.iter().position(|(t, n, _)| t == tenant.as_str() && n == name.as_str());
         Ok(found.map(|at| AgentInfo { id: format!("id-{at}"), manifest: agents[at].2.clone() }))
+    }
+
+    fn agents(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
+        let agents = self.agents.lock().unwrap();
+        let from: usize = after.parse().unwrap_or(0);
+        let own = agents.iter().filter(|(t, _, _)| t == tenant.as_str());
+        let seen = own
+            .skip(from)
+            .take(limit)
+            .map(|(_, name, _)| AgentSeen { name: name.clone(), state: "created".to_owned() });
+        let seen: Vec<_> = seen.collect();
+        let next = (seen.len() == limit).then(|| (from + limit).to_string());
+        Ok((seen, next))
     }
 
     fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {
@@ -59,6 +87,11 @@ impl Host for Fake {
     fn serve(&self, sandbox: Sandbox) -> BoxFuture<'_, Result<ToolServer, Refusal>> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move { tool_servers::serve(&sandbox) })
+    }
+
+    fn file(&self, _: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>> {
+        let done = files::answer(path, ask);
+        Box::pin(async { done })
     }
 
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()> {
@@ -105,6 +138,10 @@ fn manifest(network: bool, more: &str) -> String {
 
 impl World {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(policy: Option<Arc<CapabilityPolicy>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("db"), StoreOptions::default()).unwrap());
         let fake = Arc::new(Fake::default());
@@ -113,7 +150,7 @@ impl World {
             state_absolute: dir.path().to_owned(),
             manifests: Context::builtin(),
             classes: Arc::new(Classes::builtin()),
-            policy: None,
+            policy,
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
         };

@@ -209,6 +209,55 @@ impl Client {
         fds.into_iter().next().ok_or(Error::Unexpected { op: "OpenTty" })
     }
 
+    /// Opens a file of a running agent, as the agent itself could.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn open_file(&self, open: v1::OpenFile) -> Result<(v1::FileInfo, OwnedFd)> {
+        // What was made the first time is there the second time.
+        let repeat = if open.r#use() == v1::FileUse::Read { Repeat::Safe } else { Repeat::Unsafe };
+        match self.call("OpenFile", Op::OpenFile(open), Vec::new(), repeat, self.quick()).await? {
+            (Answer::File(info), mut fds) if fds.len() == 1 => {
+                let fd = fds.pop().ok_or(Error::Unexpected { op: "OpenFile" })?;
+                Ok((info, fd))
+            }
+            _ => Err(Error::Unexpected { op: "OpenFile" }),
+        }
+    }
+
+    /// Puts a part that was opened into its place, or removes it.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn put_file(&self, put: v1::PutFile) -> Result<()> {
+        match self.call("PutFile", Op::PutFile(put), Vec::new(), Repeat::Unsafe, self.quick()).await?.0 {
+            Answer::Empty(_) => Ok(()),
+            _ => Err(Error::Unexpected { op: "PutFile" }),
+        }
+    }
+
+    /// Looks at a file of a running agent.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn stat_file(&self, stat: v1::StatFile) -> Result<v1::FileInfo> {
+        match self.call("StatFile", Op::StatFile(stat), Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::File(info) => Ok(info),
+            _ => Err(Error::Unexpected { op: "StatFile" }),
+        }
+    }
+
+    /// A page of what is in a folder of a running agent.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn list_folder(&self, list: v1::ListFolder) -> Result<v1::FolderPage> {
+        match self.call("ListFolder", Op::ListFolder(list), Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::Folder(page) => Ok(page),
+            _ => Err(Error::Unexpected { op: "ListFolder" }),
+        }
+    }
+
     /// Follows the launcher's notices from an audit record on.
     #[must_use]
     pub fn watch(&self, audit_after_seq: u64) -> Watch {

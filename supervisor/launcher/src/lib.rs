@@ -16,6 +16,7 @@ mod ending;
 mod exec;
 mod exits;
 mod failure;
+mod files;
 mod host;
 mod hub;
 mod launch;

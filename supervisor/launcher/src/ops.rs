@@ -19,7 +19,7 @@ use crate::launcher::{END_PATIENCE, Launcher};
 use crate::lock::lock;
 use crate::request::Op;
 use crate::state::{Phase, remove_tree};
-use crate::{Failure, host, limits, terminal};
+use crate::{Failure, files, host, limits, terminal};
 
 /// How long processes may take to stand still.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -74,11 +74,12 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             Ok((Answer::Agent(agent.view()), vec![master]))
         }
         Op::Counters(id) => only(Answer::Counters(launcher.counters(&id)?)),
+        Op::File(op) => files::perform(launcher, *op),
     }
 }
 
 impl Launcher {
-    fn running(&self, id: &AgentId) -> Result<(Arc<Agent>, Arc<Run>), Failure> {
+    pub(crate) fn running(&self, id: &AgentId) -> Result<(Arc<Agent>, Arc<Run>), Failure> {
         let agent = self.agent(id)?;
         let run = agent.running().ok_or_else(|| Failure::not_running(id))?;
         Ok((agent, run))

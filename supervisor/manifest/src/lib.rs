@@ -21,9 +21,9 @@ mod tool;
 mod yaml;
 
 pub use capability::{
-    Access, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant, HostPattern,
-    MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict, effective,
-    parse_capabilities,
+    Access, ApprovalRule, Asked, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant,
+    HostPattern, MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict,
+    effective, parse_capabilities,
 };
 pub use check::Context;
 pub use classes::{Class, Classes, DEFAULT_CLASS};

@@ -1,8 +1,8 @@
 //! Whether a call may be made: manifest ∩ tenant ∩ global rules ∩ what the request names. Deny wins, and each step names its rule.
 //!
 //! A call needs two things. Its name must be on the agent's `syscalls:` list. And what it touches must be allowed: what a tool
-//! requires (`network`, `gpu`, a path) is held by a capability; which tool, model, memory or secret is given by the list of calls, and is
-//! narrowed by `tool:`, `model:`, `memory:` and `secret:` rules as soon as the manifest has one of that family.
+//! requires (`network`, `gpu`, a path) is held by a capability; which tool, model, memory, secret or agent is given by the list of calls, and
+//! is narrowed by `tool:`, `model:`, `memory:`, `secret:` and `agent:` rules as soon as the manifest has one of that family.
 
 use aion_manifest::{Capability, CapabilityPolicy, Effective, Rule};
 use serde::{Deserialize, Serialize};

@@ -451,22 +451,12 @@ fn policy(name: &TenantId, settings: &Settings) -> Result<Option<CapabilityPolic
     if settings.allow.is_empty() && settings.deny.is_empty() {
         return Ok(None);
     }
-    let all = [
-        "filesystem",
-        "network",
-        "gpu",
-        "subprocess",
-        "fs:write:/**",
-        "tool:*",
-        "model:*",
-        "memory:*",
-        "secret:use:*",
-    ];
-    let allow =
-        if settings.allow.is_empty() { all.map(str::to_owned).to_vec() } else { settings.allow.clone() };
-    CapabilityPolicy::from_list(&allow, &settings.deny, &format!("tenant {name}"))
-        .map(Some)
-        .map_err(|message| Error::Invalid { field: "allow", message })
+    let origin = format!("tenant {name}");
+    let rules = match settings.allow.as_slice() {
+        [] => CapabilityPolicy::everything_but(&settings.deny, &origin),
+        allow => CapabilityPolicy::from_list(allow, &settings.deny, &origin),
+    };
+    rules.map(Some).map_err(|message| Error::Invalid { field: "allow", message })
 }
 
 fn open_row(sealer: &Sealer, name: TenantId, row: TenantRow, now_ms: u64) -> Result<Tenant, Error> {

@@ -134,6 +134,14 @@ codes! {
     DeadlineExceeded = "DEADLINE_EXCEEDED", exit 1;
     /// No decision of this audit id.
     DecisionNotFound = "DECISION_NOT_FOUND", exit 4;
+    /// No call of this name waits for a person.
+    ApprovalNotFound = "APPROVAL_NOT_FOUND", exit 4;
+    /// The agent has no such file.
+    FileNotFound = "FILE_NOT_FOUND", exit 4;
+    /// The agent has a file of this name already.
+    FileExists = "FILE_EXISTS", exit 1;
+    /// What is there cannot be used as a file by the agent.
+    FileRefused = "FILE_REFUSED", exit 1;
     /// The two sides do not speak the same protocol version.
     ProtocolMismatch = "PROTOCOL_MISMATCH", exit 1;
     /// A defect in AION.

@@ -183,7 +183,10 @@ impl Daemons {
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         match which {
             Which::Aiond => {
-                command.arg("--policies").arg(self.place.clone.join("policies"));
+                // A test may have put policies of its own there.
+                let own = self.state.join("policies");
+                let policies = if own.is_dir() { own } else { self.place.clone.join("policies") };
+                command.arg("--policies").arg(policies);
                 command.arg("--http").arg("127.0.0.1:0");
             }
             Which::Launcher => {

@@ -219,6 +219,16 @@ pub(crate) struct SecretAdd {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// Their ids, as `aionctl approvals` shows them
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+    /// Why; the agent is told
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) note: String,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// The audit id, as sc-…
     #[arg(value_name = "AUDIT_ID")]

@@ -18,7 +18,7 @@ pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
-    ExplainArgs, ModelAdd, ModelCommand, SecretAdd, SecretCommand, TenantCommand, TenantSettings,
+    AnswerArgs, ExplainArgs, ModelAdd, ModelCommand, SecretAdd, SecretCommand, TenantCommand, TenantSettings,
     ToolCommand, ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
@@ -151,6 +151,12 @@ pub(crate) enum Command {
     /// Look after secrets that the kernel uses for agents, which never see them
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// List the system calls that wait for a person
+    Approvals,
+    /// Let system calls that wait be made
+    Approve(AnswerArgs),
+    /// Refuse system calls that wait
+    Deny(AnswerArgs),
     /// Show how a system call was decided
     Explain(ExplainArgs),
     /// Show what agents and tenants have used

@@ -2,6 +2,7 @@
 //! knows which command is which.
 
 mod apply;
+mod approvals;
 mod audit;
 mod doctor;
 mod events;
@@ -76,6 +77,11 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
             kernel::tool(&connect(global).await?, args, global.tenant.clone(), printer).await
         }
         Command::Model(args) => kernel::model(&connect(global).await?, args, printer).await,
+        Command::Approvals => {
+            approvals::list(&connect(global).await?, global.tenant.as_deref(), printer).await
+        }
+        Command::Approve(args) => approvals::answer(&connect(global).await?, args, true, printer).await,
+        Command::Deny(args) => approvals::answer(&connect(global).await?, args, false, printer).await,
         Command::Secret(args) => secret::secret(&connect(global).await?, args, printer).await,
         Command::Explain(args) => kernel::explain(&connect(global).await?, args.audit_id, printer).await,
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,

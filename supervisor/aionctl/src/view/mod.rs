@@ -2,6 +2,7 @@
 //! Invariant: fields of the JSON are never renamed and never vanish; new ones may come.
 
 pub(crate) mod agent;
+pub(crate) mod approval;
 pub(crate) mod host;
 pub(crate) mod inspect;
 pub(crate) mod kernel;

@@ -253,6 +253,10 @@ impl Server {
                 let file = std::fs::File::open(self.state.join("agents").join(&open.id).join("journal"));
                 Reply::Fd(Answer::Agent(v1::AgentState::default()), file.unwrap().into())
             }
+            // Files are the real launcher's, and tested with it.
+            Op::OpenFile(_) | Op::PutFile(_) | Op::StatFile(_) | Op::ListFolder(_) => {
+                Reply::Answer(refusal("AGENT_NOT_FOUND", "no files here"))
+            }
             Op::OpenTty(open) => {
                 let fd =
                     OpenOptions::new().write(true).open(self.state.join("agents").join(&open.id).join("tty"));

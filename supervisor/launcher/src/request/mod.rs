@@ -5,12 +5,14 @@
 
 mod exec;
 mod field;
+mod file;
 mod job;
 mod launch;
 mod limits;
 mod op;
 
 pub use exec::{AuditEntry, Exec};
+pub use file::{AgentFile, FileOp, FileUse};
 pub use job::Job;
 pub use launch::{Bind, Input, Launch, Rootfs, Workspace, WorkspaceKind};
 pub use limits::Limits;

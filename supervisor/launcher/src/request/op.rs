@@ -5,7 +5,7 @@ use aion_types::{AgentId, ErrorCode};
 
 use crate::Failure;
 use crate::request::field::{self, Checked};
-use crate::request::{AuditEntry, Exec, Job, Launch};
+use crate::request::{AuditEntry, Exec, FileOp, Job, Launch};
 
 /// The kernel's last real-time signal.
 const LAST_SIGNAL: i32 = 64;
@@ -30,6 +30,7 @@ pub enum Op {
     OpenLog(AgentId),
     OpenTty(AgentId),
     Counters(AgentId),
+    File(Box<FileOp>),
 }
 
 /// Checks a request that came with `fds` descriptors.
@@ -76,6 +77,10 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::OpenLog(open) => Op::OpenLog(id(&open.id)?),
         Raw::OpenTty(open) => Op::OpenTty(id(&open.id)?),
         Raw::Counters(counters) => Op::Counters(id(&counters.id)?),
+        Raw::OpenFile(open) => Op::File(Box::new(FileOp::open(open)?)),
+        Raw::PutFile(put) => Op::File(Box::new(FileOp::put(put)?)),
+        Raw::StatFile(stat) => Op::File(Box::new(FileOp::stat(stat)?)),
+        Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })
 }
 

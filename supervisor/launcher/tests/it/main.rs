@@ -12,6 +12,7 @@ mod client;
 mod daemon;
 mod exec;
 mod failures;
+mod files;
 mod fixtures;
 mod leftovers;
 mod lifecycle;

@@ -1,5 +1,5 @@
 //! `fs:read:/data/**`, `net:connect:host:port`, `exec:PATH`, `tool:NAME`, `model:NAME`, `memory:OP:KIND`, `secret:use:NAME`,
-//! `gpu`.
+//! `agent:send:NAME`, `gpu`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -75,6 +75,8 @@ pub enum Capability {
     },
     /// Have the kernel use a secret.
     Secret(NamePattern),
+    /// Send messages to an agent of the same tenant.
+    Agent(NamePattern),
     /// Use a GPU.
     Gpu,
 }
@@ -135,6 +137,7 @@ const FORMS: &[&str] = &[
     "model:NAME",
     "memory:OP:KIND",
     "secret:use:NAME",
+    "agent:send:NAME",
     "gpu",
 ];
 
@@ -163,6 +166,8 @@ pub enum Family {
     Memory,
     /// `secret:…`
     Secret,
+    /// `agent:…`
+    Agent,
     /// `gpu`
     Gpu,
 }
@@ -171,7 +176,7 @@ impl Family {
     /// Whether the list of calls gives it, until the manifest has a rule of the family.
     #[must_use]
     pub const fn is_given_by_name(self) -> bool {
-        matches!(self, Self::Tool | Self::Model | Self::Memory | Self::Secret)
+        matches!(self, Self::Tool | Self::Model | Self::Memory | Self::Secret | Self::Agent)
     }
 }
 
@@ -195,6 +200,7 @@ impl Capability {
             Self::Model(_) => Family::Model,
             Self::Memory { .. } => Family::Memory,
             Self::Secret(_) => Family::Secret,
+            Self::Agent(_) => Family::Agent,
             Self::Gpu => Family::Gpu,
         }
     }
@@ -231,6 +237,10 @@ impl FromStr for Capability {
             ("secret", "use") => {
                 Ok(Self::Secret(NamePattern::parse(rest.split_once(':').map_or("", |r| r.1), "secret")?))
             }
+            ("agent", "send") => {
+                Ok(Self::Agent(NamePattern::parse(rest.split_once(':').map_or("", |r| r.1), "receiver")?))
+            }
+            ("agent", _) => Err(format!("{} is not agent:send:NAME", quote(text))),
             ("secret", _) => Err(format!("{} is not secret:use:NAME", quote(text))),
             ("gpu", _) if text == "gpu" => Ok(Self::Gpu),
             _ => Err(unknown(text, family)),
@@ -265,7 +275,7 @@ fn unknown(text: &str, family: &str) -> String {
     let words = Coarse::ALL
         .iter()
         .map(|c| c.as_str())
-        .chain(["fs", "net", "exec", "tool", "model", "memory", "secret"]);
+        .chain(["fs", "net", "exec", "tool", "model", "memory", "secret", "agent"]);
     match did_you_mean(family, words) {
         Some(near) => format!("{} is not a capability; did you mean {near:?}?", quote(text)),
         None => format!(
@@ -300,6 +310,7 @@ impl fmt::Display for Capability {
                 write!(f, "memory:{op}:{kind}")
             }
             Self::Secret(name) => write!(f, "secret:use:{name}"),
+            Self::Agent(name) => write!(f, "agent:send:{name}"),
             Self::Gpu => f.write_str("gpu"),
         }
     }
@@ -315,7 +326,8 @@ impl Capability {
             (Self::Exec(p), Self::Exec(q)) => p.covers(q),
             (Self::Tool(p), Self::Tool(q))
             | (Self::Model(p), Self::Model(q))
-            | (Self::Secret(p), Self::Secret(q)) => p.covers(q),
+            | (Self::Secret(p), Self::Secret(q))
+            | (Self::Agent(p), Self::Agent(q)) => p.covers(q),
             (Self::Memory { op: o, kind: k }, Self::Memory { op: p, kind: l }) => {
                 (*o == MemoryOp::Any || o == p) && (*k == MemoryKind::Any || k == l)
             }
@@ -414,6 +426,7 @@ mod tests {
             "memory:*:*",
             "secret:use:github",
             "secret:use:*",
+            "agent:send:worker-*",
             "gpu",
         ] {
             assert_eq!(cap(text).to_string(), text);
@@ -441,6 +454,8 @@ mod tests {
             ("memory:drop", "not a memory capability"),
             ("secret:read:x", "is not secret:use:NAME"),
             ("secret:use", "not the name of a secret"),
+            ("agent:list:x", "is not agent:send:NAME"),
+            ("agent:send", "not the name of a receiver"),
             ("gpu:1", "is not a capability"),
             ("netwrok", "did you mean \"network\"?"),
             ("quantum", "is not a capability; write fs:read:PATH"),

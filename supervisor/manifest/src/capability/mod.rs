@@ -10,7 +10,7 @@ mod policy;
 pub use effective::{Effective, Exception, Grant, Refusal, Verdict, effective};
 pub use grammar::{Access, Capability, Coarse, Family, MemoryKind, MemoryOp, parse_capabilities};
 pub use pattern::{HostPattern, NamePattern, PathPattern, PortPattern};
-pub use policy::{CapabilityPolicy, Rule};
+pub use policy::{ApprovalRule, Asked, CapabilityPolicy, Rule};
 
 pub(crate) use grammar::parse_rule;
 pub(crate) use pattern::clean_path as check_path;

@@ -31,6 +31,15 @@ impl PathPattern {
         Ok(Self { path: path.to_owned(), subtree })
     }
 
+    /// One file or folder, whatever letters its name has.
+    ///
+    /// # Errors
+    /// Says what is wrong with a path that is not absolute and clean.
+    pub fn one(path: &str) -> Result<Self, String> {
+        clean_path(path)?;
+        Ok(Self { path: path.to_owned(), subtree: false })
+    }
+
     /// Everything.
     #[must_use]
     pub fn everything() -> Self {

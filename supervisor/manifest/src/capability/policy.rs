@@ -13,6 +13,20 @@ use crate::yaml;
 /// More rules than this are a mistake.
 const MAX_RULES: usize = 1000;
 
+/// Every family, whole.
+const EVERYTHING: [&str; 10] = [
+    "filesystem",
+    "network",
+    "gpu",
+    "subprocess",
+    "fs:write:/**",
+    "tool:*",
+    "model:*",
+    "memory:*",
+    "secret:use:*",
+    "agent:send:*",
+];
+
 /// A rule and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -36,11 +50,59 @@ impl fmt::Display for Rule {
     }
 }
 
+/// What a person must agree to, each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// System calls, as `net.fetch`, `net.*` or `*`.
+    Calls(String),
+    /// Whatever needs the capability.
+    Needs(Capability),
+}
+
+/// A rule that asks a person, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApprovalRule {
+    /// What it is about.
+    pub asked: Asked,
+    /// The file.
+    pub file: String,
+    /// The line.
+    pub line: u64,
+}
+
+impl fmt::Display for ApprovalRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: approval ", self.file, self.line)?;
+        match &self.asked {
+            Asked::Calls(pattern) => f.write_str(pattern),
+            Asked::Needs(capability) => write!(f, "{capability}"),
+        }
+    }
+}
+
+/// A pattern of system calls, or capabilities.
+fn asked(text: &str) -> Result<Vec<Asked>, String> {
+    // A coarse word, as network, has neither a colon nor a dot.
+    if text.contains(':') || !text.contains(['.', '*']) {
+        let (_, capabilities) = parse_rule(text)?;
+        return Ok(capabilities.into_iter().map(Asked::Needs).collect());
+    }
+    let name = text.strip_suffix(".*").unwrap_or(text);
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let parts = name.split('.').count();
+    let whole = if name.len() == text.len() { 2 } else { 1 };
+    if text == "*" || (parts == whole && name.split('.').all(word)) {
+        return Ok(vec![Asked::Calls(text.to_owned())]);
+    }
+    Err(format!("{text:?} is neither a system call nor a capability; write net.fetch, tool.* or tool:NAME"))
+}
+
 /// The global rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapabilityPolicy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
+    approval: Vec<ApprovalRule>,
 }
 
 impl CapabilityPolicy {
@@ -88,7 +150,29 @@ impl CapabilityPolicy {
             };
         let allow = read(document.allow, "allow", true);
         let deny = read(document.deny, "deny", false);
-        if problems.is_empty() { Ok(Self { allow, deny }) } else { Err(failed(problems)) }
+        let mut approval = Vec::new();
+        for (i, text) in document.approval.iter().enumerate() {
+            let path = format!("approval[{i}]");
+            let place = tree.place_of(&path);
+            let wrong = |text: &str| {
+                let (message, fix) = text.split_once("; ").unwrap_or((text, ""));
+                let (message, fix) = (message.to_owned(), fix.to_owned());
+                Problem { file: file.to_owned(), place: Some(place), field: path.clone(), message, fix }
+            };
+            match asked(text) {
+                _ if i >= MAX_RULES => {
+                    problems.push(wrong(&format!("there are more than {MAX_RULES} rules")));
+                    break;
+                }
+                Ok(all) => approval.extend(all.into_iter().map(|asked| ApprovalRule {
+                    asked,
+                    file: file.to_owned(),
+                    line: place.line,
+                })),
+                Err(text) => problems.push(wrong(&text)),
+            }
+        }
+        if problems.is_empty() { Ok(Self { allow, deny, approval }) } else { Err(failed(problems)) }
     }
 
     /// Rules from a list, each of them allowed; `origin` is what verdicts name. An empty list allows nothing.
@@ -112,13 +196,21 @@ impl CapabilityPolicy {
             }
             Ok(rules)
         };
-        Ok(Self { allow: read(allow, true)?, deny: read(deny, false)? })
+        Ok(Self { allow: read(allow, true)?, deny: read(deny, false)?, approval: Vec::new() })
+    }
+
+    /// Rules that allow everything there is but what `deny` names; `origin` is what verdicts name.
+    ///
+    /// # Errors
+    /// Names the rule that cannot be read.
+    pub fn everything_but(deny: &[String], origin: &str) -> Result<Self, String> {
+        Self::from_list(&EVERYTHING.map(str::to_owned), deny, origin)
     }
 
     /// Rules that allow nothing.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new() }
+        Self { allow: Vec::new(), deny: Vec::new(), approval: Vec::new() }
     }
 
     /// Whether these rules alone let a single thing be done.
@@ -139,9 +231,40 @@ impl CapabilityPolicy {
         &self.allow
     }
 
+    /// What a person must agree to.
+    #[must_use]
+    pub fn approval(&self) -> &[ApprovalRule] {
+        &self.approval
+    }
+
     /// What may not, whatever else says so.
     #[must_use]
     pub fn deny(&self) -> &[Rule] {
         &self.deny
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_everything() {
+        let open = CapabilityPolicy::everything_but(&["tool:rm".to_owned()], "x").unwrap();
+        for text in [
+            "fs:read:/etc",
+            "fs:write:/workspace/x",
+            "net:connect:example.com:443",
+            "exec:/usr/bin/git",
+            "tool:x",
+            "model:x",
+            "memory:put:short",
+            "secret:use:x",
+            "agent:send:x",
+            "gpu",
+        ] {
+            assert!(open.check(&text.parse().unwrap()).allowed, "{text}");
+        }
+        assert_eq!(open.check(&"tool:rm".parse().unwrap()).rule, "x: deny tool:rm");
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct CapabilityPolicy {
     /// What no agent may have, whatever `allow` says.
     #[serde(default)]
     pub(crate) deny: Vec<String>,
+    /// What a person must agree to each time: system calls (`net.fetch`, `tool.*`) or capabilities (`tool:deploy`).
+    #[serde(default)]
+    pub(crate) approval: Vec<String>,
 }
 
 /// The kind of that file.

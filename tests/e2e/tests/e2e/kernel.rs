@@ -10,7 +10,7 @@ use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-const SECRET: &str = "a secret of sixteen bytes or more";
+pub(crate) const SECRET: &str = "a secret of sixteen bytes or more";
 
 /// A pair of daemons with a tenant, two agents of its and a tool.
 pub(crate) struct World {
@@ -22,7 +22,7 @@ pub(crate) struct World {
 /// An answer: its number, and its JSON.
 pub(crate) type Reply = (u16, Value);
 
-fn signature(secret: &str, body: &[u8]) -> String {
+pub(crate) fn signature(secret: &str, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(body);
     hex::encode(mac.finalize().into_bytes())

@@ -14,8 +14,11 @@ mod exec;
 mod exit_codes;
 mod inside;
 mod kernel;
+mod kernel_approvals;
 mod kernel_fetch;
 mod kernel_local_model;
+mod kernel_files;
+mod kernel_mail;
 mod kernel_peers;
 mod kernel_servers;
 mod layers;
@@ -130,6 +133,11 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
+        kernel_approvals::{what_a_rule_names_waits_for_an_operator, a_question_ends_with_its_time_and_its_caller,
+            a_stop_of_the_daemon_waits_for_nobody}
+        kernel_files::{files_are_read_and_written_as_the_agent_would, limits_of_size_and_disk_hold, no_link_and_no_name_leads_out,
+            what_is_no_file_holds_nobody_up, a_race_is_not_won, a_file_is_replaced_as_a_whole}
+        kernel_mail::{messages_stay_in_their_tenant_and_survive_a_crash}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
