@@ -17,7 +17,7 @@ use futures::FutureExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::authority::{push, within};
+use crate::authority::{keep_here, privacy_alone, push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
 use crate::grants::GrantsOf;
@@ -304,10 +304,14 @@ impl Kernel {
             allow_cloud: privacy.is_none_or(|privacy| privacy.allow_cloud),
             offline: self.0.offline,
         };
-        let plan = plan::plan(&call.request, &with)?;
+        let plan = plan::plan(&call.request, &with).inspect_err(|refusal| {
+            // A model elsewhere is refused before it is known what the call needs.
+            call.decision = privacy_alone(refusal);
+        })?;
         call.engine = plan.engine.clone();
         call.target.clone_from(&plan.target);
         let mut decision = self.decide(call, grants.as_deref(), &plan.needs);
+        keep_here(&mut decision, &plan);
         let refused = decision.refusal();
         if let Some(refusal) = refused {
             call.decision = Some(decision);
