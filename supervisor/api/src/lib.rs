@@ -16,6 +16,7 @@ mod core;
 mod events;
 mod exec;
 mod exec_exits;
+mod grpc_door;
 mod host;
 mod http_backend;
 mod ingest;
