@@ -15,9 +15,13 @@ mod exit_codes;
 mod inside;
 mod kernel;
 mod kernel_fetch;
+mod kernel_fuzz;
+mod kernel_grpc;
 mod kernel_local_model;
 mod kernel_peers;
+mod kernel_sdk;
 mod kernel_servers;
+mod kernel_telemetry;
 mod layers;
 mod leftovers;
 mod lifecycle;
@@ -130,6 +134,11 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
+        kernel_grpc::{who_signs_is_served_and_nobody_else, a_certificate_says_who_calls,
+            slow_half_open_and_flooding_clients_hold_nobody_up}
+        kernel_sdk::{its_clients_and_samples_work_over_signed_http, an_agent_calls_from_inside_its_sandbox}
+        kernel_fuzz::{what_schemathesis_makes_up_is_answered_as_documented}
+        kernel_telemetry::{spans_reach_a_collector_in_the_caller_s_trace, prometheus_takes_the_figures}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}

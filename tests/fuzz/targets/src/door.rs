@@ -29,7 +29,8 @@ fn tenants() -> Result<Tenants, Box<dyn std::error::Error>> {
 /// Whoever is let in has signed with the secret what they sent, and not the same twice.
 pub fn check(data: &[u8]) {
     let mut lines = data.splitn(8, |byte| *byte == b'\n');
-    let mut text = || lines.next().and_then(|line| std::str::from_utf8(line).ok()).filter(|text| !text.is_empty());
+    let mut text =
+        || lines.next().and_then(|line| std::str::from_utf8(line).ok()).filter(|text| !text.is_empty());
     let (tenant, signature, timestamp, nonce) = (text(), text(), text(), text());
     let (method, path, token) = (text().unwrap_or("POST"), text().unwrap_or("/"), text().unwrap_or_default());
     let body = lines.next().unwrap_or_default();
@@ -42,7 +43,10 @@ pub fn check(data: &[u8]) {
             (Some(Ok(at)), Some(nonce)) => {
                 assert!(NOW_MS.abs_diff(at) <= 300_000, "from another time: {at}");
                 let again = TENANTS.verify(tenant, &signed, now);
-                assert!(matches!(again, Err(AuthError::Replayed | AuthError::TooMany)), "the same was taken twice");
+                assert!(
+                    matches!(again, Err(AuthError::Replayed | AuthError::TooMany)),
+                    "the same was taken twice"
+                );
                 // As the number was written, which is what is signed.
                 if timestamp != Some(at.to_string().as_str()) {
                     return;
@@ -52,7 +56,10 @@ pub fn check(data: &[u8]) {
             (None, None) => sign(&secret, body),
             other => panic!("half a time was taken: {other:?}"),
         };
-        assert!(signature.is_some_and(|given| given.eq_ignore_ascii_case(&expected)), "not signed: {signature:?}");
+        assert!(
+            signature.is_some_and(|given| given.eq_ignore_ascii_case(&expected)),
+            "not signed: {signature:?}"
+        );
     }
     if let Ok((found, name)) = TENANTS.verify_bearer(token, now) {
         let agent = AgentUri { tenant: found.name.clone(), name };
