@@ -34,6 +34,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-fetch",
             "aion-mcp",
             "aion-models",
+            "aion-telemetry",
             "aion-tenants",
         ],
     ),

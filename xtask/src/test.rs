@@ -203,7 +203,7 @@ pub(crate) fn suite(project: &Project, filter: Option<&str>, package: &str, scal
     command.args(["test", "--locked", "--no-fail-fast", "-p", package]);
     command.env("AION_BIN_DIR", project.bin());
     if package == "aion-e2e" {
-        peers::add(project, &mut command);
+        peers::add_e2e(project, &mut command);
     }
     if std::env::var_os("AION_E2E_SCALE").is_none() {
         command.env("AION_E2E_SCALE", scale);

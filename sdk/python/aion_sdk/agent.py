@@ -58,7 +58,8 @@ class Task(Protocol):
 class Agent:
     """Derive from it, and override the hooks that are needed.
 
-    `client`: for system calls; None where the environment names no secret, and then it neither registers nor gives signs of life.
+    `client`: for system calls; None where the environment names neither a secret nor a socket, and then it neither registers nor gives signs
+    of life. On the agent's own socket it is registered already.
     `heartbeat_s`: seconds between two of them. `version`, `capabilities`, `limits`, `manifest`: what it registers with, unless it is there
     already; `register=False` leaves that out. `concurrency`: tasks at once; 0: as its manifest says.
     """
@@ -88,15 +89,17 @@ class Agent:
 
     @classmethod
     def from_env(cls: type[_A], **options: Any) -> _A:
-        """With a client as the environment says, or without one where AION_SECRET_FILE is not set. `options` as for the class."""
-        client = SyscallClient.from_env() if os.environ.get("AION_SECRET_FILE") else None
+        """With a client as the environment says, or without one where neither AION_SECRET_FILE nor AION_RUNTIME_SOCKET is set. `options` as
+        for the class."""
+        found = os.environ.get("AION_SECRET_FILE") or os.environ.get("AION_RUNTIME_SOCKET")
+        client = SyscallClient.from_env() if found else None
         return cls(client, **options)
 
     @property
     def client(self) -> SyscallClient:
         """The client. Raises RuntimeError when there is none."""
         if self._client is None:
-            raise RuntimeError("this agent has no client: AION_SECRET_FILE is not set")
+            raise RuntimeError("this agent has no client: neither AION_SECRET_FILE nor AION_RUNTIME_SOCKET is set")
         return self._client
 
     # The hooks.
@@ -130,7 +133,7 @@ class Agent:
     # Its life.
 
     def run(self) -> None:
-        """Runs until stop, SIGTERM or SIGINT. Works on tasks where AION_RUNTIME_SOCKET is set, else waits.
+        """Runs until stop, SIGTERM or SIGINT. Works on tasks where AION_RUNTIME_SOCKET is set and AION_SERVES_TASKS is not 0, else waits.
 
         Raises AionError when it cannot register.
         """
@@ -140,13 +143,13 @@ class Agent:
         heart: threading.Thread | None = None
         try:
             if self._client is not None:
-                if self._register:
+                if self._register and self._client.settings.secret is not None:
                     self._client.register(**self._about)
                 heart = threading.Thread(target=self._beat, args=(self._client,), name="aion heartbeat", daemon=True)
                 heart.start()
             self.on_start()
             socket = os.environ.get("AION_RUNTIME_SOCKET")
-            if socket:
+            if socket and os.environ.get("AION_SERVES_TASKS") != "0":
                 self._serve(socket)
             self._stopping.wait()
         finally:

@@ -29,16 +29,16 @@ class AsyncSyscallClient:
         self,
         url: str = "http://127.0.0.1:8010",
         *,
-        tenant: str,
-        secret: Secret | bytes | str,
-        agent: str,
+        tenant: str = "",
+        secret: Secret | bytes | str | None = None,
+        agent: str = "",
         replay_protection: bool = True,
         timeout: float = 60.0,
         retries: int = 3,
         max_wait: float = 5.0,
         max_answer: int = 16 << 20,
     ) -> None:
-        secret = secret if isinstance(secret, Secret) else Secret(secret)
+        secret = secret if secret is None or isinstance(secret, Secret) else Secret(secret)
         self.settings = Settings(url, tenant, secret, agent, replay_protection)
         self.timeout = timeout
         self.retries = retries
@@ -193,17 +193,26 @@ async def _receive(sock: socket.socket, parser: ResponseParser, deadline: Deadli
             raise cut(sent) from failed
 
 
+async def _places(settings: Settings, deadline: Deadline) -> list[Any]:
+    """Where to connect to, as getaddrinfo says it."""
+    path = settings.socket_path
+    if path is not None:
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
+    host, port = settings.host_and_port()
+    return await within(deadline.left(), asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
 async def connect(settings: Settings, deadline: Deadline) -> socket.socket:
     """A new connection. Raises Unavailable or Timeout; nothing was sent."""
-    loop, (host, port) = asyncio.get_running_loop(), settings.host_and_port()
+    loop = asyncio.get_running_loop()
     failed: OSError | None = None
     try:
-        found = await within(deadline.left(), loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        for family, kind, protocol, _, address in found:
+        for family, kind, protocol, _, address in await _places(settings, deadline):
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 await within(deadline.left(), loop.sock_connect(sock, address))
             except TimeoutError:
                 sock.close()

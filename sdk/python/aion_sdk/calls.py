@@ -32,6 +32,11 @@ def _body(data: Mapping[str, Any]) -> bytes:
     return body
 
 
+def _who(settings: Settings) -> dict[str, Any]:
+    """Whose call it is; on an agent's own socket the socket says it."""
+    return {"agent_id": settings.agent_id} if settings.agent_id else {}
+
+
 def syscall(
     settings: Settings,
     name: str,
@@ -54,7 +59,7 @@ def syscall(
     data: dict[str, Any] = {
         "schema": "aion.syscall.v1",
         "syscall": name,
-        "agent_id": settings.agent_id,
+        **_who(settings),
         "context": {key: value for key, value in context.items() if value is not None},
         "params": dict(params or {}),
     }
@@ -77,7 +82,7 @@ def register(
     limits: Mapping[str, Any] | None,
     manifest: Mapping[str, Any] | str | None,
 ) -> Request:
-    data: dict[str, Any] = {"agent_id": settings.agent_id, "name": settings.agent_name}
+    data: dict[str, Any] = {**_who(settings), "name": settings.agent_name}
     more = {"version": version, "capabilities": capabilities, "limits": limits, "manifest": manifest}
     data.update({key: value for key, value in more.items() if value is not None})
     # An agent that is there already is left as it is.
@@ -85,7 +90,7 @@ def register(
 
 
 def heartbeat(settings: Settings, fields: Mapping[str, Any]) -> Request:
-    body = _body({"agent_id": settings.agent_id, **fields})
+    body = _body({**_who(settings), **fields})
     # Late it tells nothing; the next one does.
     return Request("/v1/agent/heartbeat", body, idempotent=True, wait_s=10.0)
 
@@ -98,7 +103,7 @@ def submit_task(
     quota: Mapping[str, Any] | None,
     params: Any,
 ) -> Request:
-    data: dict[str, Any] = {"agent_id": settings.agent_id}
+    data: dict[str, Any] = _who(settings)
     more = {"task_id": task_id, "intent": intent, "priority": priority, "quota": quota, "params": params}
     data.update({key: value for key, value in more.items() if value is not None})
     return Request("/v1/schedule/submit", _body(data))

@@ -22,7 +22,7 @@ _READ = 1 << 16
 
 
 class SyscallClient:
-    """Asks the kernel, for one agent.
+    """Asks the kernel, for one agent: over HTTP, signed with its tenant's secret, or with `unix:PATH` on the agent's own socket.
 
     `timeout`: seconds that a call takes at most with all its retries, unless it says otherwise. `retries`: how often a call is tried
     again that certainly had no effect. `max_wait`: seconds that it waits at most when the kernel says to come back later; what asks for
@@ -35,16 +35,16 @@ class SyscallClient:
         self,
         url: str = "http://127.0.0.1:8010",
         *,
-        tenant: str,
-        secret: Secret | bytes | str,
-        agent: str,
+        tenant: str = "",
+        secret: Secret | bytes | str | None = None,
+        agent: str = "",
         replay_protection: bool = True,
         timeout: float = 60.0,
         retries: int = 3,
         max_wait: float = 5.0,
         max_answer: int = 16 << 20,
     ) -> None:
-        secret = secret if isinstance(secret, Secret) else Secret(secret)
+        secret = secret if secret is None or isinstance(secret, Secret) else Secret(secret)
         self.settings = Settings(url, tenant, secret, agent, replay_protection)
         self.timeout = timeout
         self.retries = retries
@@ -188,14 +188,27 @@ class SyscallClient:
 
 def connect(settings: Settings, deadline: Deadline) -> socket.socket:
     """A new connection. Raises Unavailable or Timeout; nothing was sent."""
-    host, port = settings.host_and_port()
+    path = settings.socket_path
     try:
-        sock = socket.create_connection((host, port), timeout=deadline.left())
+        if path is not None:
+            return _connect_own(path, deadline)
+        sock = socket.create_connection(settings.host_and_port(), timeout=deadline.left())
     except TimeoutError:
         raise deadline.passed(sent=False) from None
     except OSError as error:
         raise Unavailable("DAEMON_UNAVAILABLE", f"cannot connect to {settings.url}: {error}") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _connect_own(path: str, deadline: Deadline) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(deadline.left())
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

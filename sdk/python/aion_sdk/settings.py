@@ -56,15 +56,27 @@ class Secret:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the kernel is, and who calls it. `agent` is a name, or an address as `agent://tenant/name`; `agent_id` is the address."""
+    """Where the kernel is, and who calls it. `agent` is a name, or an address as `agent://tenant/name`; `agent_id` is the address.
+
+    `url` may be `unix:PATH`, an agent's own socket: there the kernel knows who calls, nothing is signed, and tenant, secret and agent are
+    left out.
+    """
 
     url: str
-    tenant: str
-    secret: Secret
-    agent: str
+    tenant: str = ""
+    secret: Secret | None = None
+    agent: str = ""
     replay_protection: bool = True
 
     def __post_init__(self) -> None:
+        if self.socket_path is not None:
+            if not self.socket_path.startswith("/"):
+                raise ValueError(f"{self.url!r} is no socket; write it as unix:/run/aion/kernel.sock")
+            if self.tenant or self.secret is not None or self.agent:
+                raise ValueError("on an agent's own socket the kernel knows who calls: leave tenant, secret and agent out")
+            return
+        if self.secret is None:
+            raise ValueError("the secret is missing: requests over HTTP are signed")
         if not _TENANT.fullmatch(self.tenant):
             raise ValueError(f"{self.tenant!r} is not a tenant's name")
         name = self.agent.removeprefix(f"agent://{self.tenant}/")
@@ -73,8 +85,15 @@ class Settings:
         self.host_and_port()
 
     @property
+    def socket_path(self) -> str | None:
+        """The socket's path; None: the kernel is reached over TCP."""
+        return self.url.removeprefix("unix:").removeprefix("//") if self.url.startswith("unix:") else None
+
+    @property
     def agent_id(self) -> str:
-        """The agent's address."""
+        """The agent's address; empty on its own socket, which says it."""
+        if not self.agent:
+            return ""
         return f"agent://{self.tenant}/{self.agent.rsplit('/', 1)[-1]}"
 
     @property
@@ -93,10 +112,17 @@ class Settings:
 def settings_from_env(environ: Mapping[str, str] | None = None, *, agent: str | None = None, replay_protection: bool = True) -> Settings:
     """Reads AION_URL (else AION_HTTP, else AION_KERNEL_PORT on this host), AION_TENANT, AION_SECRET_FILE and AION_AGENT.
 
+    Where AION_URL is `unix:PATH`, or AION_RUNTIME_SOCKET is set and AION_SECRET_FILE is not, it is the agent's own socket, and nothing else
+    is read.
     `agent` stands in for AION_AGENT; in a sandbox its AION_AGENT_NAME does, too. Raises ValueError when one is missing or wrong, OSError
     when the secret cannot be read.
     """
     env = os.environ if environ is None else environ
+    own = env.get("AION_RUNTIME_SOCKET") or ""
+    if env.get("AION_URL", "").startswith("unix:"):
+        return Settings(env["AION_URL"])
+    if own and not env.get("AION_SECRET_FILE"):
+        return Settings(f"unix:{own}")
     url = env.get("AION_URL") or env.get("AION_HTTP") or f"http://127.0.0.1:{env.get('AION_KERNEL_PORT') or DEFAULT_PORT}"
     found = {name: env.get(name) or "" for name in ("AION_TENANT", "AION_SECRET_FILE", "AION_AGENT")}
     found["AION_AGENT"] = agent or found["AION_AGENT"] or env.get("AION_AGENT_NAME") or ""

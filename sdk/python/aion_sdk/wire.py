@@ -22,7 +22,11 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 def signed_headers(settings: Settings, method: str, path: str, body: bytes) -> dict[str, str]:
-    """The headers that say who calls. `path` is as it stands in the request, with its query. Each time with another nonce."""
+    """The headers that say who calls. `path` is as it stands in the request, with its query. Each time with another nonce.
+
+    On an agent's own socket there are none."""
+    if settings.secret is None:
+        return {}
     headers = {"X-Tenant-Id": settings.tenant}
     if not settings.replay_protection:
         return {**headers, "X-Sig-HMAC": settings.secret.sign(body)}
@@ -33,8 +37,7 @@ def signed_headers(settings: Settings, method: str, path: str, body: bytes) -> d
 
 def encode_request(settings: Settings, method: str, path: str, body: bytes, more: Mapping[str, str] | None = None) -> bytes:
     """A whole request, signed now."""
-    host, port = settings.host_and_port()
-    headers = {"Host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "Accept": "application/json"}
+    headers = {"Host": _host(settings), "Accept": "application/json"}
     headers.update(signed_headers(settings, method, path, body))
     if method == "POST":
         headers.update({"Content-Type": "application/json", "Content-Length": str(len(body))})
@@ -43,6 +46,13 @@ def encode_request(settings: Settings, method: str, path: str, body: bytes, more
     if any(ord(c) < 0x20 or ord(c) == 0x7F for line in lines for c in line):
         raise ValueError("a header holds a control character")
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def _host(settings: Settings) -> str:
+    if settings.socket_path is not None:
+        return "localhost"
+    host, port = settings.host_and_port()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ResponseParser:

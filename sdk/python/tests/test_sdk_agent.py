@@ -126,8 +126,16 @@ class Lives(unittest.TestCase):
         self.assertEqual(self.failed.get(timeout=20).code, "X")
         self.assertEqual(agent.said.get(timeout=20), "stop")
 
-    def test_without_a_secret_it_has_no_client(self):
+    def test_without_a_secret_it_has_its_own_socket_or_no_client(self):
         os.environ.pop("AION_SECRET_FILE", None)
+        with mock.patch.dict(os.environ, {"AION_RUNTIME_SOCKET": "/nowhere/kernel.sock", "AION_SERVES_TASKS": "0"}):
+            agent = Counter.from_env(heartbeat_s=1)
+            self.assertEqual(agent.client.settings.socket_path, "/nowhere/kernel.sock")
+            # Signs of life that nobody takes end nothing, and there are no tasks to attach for.
+            self.start(agent)
+            self.assertEqual(agent.said.get(timeout=20), "start")
+            self.end(agent)
+        os.environ.pop("AION_RUNTIME_SOCKET", None)
         agent = Counter.from_env(heartbeat_s=1)
         self.assertIsInstance(agent, Counter)
         with self.assertRaisesRegex(RuntimeError, "AION_SECRET_FILE"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import os
 import pickle
 import socket
@@ -19,6 +20,7 @@ from aion_sdk import (
     ProtocolError,
     RateLimited,
     Secret,
+    Settings,
     SyscallClient,
     Timeout,
     Unauthenticated,
@@ -556,6 +558,45 @@ class Environment(unittest.TestCase):
             for missing in ("AION_TENANT", "AION_SECRET_FILE", "AION_AGENT"):
                 with mock.patch.dict(os.environ, {**env, missing: ""}, clear=True), self.assertRaisesRegex(ValueError, missing):
                     from_env()
+
+    def test_an_agent_s_own_socket_needs_no_more(self):
+        for env in ({"AION_RUNTIME_SOCKET": "/run/aion/kernel.sock"}, {"AION_URL": "unix:/run/aion/kernel.sock", "AION_SECRET_FILE": "/none"}):
+            with self.subTest(env), mock.patch.dict(os.environ, env, clear=True):
+                found = from_env().settings
+                self.assertEqual((found.socket_path, found.agent_id, found.secret), ("/run/aion/kernel.sock", "", None))
+        for wrong in (("unix:relative",), ("unix:/s", "tenant"), ("unix:/s", "", Secret("x")), ("unix:/s", "", None, "a")):
+            with self.subTest(wrong), self.assertRaises(ValueError):
+                Settings(*wrong)
+
+    def test_over_a_socket_nothing_is_signed_and_the_agent_is_not_named(self):
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+            path = os.path.join(folder, "s")
+            listener.bind(path)
+            listener.listen()
+
+            def answer():
+                for _ in range(2):
+                    peer, _ = listener.accept()
+                    with peer:
+                        seen.append(peer.recv(1 << 16))
+                        body = b'{"status":"ok","result":7,"usage":{},"engine":{},"audit_id":"sc-1"}'
+                        peer.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+            seen = []
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            self.assertEqual(SyscallClient(f"unix:{path}").call("a.b").result, 7)
+
+            async def once():
+                async with AsyncSyscallClient(f"unix:{path}") as client:
+                    return (await client.call("a.b")).result
+
+            self.assertEqual(asyncio.run(once()), 7)
+            thread.join(20)
+            for request in seen:
+                head, _, body = request.partition(b"\r\n\r\n")
+                self.assertNotIn(b"x-sig", head.lower())
+                self.assertNotIn("agent_id", json.loads(body))
 
     def test_what_is_wrong_is_refused(self):
         good = {"tenant": TENANT, "secret": SECRET, "agent": "a"}

@@ -4,11 +4,13 @@
 //! matters: what needs root is done first, what faces untrusted bytes comes after root is gone.
 
 mod config;
+mod grpc;
 mod listen;
 mod options;
 mod privileges;
 mod run;
 mod state;
+mod telemetry;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -40,9 +40,37 @@ pub(crate) struct Options {
     /// The port, when --http does not say
     #[arg(long, env = "AION_KERNEL_PORT", value_name = "PORT", default_value_t = 8010)]
     pub(crate) kernel_port: u16,
+    /// Where to serve system calls over gRPC, as 0.0.0.0:8011; without it there is no such door. Without TLS only the loopback is
+    /// served. The address is in STATE/run/grpc once it is served; port 0 takes a free one
+    #[arg(long, env = "AION_GRPC", value_name = "ADDRESS")]
+    pub(crate) grpc: Option<SocketAddr>,
+    /// The certificate of that door, with what leads to its authority: a PEM file
+    #[arg(long, env = "AION_GRPC_TLS_CERT", value_name = "FILE")]
+    pub(crate) grpc_tls_cert: Option<PathBuf>,
+    /// The certificate's key: a PEM file
+    #[arg(long, env = "AION_GRPC_TLS_KEY", value_name = "FILE")]
+    pub(crate) grpc_tls_key: Option<PathBuf>,
+    /// The authority of clients' certificates, a PEM file: clients with one of its certificates need not sign
+    #[arg(long, env = "AION_GRPC_CLIENT_CA", value_name = "FILE")]
+    pub(crate) grpc_client_ca: Option<PathBuf>,
     /// Call models of this host only
     #[arg(long, env = "OFFLINE_MODE", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set, default_value = "false", default_missing_value = "true", num_args = 0..=1)]
     pub(crate) offline: bool,
+    /// Send spans over OTLP to this endpoint, as http://127.0.0.1:4318; without one there are none. Headers, as a collector's key,
+    /// come from OTEL_EXPORTER_OTLP_HEADERS
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// How spans travel: `http/protobuf` or `grpc`
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_PROTOCOL",
+        value_name = "PROTOCOL",
+        default_value = "http/protobuf"
+    )]
+    pub(crate) otlp_protocol: String,
+    /// The authority of the collector's certificate, a PEM file; without one Mozilla's list
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
+    pub(crate) otlp_certificate: Option<PathBuf>,
     /// How to write the log, to standard error
     #[arg(long, env = "AION_LOG_FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -87,6 +115,15 @@ impl Options {
     /// moves there.
     pub(crate) fn absolute(mut self) -> std::io::Result<Self> {
         for path in [&mut self.state, &mut self.profiles, &mut self.policies] {
+            *path = std::path::absolute(&*path)?;
+        }
+        let files = [
+            &mut self.otlp_certificate,
+            &mut self.grpc_tls_cert,
+            &mut self.grpc_tls_key,
+            &mut self.grpc_client_ca,
+        ];
+        for path in files.into_iter().flatten() {
             *path = std::path::absolute(&*path)?;
         }
         Ok(self)

@@ -10,30 +10,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aion_api::{Api, Door, Options as ApiOptions};
-use aion_http::{Options as HttpOptions, Service};
+use aion_http::{GrpcOptions, Options as HttpOptions, Service};
 use aion_launcher_client::{Client, Options as LauncherOptions};
 use aion_store::{Options as StoreOptions, Store};
 use aion_tasks::{Options as TaskOptions, Tasks};
+use aion_telemetry::{Settings as SpanSettings, Spans};
 use aion_types::TenantId;
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Files;
+use crate::grpc;
 use crate::listen;
 use crate::options::{LogFormat, Options};
 use crate::privileges::Account;
 use crate::state;
+use crate::telemetry;
 
 /// Two are enough for a local API, and keep the daemon small.
 const WORKERS: usize = 2;
 /// Threads for reads of journals, the index and the audit log.
 const BLOCKING: usize = 32;
+/// Spans that wait at the end have so long.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
 const SERVICES: [&str; 9] = [
@@ -74,10 +80,13 @@ pub(crate) fn run(options: Options) -> Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
     let account = Account::resolve(&options.user, &options.group)?;
     let files = Files::read(&options)?;
+    let collector = telemetry::settings(&options)?;
+    let grpc = grpc::settings(&options)?;
     state::enter(&options.state, &account)?;
     let pid_file = state::lock()?;
     let listener = listen::bind(options.inside_state(&options.socket), &account)?;
-    let http_file = state::http_file(&account)?;
+    let http_file = state::door_file("http", &account)?;
+    let grpc_file = state::door_file("grpc", &account)?;
     // While root can: the user may not get to where this program lies.
     let wasm_runner = std::env::current_exe().ok().map(|own| own.with_file_name("aion-wasm"));
     let wasm_runner = wasm_runner.filter(|path| path.exists());
@@ -92,21 +101,27 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(&options, &account, &files, listener, &http_file, wasm_runner));
+    let given = Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner };
+    let result = runtime.block_on(serve(&options, &account, given));
     // What still reads on the blocking pool has nobody to read for any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
     result
 }
 
-async fn serve(
-    options: &Options,
-    account: &Account,
-    files: &Files,
+/// What was read and opened before root was gone.
+struct Given {
+    files: Files,
+    collector: Option<SpanSettings>,
+    grpc: Option<grpc::Settings>,
     listener: StdListener,
-    http_file: &File,
+    http_file: File,
+    grpc_file: File,
     wasm_runner: Option<PathBuf>,
-) -> Result<()> {
+}
+
+async fn serve(options: &Options, account: &Account, given: Given) -> Result<()> {
+    let Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner } = given;
     let stop = stop_signal()?;
     let mut settings = ApiOptions::new(PathBuf::new());
     settings.manifests = files.manifests(&options.state)?;
@@ -115,9 +130,17 @@ async fn serve(
     if let Some(runner) = wasm_runner {
         settings.wasm_runner = runner;
     }
+    let spans = collector.as_ref().map(Spans::start).transpose()?.unwrap_or_default();
+    settings.spans = spans.clone();
     // Before anything is opened: a port that is taken ends the start.
     let http = match options.http() {
-        Some(address) => Some(bind_http(address, http_file).await?),
+        Some(address) => {
+            Some(bind(address, "HTTP", "--http or AION_KERNEL_PORT, or `--http off`", &http_file).await?)
+        }
+        None => None,
+    };
+    let grpc = match grpc {
+        Some(grpc) => Some((bind(grpc.address, "gRPC", "--grpc", &grpc_file).await?, grpc.tls)),
         None => None,
     };
     let store = tokio::task::spawn_blocking(|| Store::open(Path::new("db"), StoreOptions::default()))
@@ -126,10 +149,12 @@ async fn serve(
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
     let reload = files.scheduler();
-    let offline = options.offline;
+    let (offline, for_tasks) = (options.offline, spans.clone());
     let (api, kernel) = tokio::task::spawn_blocking(move || {
         let kernel = api.start_kernel(offline)?;
-        api.start_tasks(TaskOptions::new(PathBuf::new()), reload)?;
+        let mut tasks = TaskOptions::new(PathBuf::new());
+        tasks.spans = for_tasks;
+        api.start_tasks(tasks, reload)?;
         Ok::<_, aion_api::Error>((api, kernel))
     })
     .await
@@ -146,14 +171,20 @@ async fn serve(
         uid = account.uid(),
         "serving"
     );
-    let web = http.map(|listener| {
-        // The operators' socket, the database and agents' doors need some, too.
-        let room = usize::try_from(raise_descriptors() / 4).unwrap_or(64);
+    // The operators' socket, the database and agents' doors need some, too.
+    let room = usize::try_from(raise_descriptors() / 4).unwrap_or(64);
+    let mut doors = JoinSet::new();
+    if let Some(listener) = http {
         let defaults = HttpOptions::default();
         let options = HttpOptions { connections: defaults.connections.min(room), ..defaults };
-        let service = Service::new(kernel, api.http_backend(), options);
-        tokio::spawn(service.serve(listener, api.shutting_down()))
-    });
+        let service = Service::new(kernel.clone(), api.http_backend(), options);
+        doors.spawn(service.serve(listener, api.shutting_down()));
+    }
+    if let Some((listener, tls)) = grpc {
+        let defaults = GrpcOptions::default();
+        let options = GrpcOptions { connections: defaults.connections.min(room), ..defaults };
+        doors.spawn(api.grpc_door(kernel, tls, options).serve(listener, api.shutting_down()));
+    }
     notify(&[NotifyState::Ready]);
     let routes = fixed_services().await?;
     let ending = async {
@@ -161,23 +192,22 @@ async fn serve(
         notify(&[NotifyState::Stopping]);
     };
     let served = api.serve(listener, door, routes, ending).await;
-    if let Some(web) = web {
-        let _ = web.await;
-        let _ = http_file.set_len(0);
+    while doors.join_next().await.is_some() {}
+    for file in [http_file, grpc_file] {
+        let _ = file.set_len(0);
     }
+    spans.flush(LAST_SPANS).await;
     served.map_err(anyhow::Error::from)
 }
 
-/// Binds the door for HTTP, and says where it is.
-async fn bind_http(address: SocketAddr, mut file: &File) -> Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot serve HTTP on {address}; choose another with --http or AION_KERNEL_PORT, or `--http off`"
-        )
-    })?;
+/// Binds a door over TCP, and says where it is.
+async fn bind(address: SocketAddr, what: &str, flag: &str, mut file: &File) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot serve {what} on {address}; choose another with {flag}"))?;
     let address = listener.local_addr().context("the socket has no address")?;
-    file.write_all(format!("{address}\n").as_bytes()).context("cannot write run/http")?;
-    tracing::info!(%address, "serving HTTP");
+    file.write_all(format!("{address}\n").as_bytes()).context("cannot say where it is")?;
+    tracing::info!(%address, "serving {what}");
     Ok(listener)
 }
 

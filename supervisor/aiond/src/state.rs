@@ -42,24 +42,25 @@ pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
     Ok(())
 }
 
-/// The file that says where HTTP is served, made while that can be done: the folder `run` is the launcher's as much as ours, and
+/// The files that say where the doors over TCP are, made while that can be done: the folder `run` is the launcher's as much as ours, and
 /// whether our user may write there is not ours to say.
-pub(crate) fn http_file(account: &Account) -> Result<File> {
-    let path = Path::new("run/http");
+pub(crate) fn door_file(name: &str, account: &Account) -> Result<File> {
+    let path = &Path::new("run").join(name);
     // Always a new one: what our user has left there, a link for instance, is not followed as root.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).context("cannot remove run/http");
+            return Err(error).with_context(|| format!("cannot remove {}", path.display()));
         }
         _ => {}
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-    let file = file.context("cannot make run/http")?;
+    let file = file.with_context(|| format!("cannot make {}", path.display()))?;
     if account.drops() {
         nix::unistd::fchown(&file, Some(account.uid().into()), Some(account.gid().into()))
-            .context("cannot give run/http away")?;
+            .with_context(|| format!("cannot give {} away", path.display()))?;
     }
-    file.set_permissions(Permissions::from_mode(0o644)).context("cannot set the mode of run/http")?;
+    file.set_permissions(Permissions::from_mode(0o644))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
     Ok(file)
 }
 

@@ -8,6 +8,7 @@ use aion_kernel::Kernel;
 use aion_launcher_client::Client;
 use aion_manifest::{CapabilityPolicy, Context};
 use aion_store::Store;
+use aion_telemetry::Spans;
 use aion_types::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,8 @@ pub struct Options {
     pub linger: Duration,
     /// The program that runs WebAssembly tools.
     pub wasm_runner: PathBuf,
+    /// Who gets spans.
+    pub spans: Spans,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             max_streams: 512,
             linger: Duration::from_secs(2),
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
+            spans: Spans::default(),
         }
     }
 }

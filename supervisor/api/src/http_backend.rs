@@ -93,7 +93,11 @@ fn value(row: &EventRow) -> Value {
 impl Backend for ForHttp {
     fn events(&self, asked: Asked) -> Result<EventStream, Refusal> {
         let core = Arc::clone(&self.core);
-        let query = query(&asked).map_err(Refusal::from)?;
+        let mut query = query(&asked).map_err(Refusal::from)?;
+        if let Some(name) = &asked.agent {
+            let own = core.agents.find(&asked.tenant, name.as_str()).map_err(Refusal::from)?;
+            query.agents.push(own.id);
+        }
         let place = self.place_of(&asked.tenant).map_err(Refusal::from)?;
         let permit = (place, core.stream_permit().map_err(Refusal::from)?);
         let after = asked.after.unwrap_or_else(|| *core.indexed.borrow());

@@ -38,6 +38,7 @@ impl Core {
             policy: self.options.policy.clone(),
             offline,
             wasm_runner: self.options.wasm_runner.clone(),
+            spans: self.options.spans.clone(),
         };
         let host: Arc<dyn Host> = Arc::new(ForKernel(Arc::clone(self)));
         let kernel = Kernel::open(options, Arc::clone(&self.store), host)?;
@@ -223,8 +224,10 @@ fn micros(usd: f64) -> u64 {
 
 /// The contract's task: `{task_id, intent, priority, quota, params}`, with the agent and the queue beside them.
 fn task_of(tenant: &TenantId, body: &Value) -> Result<api::TaskSpec, Refusal> {
-    const KNOWN: [&str; 9] =
-        ["task_id", "agent_id", "agent", "intent", "priority", "queue", "quota", "params", "labels"];
+    const KNOWN: [&str; 10] = [
+        "task_id", "agent_id", "agent", "intent", "priority", "queue", "quota", "params", "labels",
+        "trace_id",
+    ];
     let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
     if let Some(unknown) = map.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         let shown: String = unknown.chars().take(80).collect();
@@ -240,6 +243,7 @@ fn task_of(tenant: &TenantId, body: &Value) -> Result<api::TaskSpec, Refusal> {
         task_id: text("task_id")?,
         intent: text("intent")?,
         queue: text("queue")?,
+        trace_id: text("trace_id")?,
         ..Default::default()
     };
     spec.agent = match text("agent_id")?.as_str() {

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::clock::{now_ns, timestamp};
 use crate::core::Core;
+use crate::http_backend::ForHttp;
 use crate::problem::{Outcome, Problem};
 use crate::service::Services;
 use crate::stage::Action;
@@ -30,12 +31,12 @@ use crate::{approvals, secrets};
 /// How long a secret stays good after a rotation that does not say.
 const OVERLAP_NS: u64 = 3_600_000_000_000;
 /// A call of an agent, with its parameters; and its answer.
-const MAX_CALL: usize = 5 << 20;
-const MAX_ANSWER: usize = 24 << 20;
+pub(crate) const MAX_CALL: usize = 5 << 20;
+pub(crate) const MAX_ANSWER: usize = 24 << 20;
 /// Parts of an answer that wait for a slow client.
 const AHEAD: usize = 64;
 
-type Parts = Pin<Box<dyn Stream<Item = Result<api::SyscallPart, Status>> + Send>>;
+pub(crate) type Parts = Pin<Box<dyn Stream<Item = Result<api::SyscallPart, Status>> + Send>>;
 
 /// A request of the contract, from its message.
 pub(crate) fn read(request: api::SyscallRequest) -> Result<Syscall, Refusal> {
@@ -95,26 +96,37 @@ pub(crate) fn told(outcome: CallOutcome) -> api::SyscallAnswer {
     }
 }
 
+/// The caller's place in a trace, as W3C's header tells it.
+pub(crate) fn trace<R>(request: &Request<R>) -> Option<String> {
+    request.metadata().get("traceparent")?.to_str().ok().map(str::to_owned)
+}
+
 /// Makes a call for a caller that a door has let in.
 pub(crate) async fn invoke(
     kernel: &Kernel,
     caller: Caller,
+    trace: Option<String>,
     request: api::SyscallRequest,
 ) -> api::SyscallAnswer {
     let name = request.syscall.clone();
     told(match read(request) {
-        Ok(call) => kernel.invoke(caller, call).await,
+        Ok(call) => kernel.invoke(caller, call.within(trace.as_deref())).await,
         Err(refusal) => kernel.refused(&caller, &name, refusal).await,
     })
 }
 
 /// As [`invoke`], in parts.
-pub(crate) fn invoke_stream(kernel: &Kernel, caller: Caller, request: api::SyscallRequest) -> Parts {
+pub(crate) fn invoke_stream(
+    kernel: &Kernel,
+    caller: Caller,
+    trace: Option<String>,
+    request: api::SyscallRequest,
+) -> Parts {
     use api::syscall_part::Kind;
     let kernel = kernel.clone();
     let name = request.syscall.clone();
     let call = match read(request) {
-        Ok(call) => call,
+        Ok(call) => call.within(trace.as_deref()),
         Err(refusal) => {
             return Box::pin(stream::once(async move {
                 let outcome = kernel.refused(&caller, &name, refusal).await;
@@ -157,17 +169,24 @@ impl SyscallService for AtDoor {
         &self,
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<api::SyscallAnswer>, Status> {
+        let trace = trace(&request);
         let (kernel, caller, request) = self.admit(request)?;
-        Ok(Response::new(invoke(&kernel, caller, request).await))
+        Ok(Response::new(invoke(&kernel, caller, trace, request).await))
     }
 
     async fn invoke_stream(
         &self,
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        let trace = trace(&request);
         let (kernel, caller, request) = self.admit(request)?;
-        Ok(Response::new(invoke_stream(&kernel, caller, request)))
+        Ok(Response::new(invoke_stream(&kernel, caller, trace, request)))
     }
+}
+
+fn visitor(extensions: &http::Extensions) -> Option<Caller> {
+    let Visitor { tenant, agent } = extensions.get::<Visitor>()?.clone();
+    Some(Caller::Agent { tenant, name: agent })
 }
 
 impl Core {
@@ -176,7 +195,14 @@ impl Core {
         let service = SyscallServiceServer::new(AtDoor(Arc::clone(self)))
             .max_decoding_message_size(MAX_CALL)
             .max_encoding_message_size(MAX_ANSWER);
-        Routes::new(service)
+        // HTTP for programs that bring no gRPC.
+        match self.kernel() {
+            Ok(kernel) => {
+                let backend = Arc::new(ForHttp::new(Arc::clone(self)));
+                Routes::from(aion_http::own_routes(kernel.clone(), backend, visitor)).add_service(service)
+            }
+            Err(_) => Routes::new(service),
+        }
     }
 }
 
@@ -188,18 +214,20 @@ impl SyscallService for Services {
         &self,
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<api::SyscallAnswer>, Status> {
+        let trace = trace(&request);
         let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
         let caller = Core::caller_of(&principal);
-        Ok(Response::new(invoke(self.0.kernel()?, caller, request).await))
+        Ok(Response::new(invoke(self.0.kernel()?, caller, trace, request).await))
     }
 
     async fn invoke_stream(
         &self,
         request: Request<api::SyscallRequest>,
     ) -> Result<Response<Self::InvokeStreamStream>, Status> {
+        let trace = trace(&request);
         let (principal, request) = self.admit(request, Action::InvokeSyscall).await?.into_parts();
         let caller = Core::caller_of(&principal);
-        Ok(Response::new(invoke_stream(self.0.kernel()?, caller, request)))
+        Ok(Response::new(invoke_stream(self.0.kernel()?, caller, trace, request)))
     }
 }
 

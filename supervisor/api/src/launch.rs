@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use aion_launcher_proto::v1 as launcher;
-use aion_manifest::{AgentSpec, AuditMode, Network, RestartPolicy, Rootfs};
+use aion_manifest::{AgentSpec, AuditMode, Mode, Network, RestartPolicy, Rootfs};
 use aion_store::{RestartMode, RestartRule};
 use aion_types::{AgentId, ErrorCode, TenantId};
 
@@ -117,6 +117,9 @@ fn environment(spec: &AgentSpec, id: &AgentId) -> Vec<Vec<u8>> {
     env.insert("AION_AGENT_ID".to_owned(), id.to_string());
     if spec.has_door() {
         env.insert("AION_RUNTIME_SOCKET".to_owned(), "/run/aion/kernel.sock".to_owned());
+        // The socket is for system calls, too: whether tasks come through it an SDK cannot see.
+        let tasks = spec.mode == Mode::Service && spec.tasks.is_some();
+        env.insert("AION_SERVES_TASKS".to_owned(), u8::from(tasks).to_string());
     }
     env.insert("AION_AGENT_NAME".to_owned(), spec.name.to_string());
     env.into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()

@@ -18,6 +18,7 @@ mod events;
 mod exec;
 mod exec_exits;
 mod files;
+mod grpc_door;
 mod host;
 mod http_backend;
 mod ingest;

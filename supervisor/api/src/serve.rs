@@ -100,6 +100,18 @@ impl Api {
         Arc::new(crate::http_backend::ForHttp::new(Arc::clone(&self.core)))
     }
 
+    /// The door for gRPC over TCP.
+    #[must_use]
+    pub fn grpc_door(
+        &self,
+        kernel: aion_kernel::Kernel,
+        tls: Option<aion_http::Tls>,
+        options: aion_http::GrpcOptions,
+    ) -> aion_http::Grpc {
+        let inner = crate::grpc_door::routes(Arc::clone(&self.core)).prepare().into_axum_router();
+        aion_http::Grpc::new(kernel, inner, crate::grpc_door::refuse, tls, options)
+    }
+
     /// Ends when the daemon begins to shut down.
     pub fn shutting_down(&self) -> impl Future<Output = ()> + Send + use<> {
         self.core.shutdown.clone().cancelled_owned()

@@ -6,11 +6,13 @@ use aion_api_proto::v1 as api;
 use aion_api_proto::v1::journal_service_server::JournalService;
 use aion_api_proto::v1::task_service_server::TaskService;
 use aion_tasks::Tasks;
+use aion_types::TraceParent;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::kernel_service;
 use crate::problem::Problem;
 use crate::service::Services;
 use crate::stage::Action;
@@ -47,7 +49,13 @@ impl TaskService for Services {
     type CheckpointStream = Answers<api::CheckpointChunk>;
 
     async fn submit(&self, request: Request<api::SubmitRequest>) -> Result<Response<api::Task>, Status> {
-        let (principal, request) = self.admit(request, Action::SubmitTask).await?.into_parts();
+        let parent = kernel_service::trace(&request).and_then(|header| TraceParent::parse(&header));
+        let (principal, mut request) = self.admit(request, Action::SubmitTask).await?.into_parts();
+        if let (Some(parent), Some(task)) = (parent, &mut request.task)
+            && task.trace_id.is_empty()
+        {
+            task.trace_id = parent.trace_id();
+        }
         let tasks = self.0.tasks()?;
         tasks.submit(principal.tenant(), request).await.map(Response::new).map_err(told(tasks))
     }

@@ -7,7 +7,7 @@ use aion_syscall::{MAX_BODY, Reason, Refusal};
 use aion_tenants::{AuthError, Signed, Tenant};
 use aion_types::ErrorCode;
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Limited};
@@ -24,22 +24,33 @@ pub(crate) struct Admitted {
     pub(crate) parts: Parts,
 }
 
+/// Who is at the other end of a connection that needs no signature. No request brings that along: only [`crate::own_routes`] makes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Known(pub(crate) Caller);
+
+impl Admitted {
+    /// The trace that the caller is in.
+    pub(crate) fn trace(&self) -> Option<&str> {
+        header(&self.parts.headers, "traceparent")
+    }
+}
+
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A header that is there once, as text.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     let first = all.next()?;
     // Two of them: which one was meant is not for us to say.
     if all.next().is_some() { None } else { first.to_str().ok() }
 }
 
-/// A body that says that it has no more needs no place.
-const SMALL: u64 = 64 << 10;
-/// Bodies that are larger, or do not say how large they are, and are under way at once: each can be of `MAX_BODY`.
+/// Up to here a body needs no place.
+const SMALL: usize = 64 << 10;
+/// Bodies that have come to be larger and are under way at once: each can be of [`MAX_BODY`].
 const LARGE_AT_ONCE: usize = 16;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 /// A place for a large body is waited for so long.
@@ -47,36 +58,53 @@ const PLACE_TIME: Duration = Duration::from_secs(5);
 
 /// Reads the body: bounded in bytes and in time, alone and all together.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
-    let is_small = body.size_hint().upper().is_some_and(|upper| upper <= SMALL);
-    let _place = match is_small {
-        true => None,
-        false => match tokio::time::timeout(PLACE_TIME, LARGE.acquire()).await {
-            Ok(Ok(place)) => Some(place),
-            _ => {
-                let message = "too many large bodies are under way";
-                return Err(
-                    Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
-                );
-            }
-        },
+    read_up_to(body, MAX_BODY).await
+}
+
+/// As [`read`], up to so many bytes.
+pub(crate) async fn read_up_to(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    tokio::time::timeout(BODY_TIME, collect(body, most)).await.unwrap_or_else(|_| {
+        let message = format!("the body did not come within {} s", BODY_TIME.as_secs());
+        Err(Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body"))
+    })
+}
+
+async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let message = format!("the body has more than {most} bytes");
+        Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("body")
     };
-    match tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("the body has more than {MAX_BODY} bytes");
-            Err(Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("body"))
-        }
-        Ok(Err(_)) => Err(Refusal::field("body", "it did not come to its end")),
-        Err(_) => {
-            let message = format!("the body did not come within {} s", BODY_TIME.as_secs());
-            Err(Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body"))
-        }
+    // What says that it is too large need not come.
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large());
     }
+    let mut body = Limited::new(body, most);
+    let (mut bytes, mut place) = (BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
+            true => too_large(),
+            false => Refusal::field("body", "it did not come to its end"),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        // Not before: who says much and sends nothing holds no place.
+        if place.is_none() && bytes.len() + data.len() > SMALL {
+            let waited = tokio::time::timeout(PLACE_TIME, LARGE.acquire()).await;
+            place = Some(waited.ok().and_then(Result::ok).ok_or_else(|| {
+                let message = "too many large bodies are under way";
+                Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
+            })?);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
 }
 
 /// Lets a signed request in.
 pub(crate) async fn signed(kernel: &Kernel, request: Request<Body>) -> Result<Admitted, Refusal> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if let Some(Known(caller)) = parts.extensions.remove() {
+        return known(kernel, caller, parts, body).await;
+    }
     let body = read(body).await?;
     let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
     let headers = &parts.headers;
@@ -98,7 +126,10 @@ pub(crate) async fn signed(kernel: &Kernel, request: Request<Body>) -> Result<Ad
 
 /// Lets a request with a bearer token in.
 pub(crate) async fn bearer(kernel: &Kernel, request: Request<Body>) -> Result<Admitted, Refusal> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if let Some(Known(caller)) = parts.extensions.remove() {
+        return known(kernel, caller, parts, body).await;
+    }
     let now = now_ns();
     let token = header(&parts.headers, "authorization")
         .and_then(|text| text.split_once(' '))
@@ -114,7 +145,15 @@ pub(crate) async fn bearer(kernel: &Kernel, request: Request<Body>) -> Result<Ad
     Ok(Admitted { caller: Caller::Agent { tenant: tenant.name.clone(), name }, body, parts })
 }
 
-fn within_rate(tenant: &Tenant, now_ns: u64) -> Result<(), Refusal> {
+async fn known(kernel: &Kernel, caller: Caller, parts: Parts, body: Body) -> Result<Admitted, Refusal> {
+    // The tenant of local operators has no row, and no rate.
+    if let Some(tenant) = kernel.tenants().get(caller.tenant()) {
+        within_rate(&tenant, now_ns())?;
+    }
+    Ok(Admitted { caller, body: read(body).await?, parts })
+}
+
+pub(crate) fn within_rate(tenant: &Tenant, now_ns: u64) -> Result<(), Refusal> {
     tenant.take_rate(now_ns / 1_000_000).map_err(|ms| {
         let message = format!("tenant {} makes more calls than its rate allows", tenant.name);
         Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message)
@@ -123,7 +162,7 @@ fn within_rate(tenant: &Tenant, now_ns: u64) -> Result<(), Refusal> {
     })
 }
 
-fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) -> Refusal {
+pub(crate) fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) -> Refusal {
     let (word, reason) = match error {
         AuthError::NoTenant => ("no_tenant", Reason::Unauthenticated),
         AuthError::NoSignature => ("no_signature", Reason::Unauthenticated),
@@ -132,6 +171,7 @@ fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) -> Refusal 
         AuthError::BadTime => ("bad_time", Reason::Unauthenticated),
         AuthError::Skew => ("skew", Reason::Unauthenticated),
         AuthError::Replayed => ("replayed", Reason::Unauthenticated),
+        AuthError::Certificate => ("certificate", Reason::Unauthenticated),
         AuthError::TooMany => ("too_many", Reason::Exhausted),
     };
     kernel.turned_away(claimed, word);

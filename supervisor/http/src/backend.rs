@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use aion_syscall::Refusal;
-use aion_types::TenantId;
+use aion_types::{AgentName, TenantId};
 use futures::Stream;
 use serde_json::Value;
 
@@ -18,6 +18,8 @@ pub type EventStream = Pin<Box<dyn Stream<Item = Result<(u64, Value), Refusal>> 
 pub struct EventQuery {
     /// Whose.
     pub tenant: TenantId,
+    /// Of this agent alone; none: of all.
+    pub agent: Option<AgentName>,
     /// Topics of the contract, as `kernel.syscalls`, or kinds of records, as `task.*`; empty: all.
     pub topics: Vec<String>,
     /// The cursor of the last one that was seen; none: from now on.

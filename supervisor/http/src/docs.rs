@@ -33,6 +33,17 @@ const fn op(
     Operation { method, path, id, summary, auth, body, answer }
 }
 
+impl Operation {
+    /// What says why it is not done: where others' clients come, in their words.
+    fn refusal(&self) -> &'static str {
+        match self.path {
+            "/v1/chat/completions" | "/v1/embeddings" | "/v1/models" => "OpenAiError",
+            "/mcp" => "McpError",
+            _ => "Result",
+        }
+    }
+}
+
 pub(crate) const OPERATIONS: [Operation; 16] = [
     op(
         "post",
@@ -188,6 +199,18 @@ fn schemas() -> Value {
             "quota": {"type": ["object", "null"]}, "params": {}
         }},
         "OpenAi": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}},
+        "OpenAiError": {"type": "object", "required": ["error"], "properties": {"error": {
+            "type": "object", "required": ["message", "type", "code", "param"], "properties": {
+                "message": {"type": "string"}, "type": {"type": "string"}, "code": {"type": "string"}, "param": {"type": ["string", "null"]}
+            }
+        }}},
+        "JsonRpcError": {"type": "object", "required": ["jsonrpc", "error"], "properties": {
+            "jsonrpc": {"const": "2.0"}, "id": {}, "error": {
+                "type": "object", "required": ["code", "message"], "properties": {"code": {"type": "integer"}, "message": {"type": "string"}}
+            }
+        }},
+        // The door refuses before it is a message of the protocol's.
+        "McpError": {"anyOf": [{"$ref": "#/components/schemas/JsonRpcError"}, {"$ref": "#/components/schemas/Result"}]},
         "JsonRpc": {"type": ["object", "array"]},
         "Event": {"type": "object", "properties": {"topic": {"type": "string"}, "kind": {"type": "string"}}},
         "Health": {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
@@ -219,10 +242,22 @@ pub fn openapi() -> Value {
     for operation in &OPERATIONS {
         let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
         let content = |name: &str| json!({"application/json": {"schema": reference(name)}});
-        let refusal = json!({"description": "Refused; error says why", "content": content("Result")});
+        let refusal =
+            json!({"description": "Refused; error says why", "content": content(operation.refusal())});
+        let mut done = content(operation.answer);
+        let text = json!({"schema": {"type": "string"}});
+        match operation.id {
+            "metrics" => done = json!({"text/plain": text}),
+            "events" => done = json!({"text/event-stream": text}),
+            // With `stream: true`.
+            "chat" => done["text/event-stream"] = text,
+            _ => {}
+        }
         let mut responses = Map::new();
-        responses
-            .insert("200".to_owned(), json!({"description": "Done", "content": content(operation.answer)}));
+        responses.insert("200".to_owned(), json!({"description": "Done", "content": done}));
+        if operation.id == "events" {
+            responses.insert("101".to_owned(), json!({"description": "A WebSocket of Events, as text"}));
+        }
         let codes: &[&str] = if operation.auth == Auth::Nobody {
             &[]
         } else {

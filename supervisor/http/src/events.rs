@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aion_kernel::Caller;
 use aion_syscall::{ErrorBody, Refusal};
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -31,7 +32,7 @@ pub(crate) async fn stream(State(shared): State<Shared>, request: Request<Body>)
         Err(refusal) => return reply::refused(&refusal),
     };
     let mut parts = admitted.parts;
-    let query = match query_of(&parts, admitted.caller.tenant().clone()) {
+    let query = match query_of(&parts, &admitted.caller) {
         Ok(query) => query,
         Err(refusal) => return reply::refused(&refusal),
     };
@@ -59,8 +60,13 @@ pub(crate) async fn stream(State(shared): State<Shared>, request: Request<Body>)
     }
 }
 
-fn query_of(parts: &http::request::Parts, tenant: aion_types::TenantId) -> Result<EventQuery, Refusal> {
-    let mut query = EventQuery { tenant, topics: Vec::new(), after: None };
+fn query_of(parts: &http::request::Parts, caller: &Caller) -> Result<EventQuery, Refusal> {
+    // An agent hears of itself; who signs hears of the tenant.
+    let agent = match caller {
+        Caller::Agent { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let mut query = EventQuery { tenant: caller.tenant().clone(), agent, topics: Vec::new(), after: None };
     for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match name {

@@ -1,5 +1,5 @@
-//! The kernel API over HTTP: REST and JSON, signed by tenants; doors for clients that speak OpenAI's API or the Model Context
-//! Protocol.
+//! The kernel API over TCP: REST and JSON, signed by tenants; doors for clients that speak OpenAI's API, the Model Context Protocol,
+//! or gRPC.
 //!
 //! ```text
 //! accept ─▶ head (10 s) ─▶ body (bounded, 30 s) ─▶ signature ─▶ tenant's rate ─▶ Kernel
@@ -9,17 +9,26 @@
 
 mod auth;
 mod backend;
+mod certificate;
 mod docs;
 mod events;
+mod grpc;
+mod listen;
 mod mcp;
 mod openai;
+mod own;
 mod reply;
 mod routes;
 mod serve;
+mod tls;
 
+pub use axum::response::Response;
 pub use backend::{Backend, BoxFuture, EventQuery, EventStream, Part};
 pub use docs::openapi;
+pub use grpc::{Grpc, GrpcOptions, Refuse};
+pub use own::own_routes;
 pub use serve::{Options, Service};
+pub use tls::{Tls, TlsError};
 
 #[cfg(test)]
 mod tests;

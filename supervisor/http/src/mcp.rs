@@ -25,13 +25,19 @@ pub(crate) fn server(kernel: Kernel) -> Server<Tools> {
     Server::new(Tools(kernel), options)
 }
 
-impl Toolbox for Tools {
-    type Caller = Caller;
+/// Who calls, and from which trace.
+pub(crate) struct Visitor {
+    caller: Caller,
+    trace: Option<String>,
+}
 
-    async fn list(&self, caller: &Caller) -> Vec<ToolInfo> {
+impl Toolbox for Tools {
+    type Caller = Visitor;
+
+    async fn list(&self, visitor: &Visitor) -> Vec<ToolInfo> {
         let object = |schema: Value| if schema.is_object() { schema } else { json!({"type": "object"}) };
         self.0
-            .tools(caller.tenant())
+            .tools(visitor.caller.tenant())
             .into_iter()
             .map(|tool| ToolInfo {
                 name: tool.name,
@@ -45,7 +51,7 @@ impl Toolbox for Tools {
 
     async fn call(
         &self,
-        caller: &Caller,
+        visitor: &Visitor,
         name: &str,
         arguments: Map<String, Value>,
     ) -> Result<ToolResult, ToolFailure> {
@@ -54,8 +60,9 @@ impl Toolbox for Tools {
             return Err(ToolFailure::InvalidArguments { reason: "the argument tool is AION's".to_owned() });
         }
         let call = Syscall::from_value(json!({"params": params}), Some("tool.invoke"))
-            .map_err(|refusal| ToolFailure::InvalidArguments { reason: refusal.message })?;
-        let outcome = self.0.invoke(caller.clone(), call).await;
+            .map_err(|refusal| ToolFailure::InvalidArguments { reason: refusal.message })?
+            .within(visitor.trace.as_deref());
+        let outcome = self.0.invoke(visitor.caller.clone(), call).await;
         match (outcome.refusal, outcome.answer.result) {
             (Some(refusal), _) if refusal.code == ErrorCode::ToolNotFound => Err(ToolFailure::Unknown),
             (Some(refusal), _) if refusal.reason == Reason::Internal => {
@@ -89,7 +96,8 @@ pub(crate) async fn post(State(shared): State<Shared>, request: Request<Body>) -
         protocol: header("mcp-protocol-version"),
         body: &admitted.body,
     };
-    match shared.mcp.handle(&admitted.caller, post).await {
+    let visitor = Visitor { caller: admitted.caller.clone(), trace: admitted.trace().map(str::to_owned) };
+    match shared.mcp.handle(&visitor, post).await {
         Reply::Json(value, session) => {
             let mut response = reply::json_reply(StatusCode::OK, &value);
             if let Some(Ok(session)) = session.map(|session| HeaderValue::from_str(&session)) {

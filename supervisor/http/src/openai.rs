@@ -51,8 +51,14 @@ pub(crate) async fn chat(State(shared): State<Shared>, request: Request<Body>) -
         Err(refusal) => return failed(&refusal),
     };
     match call("model.generate", &admitted.body) {
-        Ok((call, true)) => streamed(shared, admitted.caller, call).await,
-        Ok((call, false)) => whole(&shared.kernel.invoke(admitted.caller, call).await),
+        Ok((call, true)) => {
+            let call = call.within(admitted.trace());
+            streamed(shared, admitted.caller, call).await
+        }
+        Ok((call, false)) => {
+            let call = call.within(admitted.trace());
+            whole(&shared.kernel.invoke(admitted.caller, call).await)
+        }
         Err(refusal) => failed(&refusal),
     }
 }
@@ -63,7 +69,10 @@ pub(crate) async fn embeddings(State(shared): State<Shared>, request: Request<Bo
         Err(refusal) => return failed(&refusal),
     };
     match call("model.embed", &admitted.body) {
-        Ok((call, _)) => whole(&shared.kernel.invoke(admitted.caller, call).await),
+        Ok((call, _)) => {
+            let call = call.within(admitted.trace());
+            whole(&shared.kernel.invoke(admitted.caller, call).await)
+        }
         Err(refusal) => failed(&refusal),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aion_kernel::{Caller, Kernel, Outcome};
 use aion_syscall::{Reason, Refusal, Request as Syscall};
-use aion_types::ErrorCode;
+use aion_types::{ErrorCode, TraceParent};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -47,7 +47,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .with_state(shared)
 }
 
-async fn nowhere(request: Request<Body>) -> Response {
+pub(crate) async fn nowhere(request: Request<Body>) -> Response {
     let path: String = request.uri().path().chars().take(200).collect();
     let refusal =
         Refusal::new(Reason::NotFound, ErrorCode::InvalidField, format!("there is nothing at {path}"))
@@ -55,7 +55,7 @@ async fn nowhere(request: Request<Body>) -> Response {
     reply::refused(&refusal)
 }
 
-async fn no_method(request: Request<Body>) -> Response {
+pub(crate) async fn no_method(request: Request<Body>) -> Response {
     let message = format!("{} is not answered at {}", request.method(), request.uri().path());
     let refusal = Refusal::new(Reason::Invalid, ErrorCode::InvalidField, message)
         .hint("/openapi.json describes what there is");
@@ -64,7 +64,7 @@ async fn no_method(request: Request<Body>) -> Response {
     response
 }
 
-async fn openapi() -> Response {
+pub(crate) async fn openapi() -> Response {
     reply::json_reply(StatusCode::OK, &docs::openapi())
 }
 
@@ -77,7 +77,7 @@ async fn metrics(State(shared): State<Shared>) -> Response {
     reply::text("text/plain; version=0.0.4; charset=utf-8", text)
 }
 
-async fn health() -> Response {
+pub(crate) async fn health() -> Response {
     reply::json_reply(StatusCode::OK, &json!({"status": "ok"}))
 }
 
@@ -94,26 +94,33 @@ fn json_of(body: &[u8]) -> Result<Value, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::field("body", format!("it is not JSON: {error}")))
 }
 
-async fn syscall(State(shared): State<Shared>, Path(name): Path<String>, request: Request<Body>) -> Response {
+pub(crate) async fn syscall(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response {
     let admitted = match auth::signed(&shared.kernel, request).await {
         Ok(admitted) => admitted,
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
     };
     match Syscall::parse(&admitted.body, Some(&name)) {
-        Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
+        Ok(call) => {
+            let call = call.within(admitted.trace());
+            reply::outcome(&shared.kernel.invoke(admitted.caller, call).await)
+        }
         Err(refusal) => reply::outcome(&shared.kernel.refused(&admitted.caller, &name, refusal).await),
     }
 }
 
-async fn memory_put(state: State<Shared>, request: Request<Body>) -> Response {
+pub(crate) async fn memory_put(state: State<Shared>, request: Request<Body>) -> Response {
     memory(state, request, "memory.put").await
 }
 
-async fn memory_get(state: State<Shared>, request: Request<Body>) -> Response {
+pub(crate) async fn memory_get(state: State<Shared>, request: Request<Body>) -> Response {
     memory(state, request, "memory.get").await
 }
 
-async fn memory_query(state: State<Shared>, request: Request<Body>) -> Response {
+pub(crate) async fn memory_query(state: State<Shared>, request: Request<Body>) -> Response {
     memory(state, request, "memory.query").await
 }
 
@@ -128,7 +135,10 @@ async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str
     let call = enveloped(&admitted.body, header, &admitted.caller)
         .and_then(|body| Syscall::from_value(body, Some(name)));
     match call {
-        Ok(call) => reply::outcome(&shared.kernel.invoke(admitted.caller, call).await),
+        Ok(call) => {
+            let call = call.within(admitted.trace());
+            reply::outcome(&shared.kernel.invoke(admitted.caller, call).await)
+        }
         Err(refusal) => reply::outcome(&shared.kernel.refused(&admitted.caller, name, refusal).await),
     }
 }
@@ -175,7 +185,7 @@ async fn register(State(shared): State<Shared>, request: Request<Body>) -> Respo
     }
 }
 
-async fn heartbeat(State(shared): State<Shared>, request: Request<Body>) -> Response {
+pub(crate) async fn heartbeat(State(shared): State<Shared>, request: Request<Body>) -> Response {
     let admitted = match auth::signed(&shared.kernel, request).await {
         Ok(admitted) => admitted,
         Err(refusal) => return reply::refused(&refusal),
@@ -189,7 +199,16 @@ async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Respo
         Err(refusal) => return reply::refused(&refusal),
     };
     match json_of(&admitted.body) {
-        Ok(body) => reply::result(shared.kernel.schedule(&admitted.caller, body).await),
+        Ok(mut body) => {
+            // What the body says of its trace is signed, and counts more.
+            if let Some(parent) = admitted.trace().and_then(TraceParent::parse)
+                && let Some(map) = body.as_object_mut()
+                && map.get("trace_id").is_none_or(Value::is_null)
+            {
+                map.insert("trace_id".to_owned(), json!(parent.trace_id()));
+            }
+            reply::result(shared.kernel.schedule(&admitted.caller, body).await)
+        }
         Err(refusal) => reply::refused(&refusal),
     }
 }

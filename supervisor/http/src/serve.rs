@@ -11,12 +11,11 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 use crate::backend::Backend;
-use crate::mcp;
 use crate::routes::{Shared, router};
+use crate::{listen, mcp};
 
 /// How the door is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +56,7 @@ impl Service {
 
     /// Serves until `stop` ends; then lets requests under way finish.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
-        let places = Arc::new(Semaphore::new(self.options.connections));
+        let mut places = listen::Places::new(listener, self.options.connections);
         let graceful = GracefulShutdown::new();
         let service = router(self.shared).into_service::<hyper::body::Incoming>();
         let mut builder = Builder::new(TokioExecutor::new());
@@ -73,24 +72,7 @@ impl Service {
             .max_header_list_size(64 << 10)
             .keep_alive_interval(Duration::from_secs(30));
         tokio::pin!(stop);
-        loop {
-            let place = tokio::select! {
-                place = Arc::clone(&places).acquire_owned() => place,
-                () = &mut stop => break,
-            };
-            let Ok(place) = place else { break };
-            let stream = tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
-                () = &mut stop => break,
-            };
-            let _ = stream.set_nodelay(true);
+        while let Some((stream, place)) = places.next(stop.as_mut()).await {
             let service =
                 TowerToHyperService::new(service.clone().map_err(|never: Infallible| match never {}));
             let connection =

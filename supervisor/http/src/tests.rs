@@ -109,6 +109,7 @@ impl World {
             policy: None,
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
+            spans: aion_telemetry::Spans::default(),
         };
         let kernel = Kernel::open(options, store, Arc::new(Fake)).unwrap();
         let secret = Secret::new(vec![b'k'; 32]);

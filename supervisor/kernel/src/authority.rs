@@ -93,6 +93,22 @@ pub(crate) fn push(decision: &mut Decision, allowed: bool, rule: &str) {
     });
 }
 
+/// What may be done, but on another host, is not done where the caller's data stays here.
+pub(crate) fn keep_here(decision: &mut Decision, plan: &Plan) {
+    let Some(rule) = plan.kept_here.filter(|_| decision.allowed) else { return };
+    decision.allowed = false;
+    let about = format!("{}, which another host serves,", plan.target);
+    decision.steps.push(Step { layer: Layer::Privacy, about, allowed: false, rule: rule.to_owned() });
+}
+
+/// The decision of a refusal that privacy alone made.
+pub(crate) fn privacy_alone(refusal: &Refusal) -> Option<Decision> {
+    let rule = refusal.rule.strip_prefix("privacy: ")?.to_owned();
+    let about = refusal.message.clone();
+    let step = Step { layer: Layer::Privacy, about, allowed: false, rule };
+    Some(Decision { allowed: false, steps: vec![step] })
+}
+
 const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if a < b { a } else { b }),

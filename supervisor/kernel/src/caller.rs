@@ -18,6 +18,8 @@ pub enum Caller {
     },
     /// Somebody who signs with a tenant's secret, and speaks for that tenant's agents.
     Tenant(Arc<Tenant>),
+    /// Somebody with a certificate of a tenant, who speaks for its agents.
+    Certificate(Arc<Tenant>),
     /// An operator of the host.
     Operator {
         /// In which tenant.
@@ -33,7 +35,7 @@ impl Caller {
     pub fn tenant(&self) -> &TenantId {
         match self {
             Self::Agent { tenant, .. } | Self::Operator { tenant, .. } => tenant,
-            Self::Tenant(tenant) => &tenant.name,
+            Self::Tenant(tenant) | Self::Certificate(tenant) => &tenant.name,
         }
     }
 
@@ -43,6 +45,7 @@ impl Caller {
         match self {
             Self::Agent { tenant, name } => format!("agent://{tenant}/{name}"),
             Self::Tenant(tenant) => format!("hmac:{}", tenant.name),
+            Self::Certificate(tenant) => format!("mtls:{}", tenant.name),
             Self::Operator { subject, .. } => subject.clone(),
         }
     }
@@ -64,7 +67,7 @@ impl Caller {
                 Err(foreign(given, &format!("tenant {}", self.tenant())))
             }
             (_, Some(given)) => Ok(Some(given.clone())),
-            (Self::Tenant(_), None) => {
+            (Self::Tenant(_) | Self::Certificate(_), None) => {
                 Err(Refusal::field("agent_id", "it is missing: for which agent is this call?")
                     .hint("write agent://TENANT/NAME"))
             }

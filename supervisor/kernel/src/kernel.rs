@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Step, Usage,
+    Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Status, Step, Usage,
 };
+use aion_telemetry::Spans;
 use aion_tenants::{Sealer, Tenants};
 use aion_types::{AgentUri, ErrorCode};
 use futures::FutureExt as _;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::approvals::{self, Approvals};
-use crate::authority::{push, within};
+use crate::authority::{keep_here, privacy_alone, push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
 use crate::files::Files;
@@ -32,6 +33,7 @@ use crate::record::{DecisionRow, Recorder};
 use crate::redact::Redactors;
 use crate::secrets::Secrets;
 use crate::servers::Servers;
+use crate::telling::Telling;
 use crate::tools::Tools;
 use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
@@ -54,6 +56,8 @@ pub struct Options {
     pub offline: bool,
     /// The program that runs WebAssembly tools, `aion-wasm`.
     pub wasm_runner: PathBuf,
+    /// Who gets spans.
+    pub spans: Spans,
 }
 
 pub(crate) struct Inner {
@@ -78,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     recorder: Recorder,
     turned_away: TurnedAway,
+    telling: Telling,
 }
 
 /// The kernel. Cheap to clone.
@@ -185,6 +190,7 @@ impl Kernel {
             grants: GrantsOf::new(options.manifests, options.policy),
             metrics: Metrics::default(),
             turned_away: TurnedAway::default(),
+            telling: Telling::new(options.spans),
             classes: options.classes,
             fetches: Fetches::open()?,
             redactors: Redactors::default(),
@@ -215,6 +221,7 @@ impl Kernel {
         let mut text = self.0.metrics.text();
         text.push_str(&crate::metrics::gauges_text(self.0.servers.count(), self.0.approvals.count()));
         text.push_str(&crate::metrics::models_text(&self.0.models.metrics()));
+        text.push_str(&self.0.telling.text());
         text
     }
 
@@ -336,10 +343,14 @@ impl Kernel {
             allow_cloud: privacy.is_none_or(|privacy| privacy.allow_cloud),
             offline: self.0.offline,
         };
-        let plan = plan::plan(&call.request, &with)?;
+        let plan = plan::plan(&call.request, &with).inspect_err(|refusal| {
+            // A model elsewhere is refused before it is known what the call needs.
+            call.decision = privacy_alone(refusal);
+        })?;
         call.engine = plan.engine.clone();
         call.target.clone_from(&plan.target);
         let mut decision = self.decide(call, grants.as_deref(), &plan.needs);
+        keep_here(&mut decision, &plan);
         let refused = decision.refusal();
         if let Some(refusal) = refused {
             call.decision = Some(decision);
@@ -523,6 +534,7 @@ impl Kernel {
         let status = refusal.as_ref().map_or(Status::Ok, Refusal::status);
         let error = refusal.as_ref().map(ErrorBody::from);
         let syscall = call.request.syscall.to_string();
+        let parent = call.request.context.parent;
         let row = DecisionRow {
             audit_id: call.audit_id.clone(),
             time_ns: call.time_ns,
@@ -540,6 +552,16 @@ impl Kernel {
             usage,
             engine: engine.clone(),
         };
+        let ended_ns = call.time_ns.saturating_add(u64::try_from(elapsed.as_nanos()).unwrap_or(0));
+        self.0.telling.ended(&row, parent, ended_ns);
+        if let Some(refusal) = refusal.as_ref().filter(|refusal| refusal.status() == Status::Denied) {
+            let step = row.decision.as_ref().and_then(|decision| decision.steps.iter().rfind(|s| !s.allowed));
+            match refusal.code {
+                ErrorCode::BudgetExceeded => self.0.metrics.over_budget(&refusal.rule),
+                // What no layer has looked at was not the door's.
+                _ => self.0.metrics.denied(step.map_or(Layer::Door, |step| step.layer)),
+            }
+        }
         self.0.recorder.record(row).await;
         let code = refusal.as_ref().map(|refusal| refusal.code.as_str());
         let ms = call.began.elapsed().as_secs_f64() * 1000.0;

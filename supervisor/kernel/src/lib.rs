@@ -25,6 +25,7 @@ mod redact;
 mod rows;
 mod secrets;
 mod servers;
+mod telling;
 mod tool_call;
 mod tools;
 mod turned_away;

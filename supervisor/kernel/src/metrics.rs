@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 
+use aion_syscall::Layer;
+
 /// Upper bounds, in milliseconds.
 const BOUNDS: [f64; 14] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2500.0, 10_000.0, 60_000.0];
@@ -22,6 +24,8 @@ struct State {
     latency: BTreeMap<String, Histogram>,
     refusals: BTreeMap<(String, String), u64>,
     auth: BTreeMap<&'static str, u64>,
+    denials: BTreeMap<&'static str, u64>,
+    budgets: BTreeMap<&'static str, u64>,
     heartbeats: BTreeMap<(String, String), u64>,
     usd_micros: u64,
     tokens: u64,
@@ -58,6 +62,31 @@ impl Metrics {
             let key = bounded(&state.refusals, key, ("other".to_owned(), code.to_owned()));
             *state.refusals.entry(key).or_default() += 1;
         }
+    }
+
+    /// A call that a rule did not allow, by the layer whose rule it was.
+    pub(crate) fn denied(&self, layer: Layer) {
+        let word = match layer {
+            Layer::Door => "door",
+            Layer::Syscalls => "syscalls",
+            Layer::Manifest => "manifest",
+            Layer::Global => "global",
+            Layer::Tenant => "tenant",
+            Layer::Request => "request",
+            Layer::Privacy => "privacy",
+            Layer::Approval => "approval",
+            // It has a figure of its own.
+            Layer::Budget => return,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).denials.entry(word).or_default() += 1;
+    }
+
+    /// A call that a budget did not allow; `rule` begins with the account.
+    pub(crate) fn over_budget(&self, rule: &str) {
+        let of = rule.trim_start_matches("budget: ");
+        let account =
+            ["agent", "tenant", "task"].into_iter().find(|word| of.starts_with(word)).unwrap_or("call");
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).budgets.entry(account).or_default() += 1;
     }
 
     /// A request that was not let in.
@@ -141,6 +170,26 @@ fn write_all(out: &mut String, state: &State) -> std::fmt::Result {
     for (why, n) in &state.auth {
         writeln!(out, "aion_kernel_unauthenticated_total{{reason=\"{why}\"}} {n}")?;
     }
+    let counted = [
+        (
+            "aion_kernel_denials_total",
+            "layer",
+            "System calls that a rule did not allow, by layer.",
+            &state.denials,
+        ),
+        (
+            "aion_kernel_budget_refusals_total",
+            "account",
+            "System calls that a budget did not allow, by whose it was.",
+            &state.budgets,
+        ),
+    ];
+    for (name, label, help, values) in counted {
+        head(out, name, "counter", help)?;
+        for (value, n) in values {
+            writeln!(out, "{name}{{{label}=\"{value}\"}} {n}")?;
+        }
+    }
     // The name is the contract's; it counts, and has no _total.
     head(out, "aion_agent_heartbeats", "gauge", "Heartbeats since the daemon started.")?;
     for ((tenant, agent), n) in &state.heartbeats {
@@ -194,6 +243,9 @@ mod tests {
         metrics.ended("tool.invoke", 3.0, Some("TOOL_FAILED"), 5, 0);
         metrics.heartbeat("a\"b", "x");
         metrics.unauthenticated("mismatch");
+        metrics.denied(Layer::Manifest);
+        metrics.over_budget("budget: the call: tokens");
+        metrics.over_budget("budget: tenant t: usd");
         let text = metrics.text();
         for line in [
             "aion_kernel_syscall_latency_ms_bucket{syscall=\"tool.invoke\",le=\"2\"} 0",
@@ -203,6 +255,9 @@ mod tests {
             "aion_agent_heartbeats{tenant=\"a\\\"b\",agent=\"x\"} 1",
             "aion_kernel_unauthenticated_total{reason=\"mismatch\"} 1",
             "aion_kernel_syscalls_in_flight 0",
+            "aion_kernel_denials_total{layer=\"manifest\"} 1",
+            "aion_kernel_budget_refusals_total{account=\"call\"} 1",
+            "aion_kernel_budget_refusals_total{account=\"tenant\"} 1",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

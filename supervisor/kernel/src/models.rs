@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use crate::redact::Redactor;
+use crate::redact::{Redactor, Streamed};
 use crate::rows;
 
 #[derive(Serialize, Deserialize)]
@@ -209,11 +209,11 @@ pub(crate) async fn ask(
             return Err((refusal(error), cost));
         }
     };
+    let mut told = Streamed::new(redactor);
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Chunk(mut chunk)) => {
-                redactor.value(&mut chunk);
-                if chunks.send(chunk).await.is_err() {
+            Ok(Event::Chunk(chunk)) => {
+                if chunks.send(told.part(chunk)).await.is_err() {
                     // Nobody listens any more: the backend is let go, and what it said is charged.
                     break;
                 }
@@ -224,6 +224,9 @@ pub(crate) async fn ask(
                 return Err((refusal(error), so_far));
             }
         }
+    }
+    if let Some(last) = told.end() {
+        let _ = chunks.send(last).await;
     }
     let (used, tokens_in, tokens_out) = used(stream.usage());
     Ok(Said { body: Value::Null, used, tokens_in, tokens_out })

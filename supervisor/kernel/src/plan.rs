@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) price: Limit,
     pub(crate) engine: Engine,
     pub(crate) timeout: Duration,
+    /// The rule that keeps the caller's data on this host, where the work would be done on another.
+    pub(crate) kept_here: Option<&'static str>,
 }
 
 pub(crate) fn kernel_engine() -> Engine {
@@ -100,6 +102,7 @@ pub(crate) fn plan(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> 
         price: Limit::default(),
         engine: kernel_engine(),
         timeout: KERNEL_TIMEOUT,
+        kept_here: None,
     };
     let key = request.params.get("key").and_then(Value::as_str).unwrap_or_default();
     match request.syscall.as_str() {
@@ -165,6 +168,7 @@ fn model(request: &Request, kind: Kind, with: &With<'_>) -> Result<Plan, Refusal
         engine: Engine { kind: EngineKind::Model, name: name.clone() },
         timeout: Duration::from_millis(config.map_or(120_000, |config| config.timeout_ms)),
         target: name,
+        kept_here: None,
         work: Work::Model(Box::new(planned)),
     })
 }
@@ -177,6 +181,7 @@ fn fetch(fetch: Fetch) -> Result<Plan, Refusal> {
         price: Limit::default(),
         engine: kernel_engine(),
         timeout: fetch.timeout(),
+        kept_here: None,
         work: Work::Fetch(Box::new(fetch)),
     })
 }
@@ -189,19 +194,16 @@ fn tool(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
     };
     let installed = with.tools.find(with.tenant, name).ok_or_else(|| tools::not_found(name))?;
     let tool = &installed.tool;
-    if let ToolEntry::Mcp(McpEntry::Http(url)) = &tool.entry
-        && !tool_call::is_local(url)
-    {
-        let rule = match (with.offline, with.allow_cloud) {
-            (true, _) => "OFFLINE_MODE",
-            (false, false) => "spec.policy_overrides.privacy.allow_cloud: false",
-            (false, true) => "",
-        };
-        if !rule.is_empty() {
-            let message = format!("tool {} is served by another host: {rule}", tool.name);
-            return Err(Refusal::denied(message, rule));
-        }
-    }
+    let is_elsewhere = match &tool.entry {
+        ToolEntry::Mcp(McpEntry::Http(url)) => !tool_call::is_local(url),
+        _ => false,
+    };
+    let kept_here = match (with.offline, with.allow_cloud) {
+        _ if !is_elsewhere => None,
+        (true, _) => Some("OFFLINE_MODE"),
+        (false, false) => Some("spec.policy_overrides.privacy.allow_cloud: false"),
+        (false, true) => None,
+    };
     let mut arguments = request.params.clone();
     arguments.remove("tool");
     let arguments = Value::Object(arguments);
@@ -217,6 +219,7 @@ fn tool(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
         price,
         engine: Engine { kind: EngineKind::Module, name: format!("tooling/{}@{}", tool.name, tool.version) },
         timeout: Duration::from_millis(tool.timeout_ms),
+        kept_here,
         work: Work::Tool(installed, arguments),
     })
 }

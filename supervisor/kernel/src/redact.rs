@@ -19,6 +19,10 @@ use serde_json::{Map, Value};
 
 use crate::kernel::{Call, Done, Inner, Kernel};
 
+mod stream;
+
+pub(crate) use stream::Streamed;
+
 /// Shorter ones would be found in words that are none.
 pub(crate) const SHORTEST: usize = 8;
 /// Fewer letters of a secret's beginning tell nothing.

@@ -153,6 +153,7 @@ impl World {
             policy,
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
+            spans: aion_telemetry::Spans::default(),
         };
         let kernel = Kernel::open(options, store, Arc::clone(&fake) as Arc<dyn Host>).unwrap();
         let tenant = TenantId::parse("tenantA").unwrap();

@@ -313,6 +313,7 @@ impl Scheduler {
             mode,
             number: count,
             resume,
+            since: task.submitted.max(task.ready_at).min(now),
             deadline: Some(task.deadline).filter(|at| *at != 0),
             timeout_ms: Some(u64::from(task.timeout_ms)).filter(|ms| *ms != 0),
         });

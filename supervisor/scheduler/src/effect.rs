@@ -23,6 +23,8 @@ pub enum Effect {
         number: u32,
         /// The checkpoint to resume from, and its size.
         resume: Option<(u32, u64)>,
+        /// Since when it waited: its submission, or the end of what it had to wait for before.
+        since: u64,
         /// The task's deadline.
         deadline: Option<u64>,
         /// How long the attempt may run.

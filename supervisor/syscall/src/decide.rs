@@ -65,6 +65,8 @@ pub enum Layer {
     Tenant,
     /// The request's own `caps_required`.
     Request,
+    /// Whether what the caller has may leave this host.
+    Privacy,
     /// A person.
     Approval,
     /// What it may cost.
@@ -105,6 +107,7 @@ impl Decision {
             Layer::Global => "have an operator change policies/agent.capabilities.yaml",
             Layer::Tenant => "have an operator change the tenant's rules: aionctl tenant set",
             Layer::Request => "name it in caps_required, or leave caps_required out",
+            Layer::Privacy => "use one that runs on this host",
             Layer::Door | Layer::Approval | Layer::Budget => "",
         }))
     }

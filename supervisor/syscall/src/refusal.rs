@@ -68,9 +68,7 @@ impl Refusal {
     /// A field that is not valid.
     #[must_use]
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
-        let mut refusal = Self::new(Reason::Invalid, ErrorCode::InvalidField, message);
-        refusal.field = field.into();
-        refusal
+        Self::new(Reason::Invalid, ErrorCode::InvalidField, message).at(field)
     }
 
     /// A denial by a rule.
@@ -86,10 +84,11 @@ impl Refusal {
         self
     }
 
-    /// Names the field.
+    /// Names the field. A name that the caller has made up may hold anything; terminals and logs are spared its control characters.
     #[must_use]
     pub fn at(mut self, field: impl Into<String>) -> Self {
-        self.field = field.into();
+        let field: String = field.into();
+        self.field = if field.contains(char::is_control) { field.escape_debug().to_string() } else { field };
         self
     }
 

@@ -4,7 +4,7 @@
 //! budget would be no budget; inside `context` and `params` anything goes.
 
 use aion_manifest::{Capability, parse_capabilities};
-use aion_types::AgentUri;
+use aion_types::{AgentUri, TraceParent};
 use serde_json::{Map, Value};
 
 use crate::name::SyscallName;
@@ -30,6 +30,8 @@ pub struct CallContext {
     pub task_id: String,
     /// The caller's trace; may be empty.
     pub trace_id: String,
+    /// The caller's span, when it is of that trace.
+    pub parent: Option<TraceParent>,
 }
 
 /// What a call may cost at most.
@@ -108,6 +110,17 @@ impl Request {
         };
         Ok(Self { syscall, agent, context, caps_required, params, budget })
     }
+
+    /// The same call within the trace of a `traceparent` header. What `context` names counts more: it is signed.
+    #[must_use]
+    pub fn within(mut self, traceparent: Option<&str>) -> Self {
+        let parent = traceparent.and_then(TraceParent::parse);
+        if self.context.trace_id.is_empty() {
+            self.context.trace_id = parent.map(|parent| parent.trace_id()).unwrap_or_default();
+        }
+        self.context.parent = parent.filter(|parent| parent.trace_id() == self.context.trace_id);
+        self
+    }
 }
 
 fn syscall(map: &Map<String, Value>, name: Option<&str>) -> Result<SyscallName, Refusal> {
@@ -139,7 +152,7 @@ fn context(value: Option<&Value>) -> Result<CallContext, Refusal> {
         }
         Ok(text.to_owned())
     };
-    Ok(CallContext { task_id: id("task_id")?, trace_id: id("trace_id")? })
+    Ok(CallContext { task_id: id("task_id")?, trace_id: id("trace_id")?, parent: None })
 }
 
 fn caps(value: Option<&Value>) -> Result<Vec<(String, Vec<Capability>)>, Refusal> {
@@ -265,6 +278,8 @@ mod tests {
         for (body, field) in [
             (json!([1]), "body"),
             (json!({"buget": {}}), "buget"),
+            (json!({"bu\u{7}get": {}}), "bu\\u{7}get"),
+            (json!({"budget": {"\u{1b}[31m": 1}}), "budget.\\u{1b}[31m"),
             (json!({"schema": "aion.syscall.v2"}), "schema"),
             (json!({"syscall": "fs.read"}), "syscall"),
             (json!({"agent_id": "tenantA/x"}), "agent_id"),
@@ -291,6 +306,20 @@ mod tests {
         assert_eq!(Request::parse(deep.as_bytes(), Some("a.b")).unwrap_err().field, "body");
         let large = vec![b' '; MAX_BODY + 1];
         assert_eq!(Request::parse(&large, Some("a.b")).unwrap_err().code.as_str(), "TOO_LARGE");
+    }
+
+    #[test]
+    fn a_trace_comes_from_the_header_unless_the_body_names_one() {
+        let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let within = |body: Value, header: &str| parse(body).unwrap().within(Some(header)).context;
+        let context = within(json!({}), header);
+        assert_eq!((context.trace_id.as_str(), context.parent.is_some()), (trace, true));
+        let context = within(json!({"context": {"trace_id": trace}}), header);
+        assert_eq!((context.trace_id.as_str(), context.parent.is_some()), (trace, true));
+        let context = within(json!({"context": {"trace_id": "other"}}), header);
+        assert_eq!((context.trace_id.as_str(), context.parent), ("other", None));
+        assert_eq!(within(json!({}), "nonsense"), CallContext::default());
     }
 
     #[test]

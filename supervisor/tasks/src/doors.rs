@@ -68,7 +68,10 @@ impl Doors {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         // No keep-alive: an agent that is frozen answers nothing and is still there.
-        let server = Server::builder().max_concurrent_streams(STREAMS).add_routes(more.add_service(service));
+        let server = Server::builder()
+            .accept_http1(true)
+            .max_concurrent_streams(STREAMS)
+            .add_routes(more.add_service(service));
         let end = tasks.inner.end.clone();
         tokio::spawn(async move {
             let served = server

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aion_api_proto::v1 as api;
 use aion_scheduler::{AgentMode, Attempt, AttemptView, Command, Effect, Name};
 use aion_task_journal::Journal;
+use aion_telemetry::{Span, Spans, TraceOf};
 use aion_types::{AgentName, TenantId};
 use api::to_agent::Kind;
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::clock::{duration, timestamp};
+use crate::clock::{duration, now_ms, timestamp};
 use crate::host::{BoxFuture, Host, Place};
 use crate::inbox::Inbox;
 use crate::jobs::Jobs;
@@ -46,6 +47,7 @@ pub(crate) struct Effects {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) runtime: Handle,
+    pub(crate) spans: Spans,
     /// The last thing that was begun for each place: the next one waits for it.
     pub(crate) last: Mutex<HashMap<Place, oneshot::Receiver<()>>>,
 }
@@ -82,8 +84,19 @@ impl Effects {
     }
 
     fn assign(self: &Arc<Self>, deed: Deed, waiting: &mut Waiting) {
-        let Effect::Assign { attempt, task, tenant, id, agent, number, resume, deadline, timeout_ms, .. } =
-            deed.effect
+        let Effect::Assign {
+            attempt,
+            task,
+            tenant,
+            id,
+            agent,
+            number,
+            resume,
+            since,
+            deadline,
+            timeout_ms,
+            ..
+        } = deed.effect
         else {
             return;
         };
@@ -98,6 +111,7 @@ impl Effects {
                 return;
             }
         };
+        self.scheduled(&spec, [&tenant, &agent, &id], number, since);
         let (number_kept, bytes) = resume.unwrap_or((0, 0));
         session.hold(attempt, Held { task: task.0, next_checkpoint: number_kept.saturating_add(1) });
         let mut assignment = api::Assignment {
@@ -110,7 +124,7 @@ impl Effects {
             timeout: timeout_ms.map(duration),
             checkpoint_bytes: bytes,
             checkpoint: Vec::new(),
-            trace_id: String::new(),
+            trace_id: spec.trace_id,
         };
         let mut parts = None;
         if number_kept > 0 {
@@ -141,6 +155,30 @@ impl Effects {
             flush(waiting);
             self.resume_in_parts(session, attempt, task.0, found);
         }
+    }
+
+    /// Tells how long a task waited, in its caller's trace.
+    fn scheduled(&self, spec: &api::TaskSpec, [tenant, agent, task]: [&str; 3], number: u32, since: u64) {
+        if !self.spans.is_on() {
+            return;
+        }
+        let ns = |ms: u64| ms.saturating_mul(1_000_000);
+        self.spans.record(Span {
+            name: "kernel.schedule",
+            of: TraceOf::named(&spec.trace_id, None),
+            began_ns: ns(since),
+            ended_ns: ns(now_ms()),
+            attributes: vec![
+                ("aion.tenant", tenant.into()),
+                ("aion.agent", format!("agent://{tenant}/{agent}").as_str().into()),
+                ("aion.task", task.into()),
+                ("aion.trace", spec.trace_id.as_str().into()),
+                ("aion.queue", spec.queue.as_str().into()),
+                ("aion.priority", u64::from(spec.priority.unwrap_or(5)).into()),
+                ("aion.attempt", u64::from(number).into()),
+            ],
+            error: None,
+        });
     }
 
     /// The newest checkpoint at or below a number that reads as it was written: number and length.
@@ -197,10 +235,11 @@ impl Effects {
 
     fn one(self: &Arc<Self>, deed: Deed) {
         match deed.effect {
-            Effect::Assign { attempt, task, tenant, id, agent, number, resume, .. } => {
+            Effect::Assign { attempt, task, tenant, id, agent, number, resume, since, .. } => {
                 let Some(place) = place(&tenant, &agent, Some(attempt)) else { return };
                 match self.body(task.0, deed.body) {
                     Ok(spec) => {
+                        self.scheduled(&spec, [&tenant, &agent, &id], number, since);
                         let resume = resume.and_then(|(kept, _)| self.usable(task.0, kept)).map(|(n, _)| n);
                         let params = if spec.params_json.is_empty() {
                             b"null".to_vec()

@@ -286,8 +286,10 @@ impl Metrics {
             counts.retried,
         );
         counter(&mut out, "aion_kernel_scheduler_lost_total", "Attempts that were lost", counts.lost);
-        let preempted = counts.preempted.values().sum();
-        counter(&mut out, "aion_kernel_preemption_count", "Attempts that made room", preempted);
+        let preempted: u64 = counts.preempted.values().sum();
+        // The name is the contract's. It counts; as a counter it would have to end with _total.
+        head(&mut out, "aion_kernel_preemption_count", "untyped", "Attempts that made room");
+        let _ = writeln!(out, "aion_kernel_preemption_count {preempted}");
         head(&mut out, "aion_kernel_preemption_rung_total", "counter", "Attempts that made room, by how");
         for (rung, n) in &counts.preempted {
             let _ = writeln!(out, "aion_kernel_preemption_rung_total{{rung=\"{rung}\"}} {n}");
@@ -358,7 +360,7 @@ mod tests {
         metrics.refused(ErrorCode::AttemptStale);
         let text = metrics.text(1, 2, 3);
         assert!(
-            text.contains("# TYPE aion_kernel_preemption_count counter\naion_kernel_preemption_count 0\n")
+            text.contains("# TYPE aion_kernel_preemption_count untyped\naion_kernel_preemption_count 0\n")
         );
         assert!(text.contains("aion_kernel_scheduler_refused_total{code=\"ATTEMPT_STALE\"} 1"));
         assert!(text.contains("aion_kernel_scheduler_commit_seconds_bucket{le=\"0.005\"} 1"));

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::work::NewTask;
 
 /// The longest intent.
+const MAX_TRACE: usize = 128;
 const MAX_INTENT: usize = 4 << 10;
 /// The longest params and results.
 pub(crate) const MAX_JSON: usize = 1 << 20;
@@ -108,6 +109,10 @@ pub(crate) fn check(tenant: &TenantId, id: TaskId, mut spec: api::TaskSpec) -> R
         .ok_or_else(|| Error::field("priority", format!("{priority} is out of range: 0 to 9, 9 is first")))?;
     spec.priority = Some(priority.into());
     json("params_json", &spec.params_json)?;
+    if spec.trace_id.len() > MAX_TRACE || spec.trace_id.chars().any(char::is_control) {
+        let message = format!("trace_id: at most {MAX_TRACE} bytes without control characters are taken");
+        return Err(Error::field("trace_id", message));
+    }
     labels("labels", &spec.labels)?;
     let submit = Submit {
         fingerprint: fingerprint(&spec),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use aion_manifest::SchedulerFile;
 use aion_scheduler::{AgentMode, AgentSpec, Command, Config, Target};
 use aion_task_journal::{Journal, Options as JournalOptions, Retention, Writer, WriterOptions};
+use aion_telemetry::Spans;
 use aion_types::{AgentName, TenantId};
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -45,6 +46,8 @@ pub struct Options {
     pub tmp: PathBuf,
     /// How the journal is opened.
     pub journal_options: JournalOptions,
+    /// Who gets spans.
+    pub spans: Spans,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             journal: state.join("journal/db"),
             tmp: state.join("tmp"),
             journal_options: JournalOptions::default(),
+            spans: Spans::default(),
         }
     }
 }
@@ -249,6 +253,7 @@ impl Tasks {
             host: Arc::clone(&host),
             jobs: Arc::clone(&jobs),
             runtime: runtime.clone(),
+            spans: options.spans,
             last: Mutex::default(),
         };
         let started = |error: std::io::Error| Error::internal("cannot start a thread", &error);

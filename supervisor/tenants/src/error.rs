@@ -68,6 +68,9 @@ pub enum AuthError {
     /// The nonce was used before.
     #[error("a request with this nonce was taken already")]
     Replayed,
+    /// A certificate that is over, or of nobody.
+    #[error("the certificate names no tenant that is there, or is over")]
+    Certificate,
     /// Too many requests with wrong signatures.
     #[error("too many requests with wrong signatures")]
     TooMany,

@@ -8,9 +8,11 @@ mod exit;
 mod id;
 mod layer;
 mod quantity;
+mod trace;
 
 pub use code::ErrorCode;
 pub use exit::{Exit, ExitReason};
 pub use id::{AgentId, AgentName, AgentUri, IdError, TenantId};
 pub use layer::{Layer, LayerName, LayerReport, LayerState};
 pub use quantity::{ByteSize, CpuMillis, QuantityError};
+pub use trace::TraceParent;

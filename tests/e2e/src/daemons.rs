@@ -43,6 +43,8 @@ pub struct Daemons {
     dir: Option<tempfile::TempDir>,
     aiond: Mutex<Option<Child>>,
     launcher: Mutex<Option<Child>>,
+    /// What aiond has in its environment besides.
+    env: Vec<(String, String)>,
     before: Leftovers,
     count: AtomicU32,
 }
@@ -64,6 +66,14 @@ impl Daemons {
     /// # Errors
     /// When it does not serve; with the daemons' last words.
     pub fn start_in(folder: &Path) -> Result<Self> {
+        Self::start_with(folder, &[])
+    }
+
+    /// As [`Daemons::start_in`], with these in aiond's environment.
+    ///
+    /// # Errors
+    /// When it does not serve; with the daemons' last words.
+    pub fn start_with(folder: &Path, env: &[(&str, &str)]) -> Result<Self> {
         let place = Place::find()?;
         let profiles = Some(folder.join("profiles")).filter(|own| own.is_dir());
         let daemons = Self {
@@ -73,6 +83,7 @@ impl Daemons {
             dir: None,
             aiond: Mutex::default(),
             launcher: Mutex::default(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             before: Leftovers::before(),
             count: AtomicU32::new(0),
         };
@@ -188,6 +199,7 @@ impl Daemons {
                 let policies = if own.is_dir() { own } else { self.place.clone.join("policies") };
                 command.arg("--policies").arg(policies);
                 command.arg("--http").arg("127.0.0.1:0");
+                command.envs(self.env.iter().map(|(name, value)| (name, value)));
             }
             Which::Launcher => {
                 if let Some(object) = &self.place.object {

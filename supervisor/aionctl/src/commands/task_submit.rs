@@ -187,5 +187,7 @@ fn from_file(file: TaskFile) -> Outcome<api::TaskSpec> {
         labels: file.labels.into_iter().collect(),
         idempotent: file.idempotent,
         estimate: file.estimate.map(length),
+        // aionctl is in nobody's trace.
+        trace_id: String::new(),
     })
 }

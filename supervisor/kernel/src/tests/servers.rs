@@ -137,3 +137,23 @@ async fn a_tool_that_is_installed_anew_has_a_server_of_its_own() {
     assert!(world.kernel.metrics_text().contains("aion_kernel_tool_servers 0\n"));
     assert_eq!(ask(&world, "x", 5000).await.error.unwrap().code, "TOOL_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn what_may_not_leave_the_host_is_explained() {
+    let world = World::new().await;
+    let tool = "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {name: far}\nspec:\n  entry: \"mcp:https://mcp.example/mcp\"\n";
+    world.kernel.install_tool(None, tool.into(), "tool.yml".to_owned(), Vec::new()).await.unwrap();
+    let private = manifest(true, "  policy_overrides: {privacy: {allow_cloud: false}}\n");
+    world.fake.agents.lock().unwrap().push(("tenantA".to_owned(), "private".to_owned(), private));
+    let body = json!({
+        "agent_id": "agent://tenantA/private", "syscall": "tool.invoke", "params": {"tool": "far"},
+    });
+    let answer = world.call_with(body).await.answer;
+    let error = answer.error.unwrap();
+    assert_eq!(error.code, "POLICY_DENIED");
+    assert_eq!(error.rule, "spec.policy_overrides.privacy.allow_cloud: false");
+    let row = world.kernel.explain(None, answer.audit_id.clone()).await.unwrap();
+    let steps = row.decision.unwrap().steps;
+    assert!(steps.len() > 1 && steps[..steps.len() - 1].iter().all(|step| step.allowed), "{steps:?}");
+    assert_eq!(steps.last().unwrap().layer, aion_syscall::Layer::Privacy);
+}

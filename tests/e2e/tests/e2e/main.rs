@@ -16,11 +16,15 @@ mod inside;
 mod kernel;
 mod kernel_approvals;
 mod kernel_fetch;
-mod kernel_local_model;
 mod kernel_files;
+mod kernel_fuzz;
+mod kernel_grpc;
+mod kernel_local_model;
 mod kernel_mail;
 mod kernel_peers;
+mod kernel_sdk;
 mod kernel_servers;
+mod kernel_telemetry;
 mod layers;
 mod leftovers;
 mod lifecycle;
@@ -138,6 +142,11 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         kernel_files::{files_are_read_and_written_as_the_agent_would, limits_of_size_and_disk_hold, no_link_and_no_name_leads_out,
             what_is_no_file_holds_nobody_up, a_race_is_not_won, a_file_is_replaced_as_a_whole}
         kernel_mail::{messages_stay_in_their_tenant_and_survive_a_crash}
+        kernel_grpc::{who_signs_is_served_and_nobody_else, a_certificate_says_who_calls,
+            slow_half_open_and_flooding_clients_hold_nobody_up}
+        kernel_sdk::{its_clients_and_samples_work_over_signed_http, an_agent_calls_from_inside_its_sandbox}
+        kernel_fuzz::{what_schemathesis_makes_up_is_answered_as_documented}
+        kernel_telemetry::{spans_reach_a_collector_in_the_caller_s_trace, prometheus_takes_the_figures}
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}

@@ -5,9 +5,11 @@
 
 #![allow(clippy::panic, reason = "a panic is how a fuzz target reports")]
 
+pub mod door;
 pub mod frame;
 pub mod journal;
 pub mod manifest;
 pub mod mutate;
 pub mod probe_event;
+pub mod request;
 pub mod seccomp_profile;

@@ -2,7 +2,7 @@
 //! `AION_FUZZ_SEED` changes the inputs.
 
 use aion_fuzz_targets::mutate::{Random, mutate};
-use aion_fuzz_targets::{frame, journal, manifest, probe_event, seccomp_profile};
+use aion_fuzz_targets::{door, frame, journal, manifest, probe_event, request, seccomp_profile};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -29,6 +29,16 @@ fn run(name: &str, seeds: &[Vec<u8>], words: &[&[u8]], rounds: u64, check: fn(&[
 #[test]
 fn manifests() {
     run("manifest", &manifest::seeds(), manifest::WORDS, 20_000, manifest::check);
+}
+
+#[test]
+fn requests() {
+    run("request", &request::seeds(), request::WORDS, 20_000, request::check);
+}
+
+#[test]
+fn doors() {
+    run("door", &door::seeds(), door::WORDS, 20_000, door::check);
 }
 
 #[test]
