@@ -52,6 +52,12 @@ pub(crate) async fn answer(
         if note.len() > MAX_NOTE {
             return Err(Problem::field("note", format!("it has more than {MAX_NOTE} bytes")));
         }
+        if note.chars().any(char::is_control) {
+            return Err(Problem::field(
+                "note",
+                "it has a control character; write it on one line".to_owned(),
+            ));
+        }
         let answer = Answered { approved: approve, by: principal.subject().to_owned(), note };
         Ok(shown(services.0.kernel()?.answer(&id, answer)?))
     };

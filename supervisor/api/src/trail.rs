@@ -70,7 +70,7 @@ impl Trail {
             agent: entry.agent.to_owned(),
             kind: entry.kind.to_owned(),
             verdict: verdict.to_owned(),
-            rule: outcome.err().map_or(String::new(), |problem| problem.meta("rule").to_owned()),
+            rule: outcome.err().map_or(String::new(), |problem| plain(problem.meta("rule"))),
             detail_json: detail.to_string(),
             ..AppendAudit::default()
         };
@@ -121,7 +121,7 @@ impl Trail {
             trace: entry.trace,
             kind: entry.kind.to_owned(),
             verdict: entry.verdict.to_owned(),
-            rule: entry.rule,
+            rule: plain(&entry.rule),
             detail_json: entry.detail.to_string(),
         };
         self.append(record).await;
@@ -226,4 +226,28 @@ fn is_too_many(error: &aion_launcher_client::Error) -> bool {
 const fn is_denial(problem: &Problem) -> bool {
     use aion_types::ErrorCode as C;
     matches!(problem.code(), C::PermissionDenied | C::PolicyDenied)
+}
+
+/// Bytes of a rule that the launcher takes.
+const MAX_RULE: usize = 1024;
+
+/// A rule as the launcher takes one. It may have a path or an operator's words in it, and a record that is refused for its rule would
+/// be none.
+fn plain(rule: &str) -> String {
+    let mut plain: String = rule.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    plain.truncate((0..=MAX_RULE.min(plain.len())).rev().find(|&at| plain.is_char_boundary(at)).unwrap_or(0));
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_short_and_on_one_line() {
+        assert_eq!(plain("policy.yaml:8: deny x"), "policy.yaml:8: deny x");
+        assert_eq!(plain("a\nb\u{1b}c"), "a b c");
+        let long = plain(&"é€".repeat(1000));
+        assert!(long.len() <= MAX_RULE && long.len() > MAX_RULE - 4, "{}", long.len());
+    }
 }

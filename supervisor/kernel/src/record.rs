@@ -20,6 +20,8 @@ use crate::rows;
 const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Calls of one record.
 const TOGETHER: usize = 64;
+/// Bytes of what a call was about that are told.
+const MAX_TARGET: usize = 256;
 /// Calls that wait to be recorded; more wait for them.
 const AHEAD: usize = 4096;
 
@@ -150,6 +152,12 @@ const fn verdict(status: Status) -> &'static str {
     }
 }
 
+/// The start of a target: so few bytes, however wide its letters are, that a whole group fits into a record.
+fn short(target: &str) -> &str {
+    let at = (0..=MAX_TARGET.min(target.len())).rev().find(|&at| target.is_char_boundary(at));
+    target.get(..at.unwrap_or(0)).unwrap_or_default()
+}
+
 fn detail(rows: &[&DecisionRow]) -> Value {
     let call = |row: &DecisionRow| {
         let mut call = json!({
@@ -158,8 +166,7 @@ fn detail(rows: &[&DecisionRow]) -> Value {
         });
         if let Some(map) = call.as_object_mut() {
             if !row.target.is_empty() {
-                let target: String = row.target.chars().take(200).collect();
-                map.insert("target".to_owned(), json!(target));
+                map.insert("target".to_owned(), json!(short(&row.target)));
             }
             if row.usage.cost_usd > 0.0 {
                 map.insert("usd".to_owned(), json!(row.usage.cost_usd));
@@ -179,4 +186,33 @@ fn detail(rows: &[&DecisionRow]) -> Value {
 /// A decision.
 pub(crate) fn find(store: &Store, audit_id: &str, now_ns: u64) -> Result<Option<DecisionRow>, Refusal> {
     rows::get(store, Table::Decisions, &[audit_id], now_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_the_widest_calls_fits_into_a_record() {
+        let row = DecisionRow {
+            audit_id: format!("sc-{}", "0".repeat(32)),
+            time_ns: 0,
+            syscall: "approval.request".to_owned(),
+            tenant: "t".repeat(64),
+            agent: format!("agent://{}/{}", "t".repeat(64), "a".repeat(64)),
+            agent_id: String::new(),
+            caller: format!("agent://{}/{}", "t".repeat(64), "a".repeat(64)),
+            task: String::new(),
+            trace: String::new(),
+            target: "\u{1f600}".repeat(1000),
+            decision: None,
+            status: Status::Error,
+            error: Some(ErrorBody::from(&Refusal::field("x", "y"))),
+            usage: Usage { latency_ms: u64::MAX, cost_usd: 0.123_456, ..Usage::default() },
+            engine: crate::plan::kernel_engine(),
+        };
+        let rows = vec![&row; TOGETHER];
+        // As much as the audit log takes.
+        assert!(detail(&rows).to_string().len() <= 65_536);
+    }
 }

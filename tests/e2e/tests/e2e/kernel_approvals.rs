@@ -75,6 +75,7 @@ pub(crate) fn what_a_rule_names_waits_for_an_operator() {
         let call = waiting(&world);
         assert_eq!((&call["agent"], &call["target"]), (&json!(AGENT), &json!("web_search")), "{call}");
         assert_eq!(call["subject"]["query"], "control groups", "who is asked sees what it is about: {call}");
+        world.daemons.ctl(["deny", id(&call), "--note", "two\nlines"]).done().expect(2).says("INVALID_FIELD");
         world.daemons.ctl(["deny", id(&call), "--note", "not today"]).ok();
         let (number, answer) = denied.join().unwrap();
         assert_eq!((number, &answer["error"]["code"]), (403, &json!("POLICY_DENIED")), "{answer}");

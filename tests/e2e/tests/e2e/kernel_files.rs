@@ -226,6 +226,15 @@ pub(crate) fn no_link_and_no_name_leads_out() {
         let error = files.refused("read", path, "INVALID_FIELD");
         assert_eq!(error["field"], "params.path", "{path}");
     }
+    // A name as long and wide as can be keeps no denial out of the log.
+    let wide = format!("/{}", "\u{20ac}".repeat(1300));
+    let denied = files.call(AGENT, "read", json!({"path": wide})).1;
+    assert_eq!(denied["error"]["code"], "POLICY_DENIED");
+    let audit_id = denied["audit_id"].as_str().unwrap();
+    eventually("the denial is in the audit log", Duration::from_secs(20), || {
+        let query = ["--tenant", "tenantA", "audit", "query", "--kind", "api.syscall", "-o", "json"];
+        files.world.daemons.ctl(query).json().to_string().contains(audit_id)
+    });
     // What the manifest takes back, by its rule.
     files.inside(
         "mkdir private kept; echo p > private/p; echo k > kept/k; ln -s private open; ln -s kept/k k",
