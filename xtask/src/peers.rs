@@ -50,15 +50,8 @@ fn tell(command: &mut Command, variable: &str, made: Result<PathBuf>) {
 /// As [`add`], with what the end-to-end suite alone uses.
 pub(crate) fn add_e2e(project: &Project, command: &mut Command) {
     add(project, command);
-    let fuzz = environment(project, "fuzz", "schemathesis from PyPI", FUZZ);
-    for (variable, made) in [("AION_FUZZ_VENV", fuzz), ("AION_PROMTOOL", promtool(project))] {
-        match made {
-            Ok(path) => {
-                command.env(variable, path);
-            }
-            Err(error) => warn(&format!("tests with {variable} are skipped: {error:#}")),
-        }
-    }
+    tell(command, "AION_FUZZ_VENV", environment(project, "fuzz", "schemathesis from PyPI", FUZZ));
+    tell(command, "AION_PROMTOOL", promtool(project));
 }
 
 /// Prometheus' own checker of figures, out of Debian's package: the package as a whole would start a server.

@@ -189,7 +189,7 @@ impl Core {
             lifecycle::begin_restart(record);
             Ok(())
         })?;
-        tracing::info!(agent = %id, name = %record.name, incarnation = record.incarnation, "launching again");
+        tracing::info!(%tenant, agent = %id, name = %record.name, incarnation = record.incarnation, "launching again");
         self.launch(&record).await.map(|_| ())
     }
 }

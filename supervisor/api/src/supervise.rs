@@ -79,7 +79,7 @@ impl Core {
             Err(problem) if problem.code() == ErrorCode::AgentNotFound => {}
             Err(problem) => {
                 // A full disk, mostly: the next sync, or the next look, brings it again.
-                tracing::error!(agent = %id, %problem, "cannot write down what became of an agent");
+                tracing::error!(%tenant, agent = %id, %problem, "cannot write down what became of an agent");
                 self.timers.set(now_ns().saturating_add(AGAIN_NS), &tenant, &id);
             }
         }
@@ -91,7 +91,7 @@ impl Core {
             let core = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(problem) = core.look_after(&tenant, &id).await {
-                    tracing::warn!(agent = %id, %problem, "what was due failed");
+                    tracing::warn!(%tenant, agent = %id, %problem, "what was due failed");
                     if problem.is_passing() {
                         core.timers.set(now_ns().saturating_add(AGAIN_NS), &tenant, &id);
                     }

@@ -12,7 +12,8 @@ use http::request::Parts;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Body as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// A body takes no longer to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -54,7 +55,11 @@ const SMALL: usize = 64 << 10;
 const LARGE_AT_ONCE: usize = 16;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 /// A place for a large body is waited for so long.
-const PLACE_TIME: Duration = Duration::from_secs(5);
+const PLACE_TIME: Duration = Duration::from_secs(10);
+/// Who has a place sends at this rate, in bytes a millisecond, or loses it; the largest body needs five times as much to come in time.
+const RATE: usize = 32;
+/// It may be behind by so much, and silent no longer.
+const BEHIND: Duration = Duration::from_secs(3);
 
 /// Reads the body: bounded in bytes and in time, alone and all together.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -79,8 +84,20 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
         return Err(too_large());
     }
     let mut body = Limited::new(body, most);
-    let (mut bytes, mut place) = (BytesMut::new(), None);
-    while let Some(frame) = body.frame().await {
+    let (mut bytes, mut place) = (BytesMut::new(), None::<(SemaphorePermit<'_>, Instant)>);
+    loop {
+        let next = match &place {
+            None => body.frame().await,
+            Some((_, since)) => {
+                let on_time = *since + Duration::from_millis((bytes.len() / RATE) as u64);
+                let due = on_time.min(Instant::now()) + BEHIND;
+                tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
+                    let message = "the body comes too slowly for others that wait for its place";
+                    Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body")
+                })?
+            }
+        };
+        let Some(frame) = next else { return Ok(bytes.freeze()) };
         let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
             true => too_large(),
             false => Refusal::field("body", "it did not come to its end"),
@@ -89,14 +106,14 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
         // Not before: who says much and sends nothing holds no place.
         if place.is_none() && bytes.len() + data.len() > SMALL {
             let waited = tokio::time::timeout(PLACE_TIME, LARGE.acquire()).await;
-            place = Some(waited.ok().and_then(Result::ok).ok_or_else(|| {
+            let taken = waited.ok().and_then(Result::ok).ok_or_else(|| {
                 let message = "too many large bodies are under way";
                 Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
-            })?);
+            })?;
+            place = Some((taken, Instant::now()));
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(bytes.freeze())
 }
 
 /// Lets a signed request in.

@@ -196,7 +196,7 @@ fn schemas() -> Value {
         "Task": {"type": "object", "properties": {
             "task_id": {"type": "string"}, "agent_id": agent_id, "intent": {"type": "string"},
             "priority": {"type": ["integer", "string"]}, "queue": {"type": "string", "enum": ["high", "normal", "low"]},
-            "quota": {"type": ["object", "null"]}, "params": {}
+            "quota": {"type": ["object", "null"]}, "params": {}, "trace_id": {"type": "string", "maxLength": 128}
         }},
         "OpenAi": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}},
         "OpenAiError": {"type": "object", "required": ["error"], "properties": {"error": {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Status, Step, Usage,
+    Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Step, Usage,
 };
 use aion_telemetry::Spans;
 use aion_tenants::{Sealer, Tenants};
@@ -553,15 +553,7 @@ impl Kernel {
             engine: engine.clone(),
         };
         let ended_ns = call.time_ns.saturating_add(u64::try_from(elapsed.as_nanos()).unwrap_or(0));
-        self.0.telling.ended(&row, parent, ended_ns);
-        if let Some(refusal) = refusal.as_ref().filter(|refusal| refusal.status() == Status::Denied) {
-            let step = row.decision.as_ref().and_then(|decision| decision.steps.iter().rfind(|s| !s.allowed));
-            match refusal.code {
-                ErrorCode::BudgetExceeded => self.0.metrics.over_budget(&refusal.rule),
-                // What no layer has looked at was not the door's.
-                _ => self.0.metrics.denied(step.map_or(Layer::Door, |step| step.layer)),
-            }
-        }
+        self.0.telling.ended(&self.0.metrics, &row, refusal.as_ref(), parent, ended_ns);
         self.0.recorder.record(row).await;
         let code = refusal.as_ref().map(|refusal| refusal.code.as_str());
         let ms = call.began.elapsed().as_secs_f64() * 1000.0;

@@ -1,11 +1,13 @@
-//! What a call tells besides its record: a span in the caller's trace, and a line in the log. Neither holds the caller up.
+//! What a call tells besides its record: a span in the caller's trace, a figure, and a line in the log. None
+//! of them holds the caller up.
 
 use std::time::Instant;
 
-use aion_syscall::Status;
+use aion_syscall::{Layer, Reason, Refusal, Status};
 use aion_telemetry::{Counts, Span, Spans, TraceOf};
-use aion_types::TraceParent;
+use aion_types::{ErrorCode, TraceParent};
 
+use crate::metrics::Metrics;
 use crate::record::DecisionRow;
 use crate::turned_away::TurnedAway;
 
@@ -23,8 +25,24 @@ impl Telling {
     }
 
     /// A call has ended. `row` holds no secret any more.
-    pub(crate) fn ended(&self, row: &DecisionRow, parent: Option<TraceParent>, ended_ns: u64) {
+    pub(crate) fn ended(
+        &self,
+        metrics: &Metrics,
+        row: &DecisionRow,
+        refusal: Option<&Refusal>,
+        parent: Option<TraceParent>,
+        ended_ns: u64,
+    ) {
         self.line(row);
+        if let Some(refusal) = refusal {
+            let step = row.decision.as_ref().and_then(|decision| decision.steps.iter().rfind(|s| !s.allowed));
+            match (refusal.code, refusal.reason) {
+                (ErrorCode::BudgetExceeded, _) => metrics.over_budget(&refusal.rule),
+                // Before any layer looked at it, it was another's agent.
+                (_, Reason::Denied) => metrics.denied(step.map_or(Layer::Door, |step| step.layer)),
+                _ => {}
+            }
+        }
         if !self.spans.is_on() {
             return;
         }

@@ -149,7 +149,7 @@ async fn accept(
                 }
             }
             Err(error) => {
-                tracing::warn!(agent = %visitor.agent, %error, "accept failed");
+                tracing::warn!(tenant = %visitor.tenant, agent = %visitor.agent, %error, "accept failed");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }

@@ -65,7 +65,7 @@ impl RuntimeService for Runtime {
             return Err(Status::invalid_argument("too many attempts in hello"));
         }
         let (session, outbox) = self.0.inner.sessions.open(&visitor.tenant, &visitor.agent);
-        tracing::info!(agent = %visitor.agent, sdk = ?hello.sdk, running = hello.running.len(), "an agent attached");
+        tracing::info!(tenant = %visitor.tenant, agent = %visitor.agent, sdk = ?hello.sdk, running = hello.running.len(), "an agent attached");
         let running = hello.running.into_iter().map(attempt).collect();
         let attach = Work::Attach { session: Arc::clone(&session), concurrency: hello.concurrency, running };
         self.0.inner.inbox.system(attach);
@@ -90,7 +90,7 @@ async fn listen(tasks: Tasks, session: Arc<Session>, mut incoming: Streaming<api
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(status) => {
-                tracing::debug!(agent = %session.agent, %status, "an agent's stream broke");
+                tracing::debug!(tenant = %session.tenant, agent = %session.agent, %status, "an agent's stream broke");
                 break;
             }
         }
@@ -120,7 +120,7 @@ impl Ear {
         match kind {
             Kind::Heartbeat(_) => {}
             Kind::Hello(_) => {
-                tracing::warn!(agent = %self.session.agent, "an agent said hello twice");
+                tracing::warn!(tenant = %self.session.tenant, agent = %self.session.agent, "an agent said hello twice");
                 self.session.end.cancel();
             }
             Kind::Started(started) => {

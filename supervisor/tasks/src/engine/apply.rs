@@ -239,7 +239,7 @@ impl Engine {
             }
             (reply, failed) => {
                 let error = reply.err().or_else(|| failed.cloned());
-                tracing::warn!(agent = %session.agent, ?error, "an agent could not attach");
+                tracing::warn!(tenant = %session.tenant, agent = %session.agent, ?error, "an agent could not attach");
                 session.end.cancel();
             }
         }));
