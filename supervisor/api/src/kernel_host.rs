@@ -8,6 +8,7 @@ use aion_kernel::{
     AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, Caller, FileAnswer, FileAsk, Host, Kernel,
     Options, Sandbox, ToolEnd, ToolRun, ToolServer,
 };
+use aion_launcher_proto::v1 as launcher;
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::{Batch, ListQuery};
 use aion_syscall::{Limits, Refusal};
@@ -80,6 +81,7 @@ impl Core {
         }
         let id = register::new_id()?;
         let plan = launch::plan(&spec, tenant, &id, Size::new(0, 0));
+        nothing_of_the_host(&plan)?;
         let record = register::record_of(&spec, tenant, &id);
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), &spec.to_yaml())?;
@@ -89,6 +91,27 @@ impl Core {
         self.trail.own(tenant.as_str(), id.as_str(), "api.agent.register", "", detail).await;
         Ok(id.to_string())
     }
+}
+
+/// A tenant's secret registers agents that live in themselves alone. Folders, networks and secrets of the host are the operator's to give.
+fn nothing_of_the_host(plan: &launcher::Launch) -> Outcome<()> {
+    use launcher::{rootfs, workspace};
+    let workspace = plan.workspace.as_ref().and_then(|workspace| workspace.kind.as_ref());
+    let rootfs = plan.rootfs.as_ref().and_then(|rootfs| rootfs.kind.as_ref());
+    let given = [
+        ("spec.network", plan.network() != launcher::Network::None, "the host's network"),
+        ("spec.workspace", matches!(workspace, Some(workspace::Kind::Directory(_))), "a folder of the host"),
+        ("spec.rootfs", matches!(rootfs, Some(rootfs::Kind::Directory(_))), "a folder of the host"),
+        ("spec.capabilities", !plan.binds.is_empty(), "folders of the host"),
+        ("spec.secrets", !plan.secrets.is_empty(), "the operator's secrets"),
+        ("spec.allow_degraded", !plan.allow_degraded.is_empty(), "less isolation"),
+    ];
+    let Some((field, _, what)) = given.into_iter().find(|(_, asked, _)| *asked) else { return Ok(()) };
+    let message = format!("{field}: {what} cannot be had by registering over the kernel API");
+    Err(Problem::new(ErrorCode::PolicyDenied, message)
+        .with("field", field)
+        .with("rule", "door: register")
+        .hint("an operator gives it: `aionctl apply -f FILE --tenant TENANT --as NAME`"))
 }
 
 impl Host for ForKernel {

@@ -75,11 +75,17 @@ impl Service {
         while let Some((stream, place)) = places.next(stop.as_mut()).await {
             let service =
                 TowerToHyperService::new(service.clone().map_err(|never: Infallible| match never {}));
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
+            let (builder, watcher, patience) = (builder.clone(), graceful.watcher(), self.options.head_time);
             tokio::spawn(async move {
                 let _place = place;
+                // hyper's own limit begins with the first byte; who sends none would hold the place for ever.
+                match tokio::time::timeout(patience, stream.peek(&mut [0])).await {
+                    Ok(Ok(1..)) => {}
+                    _ => return,
+                }
+                let connection =
+                    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+                let connection = watcher.watch(connection);
                 // What a client does wrong ends its connection and is nobody else's business.
                 let _ = connection.await;
             });

@@ -120,6 +120,8 @@ pub(crate) struct Call {
     /// Closed when the caller waits no more.
     caller_waits: watch::Receiver<()>,
     pub(crate) decision: Option<Decision>,
+    /// What it has cost, also when it failed.
+    spent: Limit,
     /// What was decided while the work was under way.
     pub(crate) later: Mutex<Vec<Step>>,
 }
@@ -305,6 +307,7 @@ impl Kernel {
             chunks,
             caller_waits,
             decision: None,
+            spent: Limit::default(),
             later: Mutex::default(),
         };
         let kernel = self.clone();
@@ -413,6 +416,7 @@ impl Kernel {
             Err((_, used)) => *used,
         };
         self.0.accounts.settle(&self.0.store, now_ns(), &accounts, reservation, used);
+        call.spent = used;
         result.map_err(|(refusal, _)| refusal)
     }
 
@@ -460,6 +464,14 @@ impl Kernel {
                 )
                 .await?;
                 let models::Said { body, used, tokens_in, tokens_out } = said;
+                // A backend that counts more than the call could have used is not believed.
+                let most = plan.most;
+                let used = Limit {
+                    usd_micros: used.usd_micros.min(most.usd_micros),
+                    tokens: used.tokens.min(most.tokens),
+                };
+                let tokens_in = tokens_in.min(used.tokens);
+                let tokens_out = tokens_out.min(used.tokens - tokens_in);
                 Ok(Done { result: body, used, tokens_in, tokens_out })
             }
             Work::ModelList => {
@@ -521,7 +533,7 @@ impl Kernel {
         let done = self.redacted(&mut call, done);
         let (result, used, tokens_in, tokens_out, refusal) = match done {
             Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
-            Err(refusal) => (Value::Null, Limit::default(), 0, 0, Some(refusal)),
+            Err(refusal) => (Value::Null, call.spent, 0, 0, Some(refusal)),
         };
         let elapsed = call.began.elapsed();
         let usage = Usage {
@@ -557,7 +569,10 @@ impl Kernel {
         self.0.recorder.record(row).await;
         let code = refusal.as_ref().map(|refusal| refusal.code.as_str());
         let ms = call.began.elapsed().as_secs_f64() * 1000.0;
-        self.0.metrics.ended(&syscall, ms, code, used.usd_micros, used.tokens);
+        // Names that callers make up would be figures without number.
+        let known = refusal.as_ref().is_none_or(|refusal| refusal.code != ErrorCode::SyscallUnknown);
+        let counted = if known { syscall.as_str() } else { "other" };
+        self.0.metrics.ended(counted, ms, code, used.usd_micros, used.tokens);
         let answer = Answer { status, result, error, usage, engine, audit_id: call.audit_id };
         Outcome { answer, refusal }
     }

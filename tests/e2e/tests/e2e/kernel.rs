@@ -210,6 +210,40 @@ pub(crate) fn what_is_not_right_is_refused_with_its_reason() {
         refused(400, "INVALID_FIELD")
     );
     assert_eq!(code(world.signed("/v1/nowhere", &json!({}))).0, 404);
+    // A tenant's secret gives no agent anything of the host; the same manifest without it is fine.
+    for (field, spec) in [
+        ("spec.network", json!({"network": "host", "capabilities": {"network": true}})),
+        ("spec.workspace", json!({"workspace": "/home", "capabilities": {"filesystem": true}})),
+        ("spec.capabilities", json!({"capabilities": ["fs:read:/opt"]})),
+        ("spec.secrets", json!({"secrets": ["db"]})),
+        ("", json!({"capabilities": {"filesystem": true}})),
+    ] {
+        let mut spec = spec;
+        spec["entry"] = json!("true");
+        let manifest = json!({
+            "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": "guest"}, "spec": spec,
+        });
+        let asked = json!({"agent_id": "agent://tenantA/guest", "manifest": manifest});
+        let (number, answer) = world.signed("/v1/agent/register", &asked);
+        if field.is_empty() {
+            assert_eq!(number, 200, "{answer}");
+        } else {
+            assert_eq!(
+                (number, &answer["error"]["code"]),
+                (403, &json!("POLICY_DENIED")),
+                "{field}: {answer}"
+            );
+            assert!(answer["error"]["message"].as_str().unwrap().contains(field), "{answer}");
+        }
+    }
+    let mut stream = TcpStream::connect(&world.address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut figures = String::new();
+    stream.read_to_string(&mut figures).unwrap();
+    assert!(
+        figures.contains("SYSCALL_UNKNOWN") && !figures.contains("no.such"),
+        "made-up names are no figures"
+    );
     // A secret that is rotated without overlap is over.
     world
         .daemons
@@ -266,6 +300,7 @@ pub(crate) fn memories_and_tools_survive_a_crash_of_the_daemon() {
 
 pub(crate) fn clients_that_misbehave_hold_nobody_up() {
     let world = World::start();
+    let mut silent = TcpStream::connect(&world.address).unwrap();
     // Heads that do not end, bodies that do not come, and lines that are none.
     let mut held = Vec::new();
     for text in [
@@ -312,6 +347,9 @@ pub(crate) fn clients_that_misbehave_hold_nobody_up() {
     let begun = Instant::now();
     assert_eq!(world.signed("/v1/memory/put", &put).0, 200);
     assert!(begun.elapsed() < Duration::from_secs(8));
+    // Who says nothing at all loses the place, too.
+    silent.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
     drop(held);
     world.daemons.finish().unwrap();
 }
