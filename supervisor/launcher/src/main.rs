@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use aion_launcher::options::{Action, LogFormat, Options, RunOptions};
+use anyhow::Context as _;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -37,6 +38,8 @@ fn go_before_agents() {
 
 fn run(options: &RunOptions) -> anyhow::Result<()> {
     go_before_agents();
+    // What an agent asks for is opened as the agent's user: root's own groups must not open more.
+    nix::unistd::setgroups(&[]).context("cannot give up root's supplementary groups")?;
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let running = aion_launcher::start(options)?;
     let stop = running.stopper();

@@ -34,6 +34,9 @@ impl Files {
         }
         fs::write(host.path().join("in/given"), "given").unwrap();
         fs::write(host.path().join("beside"), "not given").unwrap();
+        // For the group of root, which an agent is not in and the launcher must not be.
+        fs::write(host.path().join("in/of-the-group"), "not given").unwrap();
+        fs::set_permissions(host.path().join("in/of-the-group"), PermissionsExt::from_mode(0o640)).unwrap();
         let at = |folder: &str| host.path().join(folder).display().to_string();
         let allow = json!([format!("fs:read:{}/**", at("in")), format!("fs:write:{}/**", at("out"))]);
         let capabilities = json!({
@@ -235,6 +238,8 @@ pub(crate) fn no_link_and_no_name_leads_out() {
         let query = ["--tenant", "tenantA", "audit", "query", "--kind", "api.syscall", "-o", "json"];
         files.world.daemons.ctl(query).json().to_string().contains(audit_id)
     });
+    // What the agent's user may not open is not opened by root's groups.
+    files.refused("read", &files.at("in/of-the-group"), "FILE_REFUSED");
     // What the manifest takes back, by its rule.
     files.inside(
         "mkdir private kept; echo p > private/p; echo k > kept/k; ln -s private open; ln -s kept/k k",
