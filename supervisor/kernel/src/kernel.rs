@@ -39,6 +39,9 @@ use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
 use crate::{memory, tool_call};
 
+/// How long recording the end of a question may take.
+const TO_TELL: Duration = Duration::from_secs(5);
+
 /// How the kernel is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -394,9 +397,12 @@ impl Kernel {
                 plan.timeout.min(Duration::from_millis(ms).saturating_sub(waited))
             });
         let (price, most) = (plan.price, plan.most);
+        // A question ends by itself, and what became of it is recorded before its call is cut off.
+        let patience =
+            if matches!(plan.work, Work::Ask(_)) { timeout.saturating_add(TO_TELL) } else { timeout };
         // Whatever happens in there, what was reserved is settled.
         let work = AssertUnwindSafe(self.work(call, plan, timeout)).catch_unwind();
-        let result = match tokio::time::timeout(timeout, work).await {
+        let result = match tokio::time::timeout(patience, work).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => {
                 let message = "the call did not run to its end";
