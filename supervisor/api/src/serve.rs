@@ -108,8 +108,8 @@ impl Api {
         tls: Option<aion_http::Tls>,
         options: aion_http::GrpcOptions,
     ) -> aion_http::Grpc {
-        let inner = crate::grpc_door::routes(Arc::clone(&self.core)).prepare().into_axum_router();
-        aion_http::Grpc::new(kernel, inner, crate::grpc_door::refuse, tls, options)
+        let inner = self.core.tcp_routes().prepare().into_axum_router();
+        aion_http::Grpc::new(kernel, inner, crate::syscall_service::refuse, tls, options)
     }
 
     /// Ends when the daemon begins to shut down.

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::kernel_service;
 use crate::problem::Problem;
 use crate::service::Services;
 use crate::stage::Action;
+use crate::syscall_service;
 
 /// Batches of one stream that are under way at once.
 const AHEAD: usize = 16;
@@ -49,7 +49,7 @@ impl TaskService for Services {
     type CheckpointStream = Answers<api::CheckpointChunk>;
 
     async fn submit(&self, request: Request<api::SubmitRequest>) -> Result<Response<api::Task>, Status> {
-        let parent = kernel_service::trace(&request).and_then(|header| TraceParent::parse(&header));
+        let parent = syscall_service::trace(&request).and_then(|header| TraceParent::parse(&header));
         let (principal, mut request) = self.admit(request, Action::SubmitTask).await?.into_parts();
         if let (Some(parent), Some(task)) = (parent, &mut request.task)
             && task.trace_id.is_empty()

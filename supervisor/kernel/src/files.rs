@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::host::{FileAnswer, FileAsk, FileInfo, FileUse, Host};
 use crate::kernel::{Call, Kernel};
+use crate::params::{number, text};
 
 /// Calls of one tenant at once: each may hold megabytes, and a thread.
 const AT_ONCE: usize = 8;
@@ -112,29 +113,6 @@ impl FileCall {
 
     pub(crate) fn path(&self) -> &str {
         &self.path
-    }
-}
-
-fn text<'p>(params: &'p Map<String, Value>, field: &str) -> Result<Option<&'p str>, Refusal> {
-    match params.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Refusal::field(format!("params.{field}"), "it is not a text")),
-    }
-}
-
-fn number(
-    params: &Map<String, Value>,
-    field: &str,
-    usual: u64,
-    least: u64,
-    most: u64,
-) -> Result<u64, Refusal> {
-    match params.get(field) {
-        None | Some(Value::Null) => Ok(usual),
-        Some(value) => value.as_u64().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
-            Refusal::field(format!("params.{field}"), format!("it is not a number from {least} to {most}"))
-        }),
     }
 }
 

@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 mod models;
 mod operator;
+mod params;
 mod plan;
 mod record;
 mod redact;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::{Call, Kernel, now_ns};
+use crate::params::{number, text};
 use crate::rows;
 
 /// Bytes of a message as JSON.
@@ -118,29 +119,6 @@ fn need(name: &str) -> Result<Need, Refusal> {
     let capability = parse_capabilities(&format!("agent:send:{name}")).map_err(wrong)?.pop();
     let capability = capability.ok_or_else(|| Refusal::field("params.to", "it is nobody's name"))?;
     Ok(Need { capability, word: String::new() })
-}
-
-fn text<'p>(params: &'p Map<String, Value>, field: &str) -> Result<Option<&'p str>, Refusal> {
-    match params.get(field) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Refusal::field(format!("params.{field}"), "it is not a text")),
-    }
-}
-
-fn number(
-    params: &Map<String, Value>,
-    field: &str,
-    usual: u64,
-    least: u64,
-    most: u64,
-) -> Result<u64, Refusal> {
-    match params.get(field) {
-        None | Some(Value::Null) => Ok(usual),
-        Some(value) => value.as_u64().filter(|number| (least..=most).contains(number)).ok_or_else(|| {
-            Refusal::field(format!("params.{field}"), format!("it is not a number from {least} to {most}"))
-        }),
-    }
 }
 
 fn receiver(params: &Map<String, Value>, tenant: &TenantId) -> Result<AgentName, Refusal> {
