@@ -188,6 +188,7 @@ pub(crate) fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) 
         AuthError::BadTime => ("bad_time", Reason::Unauthenticated),
         AuthError::Skew => ("skew", Reason::Unauthenticated),
         AuthError::Replayed => ("replayed", Reason::Unauthenticated),
+        AuthError::NoRoom => ("no_room", Reason::Exhausted),
         AuthError::Certificate => ("certificate", Reason::Unauthenticated),
         AuthError::TooMany => ("too_many", Reason::Exhausted),
     };

@@ -56,7 +56,7 @@ impl Fetch {
             None => return Err(Refusal::field("params.secret", "it is missing: which secret is it?")),
         };
         let request = match params.get("request") {
-            Some(Value::Object(request)) => read(request, "params.request")?,
+            Some(Value::Object(request)) => whole(read(request, "params.request")?)?,
             Some(_) => return Err(Refusal::field("params.request", "it is not an object")),
             None => return Err(Refusal::field("params.request", "it is missing: what is asked?")),
         };
@@ -85,6 +85,18 @@ impl Fetch {
 
     pub(crate) fn timeout(&self) -> Duration {
         self.request.timeout + MARGIN
+    }
+}
+
+/// What the kernel looks for secrets in must come whole and plain: who asks for a part, or has it packed, has a secret by the letter.
+fn whole(request: FetchRequest) -> Result<FetchRequest, Refusal> {
+    const PARTS: [&str; 3] = ["range", "if-range", "accept-encoding"];
+    match PARTS.into_iter().find(|name| request.headers.contains_key(*name)) {
+        Some(name) => {
+            let message = format!("{name} is not the caller's to set beside a secret: leave it out");
+            Err(Refusal::field(format!("params.request.headers.{name}"), message))
+        }
+        None => Ok(request),
     }
 }
 
@@ -169,6 +181,11 @@ impl Fetches {
                 return Err(refusal);
             }
         };
+        let packed = answer.headers.get("content-encoding").filter(|how| how.as_bytes() != b"identity");
+        if door.secret.is_some() && packed.is_some() {
+            let message = "the host answers packed (Content-Encoding), although it was asked not to: no secret can be kept out of that";
+            return Err(Refusal::new(Reason::Failed, ErrorCode::FetchFailed, message));
+        }
         // Before it may become base64 as a whole.
         if answer.truncated {
             redactor.cut(&mut answer.body);

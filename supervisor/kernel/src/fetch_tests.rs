@@ -34,6 +34,9 @@ async fn echo() -> (u16, Arc<Mutex<Vec<String>>>) {
                         "HTTP/1.1 302 x\r\nlocation: http://127.0.0.2:9/?{query}\r\ncontent-length: 0\r\n\r\n"
                     )
                 }
+                Some("packed") => {
+                    "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n\r\nx".to_owned()
+                }
                 Some(to) => format!("HTTP/1.1 302 x\r\nlocation: http://{to}\r\ncontent-length: 0\r\n\r\n"),
                 None => format!(
                     "HTTP/1.1 200 OK\r\nx-echo: {PLANTED}\r\ncontent-length: {}\r\n\r\n{head}",
@@ -281,6 +284,15 @@ async fn no_cut_and_no_code_gives_a_secret_away() {
             world.call("net", "secret.use", json!({"secret": "hub", "request": request})).await.answer;
         assert!(!answer.result["body"].as_str().unwrap().contains("plan"), "{more}: {answer:?}");
     }
+    for (header, field) in [("Range", "range"), ("accept-encoding", "accept-encoding")] {
+        let request = json!({"url": format!("http://127.0.0.1:{port}/"), "headers": {header: "bytes=0-3"}});
+        let answer =
+            world.call("net", "secret.use", json!({"secret": "hub", "request": request})).await.answer;
+        assert_eq!(answer.error.unwrap().field, format!("params.request.headers.{field}"));
+    }
+    let packed = json!({"secret": "hub", "request": {"url": format!("http://127.0.0.1:{port}/to/packed")}});
+    let answer = world.call("net", "secret.use", packed).await.answer;
+    assert_eq!(code(&answer), "FETCH_FAILED", "{answer:?}");
     // A tool that says it, or fails with it, and a rule or a name that holds it.
     let answer =
         world.call("net", "tool.invoke", json!({"tool": "web_search", "query": PLANTED})).await.answer;

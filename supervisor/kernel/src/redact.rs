@@ -5,22 +5,23 @@
 //! the record are made.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use aion_syscall::{Decision, Refusal};
 use aion_tenants::Tenant;
 use aion_types::TenantId;
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode, percent_encode_byte};
 use serde_json::{Map, Value};
 
 use crate::kernel::{Call, Done, Inner, Kernel};
 
+mod forms;
+mod lines;
 mod stream;
 
+use forms::forms;
+use lines::{Found, Lines};
 pub(crate) use stream::Streamed;
 
 /// Shorter ones would be found in words that are none.
@@ -29,8 +30,6 @@ pub(crate) const SHORTEST: usize = 8;
 const BEGUN: usize = 4;
 /// Tenants whose secrets are ready to be looked for.
 const MOST: usize = 1024;
-/// What stays as it is in a URL.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Looks for some secrets.
 #[derive(Debug, Default)]
@@ -72,14 +71,16 @@ impl Redactor {
 
     /// The bytes without secrets.
     pub(crate) fn bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        let Some(matcher) = &self.matcher else { return Cow::Borrowed(bytes) };
         let mut out = Vec::new();
         let mut from = 0;
-        for found in matcher.find_iter(bytes) {
-            out.extend_from_slice(bytes.get(from..found.start()).unwrap_or_default());
-            let mark = self.marks.get(found.pattern().as_usize()).map_or("[redacted]", String::as_str);
-            out.extend_from_slice(mark.as_bytes());
-            from = found.end();
+        for Found { start, end, pattern } in self.found(bytes) {
+            // One that reaches into another goes with it.
+            if start >= from {
+                out.extend_from_slice(bytes.get(from..start).unwrap_or_default());
+                let mark = self.marks.get(pattern).map_or("[redacted]", String::as_str);
+                out.extend_from_slice(mark.as_bytes());
+            }
+            from = from.max(end);
         }
         if from == 0 {
             return Cow::Borrowed(bytes);
@@ -88,26 +89,42 @@ impl Redactor {
         Cow::Owned(out)
     }
 
+    /// Where they are, in order; also where lines were broken within them.
+    fn found(&self, bytes: &[u8]) -> Vec<Found> {
+        let Some(matcher) = &self.matcher else { return Vec::new() };
+        let mut found: Vec<_> = matcher.find_iter(bytes).map(Found::from).collect();
+        if let Some(lines) = Lines::join(bytes) {
+            found.extend(matcher.find_iter(&lines.joined).map(|m| lines.place(&m)));
+            found.sort_unstable_by_key(|found| (found.start, std::cmp::Reverse(found.end)));
+        }
+        found
+    }
+
     /// As [`Redactor::bytes`], where the bytes were cut off at some place: what may be the beginning of a secret at their end goes,
     /// too, or a caller that moves the cut would have it letter by letter.
     pub(crate) fn cut(&self, bytes: &mut Vec<u8>) {
         if let Cow::Owned(clean) = self.bytes(bytes) {
             *bytes = clean;
         }
-        let from = bytes.len().saturating_sub(self.longest);
-        let begun = (from..(bytes.len() + 1).saturating_sub(BEGUN)).find(|at| {
-            let end = bytes.get(*at..).unwrap_or_default();
-            let next = self.patterns.partition_point(|pattern| pattern.as_slice() < end);
-            self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
-        });
-        if let Some(at) = begun {
+        let across = Lines::join(bytes).and_then(|lines| Some(lines.back(self.begun(&lines.joined)?)));
+        if let Some(at) = self.begun(bytes).into_iter().chain(across).min() {
             bytes.truncate(at);
         }
     }
 
+    /// Where the end of the bytes begins that may be the beginning of a secret.
+    fn begun(&self, bytes: &[u8]) -> Option<usize> {
+        let from = bytes.len().saturating_sub(self.longest);
+        (from..(bytes.len() + 1).saturating_sub(BEGUN)).find(|at| {
+            let end = bytes.get(*at..).unwrap_or_default();
+            let next = self.patterns.partition_point(|pattern| pattern.as_slice() < end);
+            self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
+        })
+    }
+
     /// Whether there is one in there.
     pub(crate) fn finds(&self, text: &str) -> bool {
-        self.matcher.as_ref().is_some_and(|matcher| matcher.is_match(text))
+        !self.found(text.as_bytes()).is_empty()
     }
 
     /// Takes them out of a text.
@@ -157,57 +174,6 @@ impl Redactor {
             self.text(&mut step.rule);
         }
     }
-}
-
-/// A secret as it may be found: itself, and in the codings that it meets on its way.
-fn forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
-    let mut forms = BTreeSet::from([secret.to_vec()]);
-    for text in [hex::encode(secret), hex::encode_upper(secret)] {
-        forms.insert(text.into_bytes());
-    }
-    let percent = percent_encode(secret, UNRESERVED).to_string();
-    let all: String = secret.iter().map(|byte| percent_encode_byte(*byte)).collect();
-    for text in [&percent, &all] {
-        forms.insert(text.as_bytes().to_vec());
-        forms.insert(lower_escapes(text));
-        forms.insert(text.replace("%20", "+").into_bytes());
-    }
-    if let Ok(text) = std::str::from_utf8(secret) {
-        // JSON within a text.
-        let quoted = Value::from(text).to_string();
-        forms.extend(quoted.get(1..quoted.len() - 1).map(|inner| inner.as_bytes().to_vec()));
-        forms.insert(
-            text.replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;")
-                .replace('"', "&quot;")
-                .into_bytes(),
-        );
-    }
-    // Within a longer text it may begin at each third of a group; the letters that it shares with its neighbours are left out.
-    for shift in 0..3 {
-        let mut shifted = vec![0; shift];
-        shifted.extend_from_slice(secret);
-        let skip = [0, 2, 3].get(shift).copied().unwrap_or(0);
-        let whole = shifted.len() * 8 / 6;
-        for text in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
-            if let Some(inner) = text.as_bytes().get(skip..whole).filter(|inner| inner.len() >= SHORTEST) {
-                forms.insert(inner.to_vec());
-            }
-        }
-    }
-    forms
-}
-
-/// `%2f` for `%2F`.
-fn lower_escapes(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut left = 0;
-    for byte in text.bytes() {
-        out.push(if left > 0 { byte.to_ascii_lowercase() } else { byte });
-        left = if byte == b'%' { 2 } else { left.max(1) - 1 };
-    }
-    out
 }
 
 struct Known {
@@ -282,8 +248,11 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use percent_encoding::{percent_encode, percent_encode_byte};
     use serde_json::json;
 
+    use super::forms::{UNRESERVED, lower_escapes};
     use super::*;
 
     const SECRET: &str = "s3cr\"t/+ä value?";
@@ -317,6 +286,13 @@ mod tests {
                 told.push(base64::engine::general_purpose::URL_SAFE.encode(&text));
             }
         }
+        // What encoders write who escape more than JSON asks for: PHP, Python, Go, and some who escape all.
+        let inner = json!(SECRET).to_string().trim_matches('"').replace("\\\"", "\u{1}");
+        let inner = inner.replace('\u{1}', "\\\"");
+        told.push(inner.replace('/', "\\/"));
+        told.push(inner.replace('ä', "\\u00e4"));
+        told.push(inner.replace('ä', "\\u00E4").replace('/', "\\/"));
+        told.push(SECRET.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect());
         for text in told {
             let clean = redactor.clean(format!("<{text}>"));
             assert!(clean.contains("[redacted:own]"), "{text}: {clean}");
@@ -324,6 +300,26 @@ mod tests {
         }
         assert_eq!(redactor.clean("a sk-other-key, 1234567".to_owned()), "a [redacted:model:m], 1234567");
         assert_eq!(redactor.clean("nothing".to_owned()), "nothing");
+    }
+
+    #[test]
+    fn it_is_found_across_lines() {
+        let redactor = redactor();
+        let text = format!("{}{SECRET}{}", "abcdefg".repeat(9), "hijklmn".repeat(9));
+        let base64 = base64::engine::general_purpose::STANDARD.encode(text);
+        for width in [7, 19, 64, 76] {
+            for end in ["\n", "\r\n", "\\n", "\n  "] {
+                let lines: Vec<_> =
+                    base64.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+                let told = lines.join(end);
+                let clean = redactor.clean(told.clone());
+                assert!(clean.contains("[redacted:own]"), "{told}");
+                assert!(clean.len() < told.len());
+                assert!(redactor.finds(&told));
+            }
+        }
+        assert_eq!(redactor.clean("a\nsk-ot\nher-key\nb\n".to_owned()), "a\n[redacted:model:m]\nb\n");
+        assert_eq!(redactor.clean("a\nb\r\n".to_owned()), "a\nb\r\n");
     }
 
     #[test]
@@ -352,6 +348,9 @@ mod tests {
                 _ => assert_eq!(text, "text [redacted:model:m]"),
             }
         }
+        let mut bytes = b"text\nsk-ot\n  her-".to_vec();
+        redactor.cut(&mut bytes);
+        assert_eq!(bytes, b"text\n", "also across lines");
         let mut bytes = b"sk-other-key and more".to_vec();
         redactor.cut(&mut bytes);
         assert_eq!(bytes, b"[redacted:model:m] and more");

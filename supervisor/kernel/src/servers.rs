@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ const HELLO: Duration = Duration::from_secs(60);
 /// After a start that failed the next one waits, twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LAST_WAIT: Duration = Duration::from_secs(30);
+/// A server in which a call was given up has so long to show that it lives.
+const SIGN_OF_LIFE: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 /// Standard error that a failure shows.
 const SHOWN: usize = 2000;
 
@@ -55,6 +57,8 @@ type Key = (String, String, String);
 struct Live {
     client: Client,
     running: Option<Box<dyn Running>>,
+    /// It is being asked whether it lives.
+    asked: AtomicBool,
 }
 
 impl Live {
@@ -101,6 +105,38 @@ impl Drop for Calling {
     }
 }
 
+/// A call that a server owes an answer. When it is given up, in whatever way, the server is asked whether it lives: one that hangs would
+/// take every later caller's time.
+struct Owed {
+    slot: Arc<Slot>,
+    live: Arc<Live>,
+    answered: bool,
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if self.answered || self.live.asked.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (slot, live) = (Arc::clone(&self.slot), Arc::clone(&self.live));
+        // Without a runtime the kernel itself is ending.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let lives = match tokio::time::timeout(SIGN_OF_LIFE, live.client.ping()).await {
+                Ok(Err(error)) => {
+                    !matches!(error, Error::Timeout { .. } | Error::Closed(_) | Error::SessionEnded)
+                }
+                Ok(Ok(())) => true,
+                Err(_) => false,
+            };
+            live.asked.store(false, Ordering::SeqCst);
+            if !lives {
+                slot.lost(&live).await;
+            }
+        });
+    }
+}
+
 pub(crate) struct Servers {
     host: Arc<dyn Host>,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
@@ -140,7 +176,10 @@ impl Servers {
             let message = format!("the server's start did not run to its end: {error}");
             Err(Refusal::new(Reason::Internal, ErrorCode::Internal, message))
         })?;
-        let error = match live.client.call_tool(name, arguments, deadline.into()).await {
+        let mut owed = Owed { slot: Arc::clone(&calling.0), live: Arc::clone(&live), answered: false };
+        let called = live.client.call_tool(name, arguments, deadline.into()).await;
+        owed.answered = !matches!(called, Err(Error::Timeout { .. }));
+        let error = match called {
             Ok(result) => return Ok(result),
             Err(error) => error,
         };
@@ -231,12 +270,12 @@ async fn start(host: &dyn Host, spec: Spec) -> Result<Live, Refusal> {
         Start::Sandbox(sandbox) => {
             let server = host.serve(*sandbox).await?;
             let client = Client::start(server.reader, server.writer, options);
-            Live { client, running: Some(server.running) }
+            Live { client, running: Some(server.running), asked: AtomicBool::new(false) }
         }
         Start::Http(url) => {
             let client = HttpOptions::new(&url).and_then(|place| Client::http(place, options));
             let client = client.map_err(|error| failed(format!("tool {tool}: {}", chain(&error))))?;
-            Live { client, running: None }
+            Live { client, running: None, asked: AtomicBool::new(false) }
         }
     };
     let why = match tokio::time::timeout(HELLO, live.client.initialize()).await {

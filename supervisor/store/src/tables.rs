@@ -29,6 +29,8 @@ pub enum Table {
     Approvals,
     /// What agents sent each other, by tenant, receiver and time.
     Mail,
+    /// Nonces of requests whose time lies ahead, by tenant.
+    Nonces,
 }
 
 impl Table {
@@ -40,6 +42,7 @@ impl Table {
             Self::Secrets => (keys::KERNEL, b's'),
             Self::Usage => (keys::KERNEL, b'u'),
             Self::Approvals => (keys::KERNEL, b'p'),
+            Self::Nonces => (keys::KERNEL, b'n'),
             Self::Mail => (keys::MEMORY, b'g'),
             Self::Memory => (keys::MEMORY, b'k'),
             Self::Decisions => (keys::DECISIONS, b'd'),

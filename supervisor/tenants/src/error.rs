@@ -68,6 +68,9 @@ pub enum AuthError {
     /// The nonce was used before.
     #[error("a request with this nonce was taken already")]
     Replayed,
+    /// No more nonces can be remembered now.
+    #[error("too many requests with nonces are remembered, or the disk takes no more: try again later")]
+    NoRoom,
     /// A certificate that is over, or of nobody.
     #[error("the certificate names no tenant that is there, or is over")]
     Certificate,

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::bucket::Bucket;
 use crate::error::{AuthError, Error};
-use crate::nonces::Nonces;
+use crate::nonces::{Nonces, Taken};
 use crate::seal::{Sealer, Secret};
 use crate::signature::{MAX_SKEW_MS, Signed, bearer, bearer_mac, bearer_parts, decode, fits};
 
@@ -21,6 +21,9 @@ const MAX_SECRET: usize = 4096;
 const MAX_SECRETS: usize = 4;
 /// Wrong signatures in a second, for each tenant's name, before the rest is turned away unread.
 const FAILURES_PER_SECOND: u32 = 20;
+/// So far ahead of the kernel's clock a request's time may lie before its nonce must outlast the host's own crash: a host is not back
+/// so soon.
+const SOON_MS: u64 = 2_000;
 /// Names that wrong signatures are counted for; more share one count.
 const MAX_FAILING: usize = 4096;
 
@@ -165,13 +168,14 @@ impl Tenants {
             let read: TenantRow = serde_json::from_slice(&row.value).map_err(corrupt)?;
             tenants.insert(name.clone(), Arc::new(open_row(&sealer, name, read, now_ms)?));
         }
+        let nonces = Mutex::new(ahead(&store, now_ms)?);
         Ok(Self(Arc::new(Inner {
             store,
             sealer,
             started_ms: now_ms,
             tenants: RwLock::new(tenants),
             writing: Mutex::default(),
-            nonces: Mutex::default(),
+            nonces,
             failing: Mutex::default(),
         })))
     }
@@ -361,20 +365,46 @@ impl Tenants {
                 if !(8..=64).contains(&nonce.len()) || !nonce.bytes().all(plain) {
                     return Err(AuthError::BadTime);
                 }
-                // What was taken before a restart is not remembered; so nothing from before it is taken.
+                // Of what was taken before a restart only what lay ahead is remembered; so nothing from before it is taken.
                 if at.abs_diff(now_ms) > MAX_SKEW_MS || at < self.0.started_ms {
                     return Err(AuthError::Skew);
                 }
                 let until = at.saturating_add(MAX_SKEW_MS);
-                let mut nonces = self.0.nonces.lock().unwrap_or_else(PoisonError::into_inner);
-                if nonces.take(now_ms, until, &tenant.name, nonce) {
-                    Ok(tenant.clone())
-                } else {
-                    Err(AuthError::Replayed)
+                let taken = {
+                    let mut nonces = self.0.nonces.lock().unwrap_or_else(PoisonError::into_inner);
+                    nonces.take(now_ms, until, &tenant.name, nonce)
+                };
+                match taken {
+                    Taken::New if at > now_ms => {
+                        self.remember(&tenant.name, nonce, until, at - now_ms)?;
+                        Ok(tenant)
+                    }
+                    Taken::New => Ok(tenant),
+                    Taken::Before => Err(AuthError::Replayed),
+                    Taken::NoRoom => Err(AuthError::NoRoom),
                 }
             }
             _ => Err(AuthError::BadTime),
         }
+    }
+
+    /// A nonce whose time lies ahead is kept on disk, for a restart may come before its time does.
+    fn remember(
+        &self,
+        tenant: &TenantId,
+        nonce: &str,
+        until_ms: u64,
+        ahead_ms: u64,
+    ) -> Result<(), AuthError> {
+        let durability = if ahead_ms > SOON_MS { Durability::Host } else { Durability::Process };
+        let mut batch = Batch::new();
+        batch
+            .put_row(Table::Nonces, &[tenant.as_str(), nonce], until_ms.saturating_mul(1_000_000), &[])
+            .and_then(|()| self.0.store.commit(batch, durability))
+            .map_err(|error| {
+                tracing::warn!(%error, tenant = %tenant, "a nonce cannot be kept: its request is refused");
+                AuthError::NoRoom
+            })
     }
 
     fn fails_too_often(&self, name: &TenantId, now_ms: u64) -> bool {
@@ -437,6 +467,20 @@ impl Tenants {
         tenants.insert(tenant.name.clone(), Arc::new(tenant));
         Ok(shown)
     }
+}
+
+/// Nonces from before the start that are good still.
+fn ahead(store: &Store, now_ms: u64) -> Result<Nonces, Error> {
+    let mut nonces = Nonces::default();
+    store.rows(Table::Nonces, &[], None, now_ms.saturating_mul(1_000_000), |row| {
+        if let [tenant, nonce] = row.key.as_slice()
+            && let Ok(tenant) = TenantId::parse(tenant)
+        {
+            nonces.take(now_ms, row.expires_ns / 1_000_000, &tenant, nonce);
+        }
+        true
+    })?;
+    Ok(nonces)
 }
 
 fn place(name: &TenantId) -> String {

@@ -28,9 +28,13 @@ impl World {
 }
 
 fn open(dir: &std::path::Path) -> Tenants {
+    open_at(dir, 0)
+}
+
+fn open_at(dir: &std::path::Path, now_ms: u64) -> Tenants {
     let store = Store::open(&dir.join("db"), Options::default()).unwrap();
     let sealer = Sealer::open(&dir.join("keys/seal.key")).unwrap();
-    Tenants::open(Arc::new(store), sealer, 0).unwrap()
+    Tenants::open(Arc::new(store), sealer, now_ms).unwrap()
 }
 
 fn short<'a>(signature: &'a str, body: &'a [u8]) -> Signed<'a> {
@@ -111,6 +115,41 @@ fn times_and_nonces_stop_replays() {
     assert_eq!(try_it(ms, "nonce-two", "/v1/y", "/v1/x"), Err(AuthError::Mismatch));
     assert_eq!(try_it(ms - MAX_SKEW_MS - 1, "nonce-3333", "/v1/x", "/v1/x"), Err(AuthError::Skew));
     assert_eq!(try_it(ms, "short", "/v1/x", "/v1/x"), Err(AuthError::BadTime));
+}
+
+#[test]
+fn a_restart_opens_no_way_for_a_replay() {
+    let World { dir, tenants } = World::new();
+    tenants.add(&name("a"), secret("a"), Settings::default(), 0).unwrap();
+    let ms = 1_000_000_000;
+    let try_it = |tenants: &Tenants, at: u64, nonce: &str, now_ms: u64| {
+        let signature = sign_timed(&secret("a"), at, nonce, "POST", "/v1/x", b"x");
+        let at = at.to_string();
+        let signed = Signed {
+            signature: Some(&signature),
+            timestamp: Some(&at),
+            nonce: Some(nonce),
+            method: "POST",
+            path: "/v1/x",
+            body: b"x",
+        };
+        tenants.verify(Some("a"), &signed, now_ms * MS).map(|_| ())
+    };
+    let sent = [(ms, "past-nonce"), (ms + 900, "soon-nonce"), (ms + MAX_SKEW_MS, "late-nonce")];
+    for (at, nonce) in sent {
+        assert_eq!(try_it(&tenants, at, nonce, ms), Ok(()));
+    }
+    drop(tenants);
+    let again = open_at(dir.path(), ms + 5);
+    assert_eq!(try_it(&again, sent[0].0, sent[0].1, ms + 10), Err(AuthError::Skew));
+    for (at, nonce) in &sent[1..] {
+        assert_eq!(try_it(&again, *at, nonce, ms + 10), Err(AuthError::Replayed), "{nonce}");
+    }
+    assert_eq!(
+        try_it(&again, ms + 10, "other-nonce", ms + 10),
+        Ok(()),
+        "a clock that is right waits for nothing"
+    );
 }
 
 #[test]

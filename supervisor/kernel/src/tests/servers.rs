@@ -21,7 +21,7 @@ impl Drop for Process {
     }
 }
 
-/// `argv[1]` says how it behaves: `good`, `mute` or `gone`.
+/// `argv[1]` says how it behaves: `good`, `hung` or `gone`.
 pub(super) fn serve(sandbox: &Sandbox) -> Result<ToolServer, Refusal> {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let way = sandbox.argv[1].clone();
@@ -51,6 +51,7 @@ pub(super) fn serve(sandbox: &Sandbox) -> Result<ToolServer, Refusal> {
                         }),
                     }
                 }
+                "ping" if way == "good" => json!({}),
                 _ => continue,
             };
             let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
@@ -112,6 +113,23 @@ async fn a_call_ends_in_its_time_and_the_server_stays() {
     assert_eq!(late.code, "DEADLINE_EXCEEDED");
     assert_eq!(ask(&world, "x", 5000).await.status, Status::Ok);
     assert_eq!(world.fake.runs.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_replaced() {
+    let (good, hung) = (world("good").await, world("hung").await);
+    for world in [&good, &hung] {
+        assert_eq!(ask(world, "wait", 50).await.error.unwrap().code, "DEADLINE_EXCEEDED");
+    }
+    // Callers go on calling meanwhile.
+    let started = tokio::time::Instant::now();
+    while hung.fake.runs.load(Ordering::SeqCst) < 2 {
+        assert!(started.elapsed() < Duration::from_secs(20), "it was not replaced");
+        assert_eq!(ask(&good, "x", 5000).await.status, Status::Ok);
+        assert_eq!(ask(&hung, "x", 5000).await.status, Status::Ok);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(good.fake.runs.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
