@@ -126,6 +126,11 @@ impl Host for ForKernel {
         id.map_err(Refusal::from)
     }
 
+    fn agent_id(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<String>, Refusal> {
+        let id = self.0.store.agent_by_name(tenant, name).map_err(Problem::from)?;
+        Ok(id.map(|id| id.to_string()))
+    }
+
     fn agents(
         &self,
         tenant: &TenantId,

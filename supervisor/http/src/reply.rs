@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// The number for a refusal. What a tool or a model did wrong is none of 5xx: clients repeat those, and the call may have had
@@ -27,8 +28,15 @@ pub(crate) const fn number(reason: Reason) -> StatusCode {
 }
 
 /// JSON with a number.
-pub(crate) fn json_reply(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+pub(crate) fn json_reply<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let (status, body) = match serde_json::to_vec(value) {
+        Ok(body) => (status, body),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be written as JSON");
+            (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec())
+        }
+    };
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -54,8 +62,7 @@ fn with_retry(mut response: Response, refusal: Option<&Refusal>) -> Response {
 /// The answer to a system call.
 pub(crate) fn outcome(outcome: &Outcome) -> Response {
     let status = outcome.refusal.as_ref().map_or(StatusCode::OK, |refusal| number(refusal.reason));
-    let value = serde_json::to_value(&outcome.answer).unwrap_or(Value::Null);
-    with_retry(json_reply(status, &value), outcome.refusal.as_ref())
+    with_retry(json_reply(status, &outcome.answer), outcome.refusal.as_ref())
 }
 
 /// The answer of the other calls: `{status, result}`.

@@ -39,17 +39,17 @@ impl GrantsOf {
     }
 
     pub(crate) fn of(&self, host: &dyn Host, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
+        if let Some(id) = host.agent_id(&uri.tenant, &uri.name)? {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(grants) = known.get(&id) {
+                return Ok(Arc::clone(grants));
+            }
+        }
         let found = host.agent(&uri.tenant, &uri.name)?.ok_or_else(|| {
             Refusal::new(Reason::NotFound, ErrorCode::AgentNotFound, format!("there is no agent {uri}"))
                 .at("agent_id")
                 .hint("provision it with `aionctl apply -f agent.yml --tenant T --as NAME`, or POST /v1/agent/register")
         })?;
-        {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(grants) = known.get(&found.id) {
-                return Ok(Arc::clone(grants));
-            }
-        }
         let spec =
             AgentSpec::parse(found.manifest.as_bytes(), "agent.yml", Overrides::default(), &self.context)
                 .map_err(|error| {

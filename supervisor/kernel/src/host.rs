@@ -210,6 +210,14 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be looked up.
     fn agent(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal>;
+
+    /// The id alone; also of what has no manifest of its own. Each call asks for it.
+    ///
+    /// # Errors
+    /// As [`Host::agent`].
+    fn agent_id(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<String>, Refusal> {
+        Ok(self.agent(tenant, name)?.map(|found| found.id))
+    }
     /// A page of a tenant's registered agents, and where the next one begins, if there are more. `after` is empty for the first.
     ///
     /// # Errors

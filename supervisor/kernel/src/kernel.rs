@@ -23,7 +23,7 @@ use crate::authority::{keep_here, privacy_alone, push, within};
 use crate::caller::Caller;
 use crate::fetch::Fetches;
 use crate::files::Files;
-use crate::grants::GrantsOf;
+use crate::grants::{Grants, GrantsOf};
 use crate::host::{AuditEntry, Host};
 use crate::mail::Mail;
 use crate::metrics::Metrics;
@@ -116,6 +116,8 @@ pub(crate) struct Call {
     pub(crate) request: Request,
     pub(crate) agent: Option<AgentUri>,
     pub(crate) agent_id: String,
+    /// What the agent has, as it was when the call was decided.
+    pub(crate) grants: Option<Arc<Grants>>,
     engine: Engine,
     pub(crate) target: String,
     /// Where parts of the answer go as they come.
@@ -305,6 +307,7 @@ impl Kernel {
             request,
             agent: None,
             agent_id: String::new(),
+            grants: None,
             engine: plan::kernel_engine(),
             target: String::new(),
             chunks,
@@ -340,6 +343,7 @@ impl Kernel {
         };
         if let Some(grants) = &grants {
             call.agent_id.clone_from(&grants.id);
+            call.grants = Some(Arc::clone(grants));
         }
         let privacy = grants.as_ref().and_then(|grants| grants.spec.policy_overrides.privacy.as_ref());
         let with = plan::With {
@@ -427,6 +431,8 @@ impl Kernel {
     }
 
     /// Does it. An error comes with what it has cost all the same.
+    ///
+    /// What waits for others is boxed: each call's task would be as large as the largest of them, and most calls are small.
     async fn work(&self, call: &Call, plan: Plan, timeout: Duration) -> Result<Done, (Refusal, Limit)> {
         let nothing = |refusal: Refusal| (refusal, Limit::default());
         let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
@@ -440,7 +446,8 @@ impl Kernel {
                     tenant: call.caller.tenant(),
                     audit_id: &call.audit_id,
                 };
-                let result = caller.call(&installed, arguments, timeout).await.map_err(nothing)?;
+                let called = Box::pin(caller.call(&installed, arguments, timeout));
+                let result = called.await.map_err(nothing)?;
                 installed.check_output(&result).map_err(nothing)?;
                 Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
             }
@@ -460,16 +467,9 @@ impl Kernel {
             Work::Model(planned) => {
                 let tenant = call.caller.tenant().as_str();
                 let models = &self.0.models.models;
-                let said = models::ask(
-                    models,
-                    *planned,
-                    tenant,
-                    timeout,
-                    call.chunks.as_ref(),
-                    &self.redactor(call.caller.tenant()),
-                )
-                .await?;
-                let models::Said { body, used, tokens_in, tokens_out } = said;
+                let redactor = self.redactor(call.caller.tenant());
+                let asked = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref(), &redactor);
+                let models::Said { body, used, tokens_in, tokens_out } = Box::pin(asked).await?;
                 // A backend that counts more than the call could have used is not believed.
                 let most = plan.most;
                 let used = Limit {
@@ -497,10 +497,10 @@ impl Kernel {
                     .collect();
                 Ok(free(json!({"items": items})))
             }
-            Work::Ask(question) => self.ask(call, question).await.map(free).map_err(nothing),
-            Work::Mail(mail) => self.mail(call, mail).await.map(free).map_err(nothing),
-            Work::File(file) => self.files(call, *file).await.map(free).map_err(nothing),
-            Work::Fetch(fetch) => self.fetch(call, *fetch).await.map(free).map_err(nothing),
+            Work::Ask(question) => Box::pin(self.ask(call, question)).await.map(free).map_err(nothing),
+            Work::Mail(mail) => Box::pin(self.mail(call, mail)).await.map(free).map_err(nothing),
+            Work::File(file) => Box::pin(self.files(call, *file)).await.map(free).map_err(nothing),
+            Work::Fetch(fetch) => Box::pin(self.fetch(call, *fetch)).await.map(free).map_err(nothing),
             work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
                 self.memory(call, &work).await.map(free).map_err(nothing)
             }
@@ -508,10 +508,9 @@ impl Kernel {
     }
 
     async fn memory(&self, call: &Call, work: &Work) -> Result<Value, Refusal> {
-        let Some(uri) = call.agent.clone() else {
+        let (Some(uri), Some(grants)) = (call.agent.clone(), call.grants.as_deref()) else {
             return Err(Refusal::field("agent_id", "whose memory is it? name an agent"));
         };
-        let grants = self.0.grants.of(self.0.host.as_ref(), &uri)?;
         let params = &call.request.params;
         let now = call.time_ns;
         // A key's row is in memory or one read away; a query reads many.
