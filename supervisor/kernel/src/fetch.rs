@@ -340,7 +340,7 @@ impl Gate for Door<'_> {
         let Some(special) = special else {
             if self.rules.offline {
                 let message = format!("{} is not of this host or its networks", target.place());
-                return Err(self.denied(about(), message, "kernel: offline".to_owned()));
+                return Err(self.denied(about(), message, "OFFLINE_MODE=true".to_owned()));
             }
             return Ok(());
         };

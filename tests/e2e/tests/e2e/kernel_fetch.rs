@@ -47,13 +47,17 @@ fn echo() -> (u16, Receiver<String>) {
 }
 
 fn world(ports: &[u16]) -> World {
-    let world = World::start();
+    world_with(ports, &[])
+}
+
+fn world_with(ports: &[u16], env: &[(&str, &str)]) -> World {
+    let world = World::start_with(env);
     for (name, capabilities) in
         [("fetcher-1", json!(["network"])), ("narrow-1", json!(["net:connect:example.com:443"]))]
     {
         let manifest = json!({
             "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": "fetcher"},
-            "spec": {"entry": "true", "capabilities": capabilities, "syscalls": ["net.fetch", "secret.use"]}
+            "spec": {"entry": "true", "capabilities": capabilities, "syscalls": ["net.fetch", "secret.use", "model.generate"]}
         });
         world
             .daemons
@@ -86,6 +90,30 @@ fn fetch(world: &World, agent: &str, url: &str) -> Reply {
 
 fn code(reply: &Reply) -> (u16, &str) {
     (reply.0, reply.1["error"]["code"].as_str().unwrap_or("ok"))
+}
+
+pub(crate) fn offline_nothing_leaves_the_host() {
+    let (port, heads) = echo();
+    let world = world_with(&[port], &[("OFFLINE_MODE", "true")]);
+    let url = format!("http://127.0.0.1:{port}/v1");
+    let add = |name: &str| world.daemons.ctl(["model", "add", name, "--url", &url]);
+    add("cloud").ok();
+    add("here").args(["--local"]).ok();
+    let ask = |model: &str| {
+        let params = json!({"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]});
+        world.signed("/v1/syscall/model.generate", &json!({"agent_id": AGENT, "params": params}))
+    };
+    for reply in [ask("cloud"), fetch(&world, AGENT, "http://1.1.1.1/")] {
+        assert_eq!(code(&reply), (403, "POLICY_DENIED"), "{}", reply.1);
+        assert!(reply.1["error"]["rule"].as_str().unwrap().ends_with("OFFLINE_MODE=true"), "{}", reply.1);
+    }
+    assert!(heads.try_recv().is_err(), "a backend that is not local was asked");
+    // What the operator opened on the host itself is not elsewhere. The server is no model: that it was asked is what counts.
+    assert_eq!(code(&fetch(&world, AGENT, &format!("http://127.0.0.1:{port}/a"))), (200, "ok"));
+    assert!(heads.recv_timeout(Duration::from_secs(10)).unwrap().starts_with("GET /a"));
+    ask("here");
+    let asked = heads.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(asked.starts_with("POST /v1/chat/completions"), "{asked}");
 }
 
 pub(crate) fn requests_go_where_the_operator_and_the_manifest_let_them() {

@@ -133,7 +133,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
         tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}
-        kernel_fetch::{requests_go_where_the_operator_and_the_manifest_let_them,
+        kernel_fetch::{offline_nothing_leaves_the_host, requests_go_where_the_operator_and_the_manifest_let_them,
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
