@@ -15,4 +15,4 @@ pub use bucket::Bucket;
 pub use error::{AuthError, Error};
 pub use seal::{SealError, Sealer, Secret};
 pub use signature::{MAX_SKEW_MS, Signed, bearer, sign, sign_timed};
-pub use tenants::{Overview, Settings, Tenant, Tenants};
+pub use tenants::{Overview, Settings, Standing, Tenant, Tenants};

@@ -559,6 +559,10 @@ fn overview(tenant: &Tenant) -> Overview {
     }
 }
 
+#[path = "standing.rs"]
+mod standing;
+pub use standing::Standing;
+
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

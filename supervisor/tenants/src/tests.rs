@@ -203,3 +203,26 @@ fn a_bearer_token_speaks_for_one_agent_and_ends_with_its_secret() {
     t.rotate(&name("a.b"), secret("2"), 0, SECOND).unwrap();
     assert!(t.verify_bearer(&token, SECOND).is_err());
 }
+
+#[test]
+fn what_was_let_in_stands_as_long_as_its_tenant_and_its_secret() {
+    let world = World::new();
+    let (t, who) = (&world.tenants, name("tenantA"));
+    t.add(&who, secret("a"), Settings::default(), SECOND).unwrap();
+    let (old, new) = (sign(&secret("a"), b""), sign(&secret("b"), b""));
+    let standing = |signature: &str, now| t.standing(&t.get(&who).unwrap(), &short(signature, b""), now);
+    let (first, of_tenant) = (standing(&old, SECOND).unwrap(), t.standing_of(&who).unwrap());
+    assert!(standing(&new, SECOND).is_none());
+    // Other settings change nothing; a rotation ends it with the secret's time, and not the newer secret's.
+    t.set(&who, Settings { require_timestamp: true, ..Settings::default() }, SECOND).unwrap();
+    t.rotate(&who, secret("b"), 5 * SECOND, 2 * SECOND).unwrap();
+    let second = standing(&new, 2 * SECOND).unwrap();
+    assert!(t.holds(&first, 6 * SECOND) && t.holds(&second, 6 * SECOND));
+    assert!(!t.holds(&first, 7 * SECOND) && t.holds(&second, 7 * SECOND) && t.holds(&of_tenant, 7 * SECOND));
+    // Another tenant of the same name and with the same secret is another tenant.
+    t.revoke(&who).unwrap();
+    assert!(!t.holds(&second, 8 * SECOND) && !t.holds(&of_tenant, 8 * SECOND));
+    assert!(t.standing_of(&who).is_none());
+    t.add(&who, secret("b"), Settings::default(), 9 * SECOND).unwrap();
+    assert!(!t.holds(&second, 9 * SECOND) && !t.holds(&of_tenant, 9 * SECOND));
+}
