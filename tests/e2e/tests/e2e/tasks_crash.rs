@@ -8,7 +8,7 @@ use aion_e2e::{Daemons, Scale, Which, eventually, slowness};
 use serde_json::{Value, json};
 
 use crate::agent::{is_alive, path, workspace};
-use crate::tasks_node::{Chain, Node, SHELL, count, deaf, kinds};
+use crate::tasks_node::{Chain, Gate, Node, SHELL, count, deaf, kinds};
 
 /// What acts outside: each attempt says so in the workspace.
 fn marks(script: &str) -> String {
@@ -132,11 +132,15 @@ pub(crate) fn in_the_middle_of_making_room() {
 pub(crate) fn agents_and_both_daemons() {
     let node = Node::start("node: {slots: 4}");
     let daemons = &node.daemons;
-    node.service("worker", json!({ "concurrency": 2, "restart": "always", "env": { "CONCURRENCY": "2" } }));
-    node.job("script", json!({}));
+    let (of_worker, of_script) = (Gate::new(), Gate::new());
+    let worker = json!({ "concurrency": 2, "restart": "always", "env": { "CONCURRENCY": "2" } });
+    node.service("worker", of_worker.spec(worker));
+    node.job("script", of_script.spec(json!({})));
     let chain = Chain { steps: 200, pause_ms: 10, seed: 31 };
-    for (agent, id) in [("worker", "of-service"), ("script", "of-job")] {
-        node.submit(agent, id, "normal", &chain.params());
+    // Both are in their middle until all of it has happened, however long that takes.
+    for (agent, id, gate) in [("worker", "of-service", &of_worker), ("script", "of-job", &of_script)] {
+        node.submit(agent, id, "normal", &chain.held());
+        gate.until_held();
         node.until(id, "its start", |task| kinds(task).contains(&"started"));
     }
     daemons.kill(Which::Aiond);
@@ -154,6 +158,9 @@ pub(crate) fn agents_and_both_daemons() {
         nix::sys::signal::Signal::SIGKILL,
     )
     .unwrap();
+    node.until("of-service", "its loss", |task| count(task, "lost") > 0);
+    of_worker.open();
+    of_script.open();
     let task = node.succeeds("of-service", &chain.result());
     assert_eq!((&task["attempts"], count(&task, "lost")), (&json!(2), 1), "{task:#}");
     assert_eq!(task["may_repeat"], true);

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use aion_e2e::{Ctl, Daemons, Place, slowness, until};
+use aion_e2e::{Ctl, Daemons, Place, eventually, slowness, until};
 use serde_json::{Value, json};
+
+use crate::agent::{path, workspace};
 
 /// Serves tasks with nothing but the standard library.
 pub(crate) const PYTHON: &str = include_str!("../../../bench/src/schedule/soak/agent.py");
@@ -42,10 +44,42 @@ impl Chain {
         json!({ "steps": self.steps, "pause_ms": self.pause_ms, "seed": self.seed }).to_string()
     }
 
+    /// The same, but from the middle on it waits for [`Gate::open`]: nothing that a test does meanwhile comes too late.
+    pub(crate) fn held(self) -> String {
+        json!({ "steps": self.steps, "pause_ms": self.pause_ms, "seed": self.seed, "hold": self.steps / 2 })
+            .to_string()
+    }
+
     /// What an undisturbed run ends with.
     pub(crate) fn result(self) -> Value {
         let value = (0..self.steps).fold(self.seed, |value, step| (value * 48271 + step) % 2_147_483_647);
         json!({ "value": value })
+    }
+}
+
+/// The workspace of an agent whose tasks are [`Chain::held`].
+pub(crate) struct Gate(tempfile::TempDir);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(workspace())
+    }
+
+    /// Lines of the agent's manifest.
+    pub(crate) fn spec(&self, more: Value) -> Value {
+        merged(json!({ "workspace": path(&self.0) }), more)
+    }
+
+    /// Waits until a task has come to its middle, and runs.
+    pub(crate) fn until_held(&self) {
+        eventually("a task is in its middle", Duration::from_secs(30), || {
+            self.0.path().join("held").exists()
+        });
+    }
+
+    /// Tasks go on to their end from here.
+    pub(crate) fn open(&self) {
+        fs::write(self.0.path().join("go"), "").unwrap();
     }
 }
 

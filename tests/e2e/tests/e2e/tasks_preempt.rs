@@ -6,7 +6,7 @@ use std::time::Duration;
 use aion_e2e::{eventually, slowness};
 use serde_json::{Value, json};
 
-use crate::tasks_node::{Chain, Node, PYTHON, count, deaf, details, kinds};
+use crate::tasks_node::{Chain, Gate, Node, PYTHON, count, deaf, details, kinds};
 
 const ONE_SLOT: &str =
     "node: {slots: 1}\npreemption: {min_run: 0s, high_cap_percent: 100, max_per_task: 100}";
@@ -14,14 +14,14 @@ const LOW: Chain = Chain { steps: 150, pause_ms: 10, seed: 11 };
 const HIGH: Chain = Chain { steps: 3, pause_ms: 5, seed: 12 };
 
 /// A low task, then a high one on the same slot; gives the low one at its end.
-fn disturbed(node: &Node, low: &str, high: &str) -> Value {
-    node.submit(low, "low", "low", &LOW.params());
-    node.until_state("low", "running");
-    // Some of it is done already: that is what must not be lost.
-    std::thread::sleep(Duration::from_millis(300));
+fn disturbed(node: &Node, low: &str, gate: &Gate, high: &str) -> Value {
+    node.submit(low, "low", "low", &LOW.held());
+    // Some of it is done already: that is what must not be lost. It cannot end before the other one either.
+    gate.until_held();
     node.submit(high, "high", "high", &HIGH.params());
     let high = node.succeeds("high", &HIGH.result());
     assert_eq!((&high["attempts"], &high["preemptions"]), (&json!(1), &json!(0)), "{high:#}");
+    gate.open();
     let low = node.succeeds("low", &LOW.result());
     assert_eq!(low["preemptions"], 1, "{low:#}");
     assert_eq!(count(&low, "preempting"), 1, "{low:#}");
@@ -38,9 +38,12 @@ fn rung(task: &Value) -> Vec<&str> {
 
 pub(crate) fn a_service_and_a_job_leave_checkpoints_and_go_on() {
     let node = Node::start(ONE_SLOT);
-    node.service("worker", json!({ "concurrency": 1 }));
-    node.job("script", json!({}));
-    let low = disturbed(&node, "worker", "script");
+    let (of_worker, of_script) = (Gate::new(), Gate::new());
+    // Nobody is late with a checkpoint here: this is about those who leave one.
+    let patient = json!({ "grace_ms": 120_000, "freeze": false });
+    node.service("worker", of_worker.spec(json!({ "concurrency": 1, "checkpoint": patient })));
+    node.job("script", of_script.spec(json!({ "checkpoint": patient })));
+    let low = disturbed(&node, "worker", &of_worker, "script");
     assert_eq!((rung(&low), &low["attempts"]), (vec!["checkpoint"], &json!(2)), "{low:#}");
     assert!(low["checkpoints"].as_u64() >= Some(1), "{low:#}");
     let resumed = details(&low, "dispatched");
@@ -52,15 +55,15 @@ pub(crate) fn a_service_and_a_job_leave_checkpoints_and_go_on() {
     assert!(metrics.contains("aion_kernel_preemption_rung_total{rung=\"checkpoint\"} 1"), "{metrics}");
 
     // The other way round, with other tasks.
-    node.submit("script", "low-job", "low", &LOW.params());
-    node.until_state("low-job", "running");
-    std::thread::sleep(Duration::from_millis(300));
+    node.submit("script", "low-job", "low", &LOW.held());
+    of_script.until_held();
     node.submit("worker", "high-service", "high", &HIGH.params());
     node.succeeds("high-service", &HIGH.result());
     // Its checkpoint can be looked at while it is not needed any more: here it is the folder, packed.
     let again = node.until_state("low-job", "running");
     let kept = node.daemons.ctl(["task", "checkpoint", "low-job"]).ok();
     assert_eq!(Some(kept.out.len() as u64), again["checkpoint_bytes"].as_u64(), "{again:#}");
+    of_script.open();
     let low = node.succeeds("low-job", &LOW.result());
     assert_eq!(
         (rung(&low), &low["preemptions"], &low["attempts"]),

@@ -190,6 +190,11 @@ class Task(threading.Thread):
             value = (value * 48271 + step) % 2147483647
             step += 1
             self.state = [step, value]
+            # Whoever wants something to happen in the middle: from step `hold` on nothing goes on until the file `go` is there.
+            while 0 < self.params.get("hold", 0) <= step and not os.path.exists("/workspace/go"):
+                open("/workspace/held", "w").close()
+                if self.dropped or self.yields.wait(0.01):
+                    break
             if self.dropped:
                 return
             if self.yields.wait(self.params["pause_ms"] / 1000):
