@@ -65,6 +65,17 @@ impl Failure {
         self
     }
 
+    /// The same about a flag: what the daemon calls `field` is what was given there. `fix` stands in for a missing hint.
+    #[must_use]
+    pub(crate) fn of_flag(mut self, field: &str, flag: &str, fix: &str) -> Self {
+        let own = format!("{field}: ");
+        self.message = format!("{flag}: {}", self.message.strip_prefix(&own).unwrap_or(&self.message));
+        if self.hint.is_none() && !fix.is_empty() {
+            self.hint = Some(fix.to_owned());
+        }
+        self
+    }
+
     /// The same with another exit status.
     #[must_use]
     pub(crate) fn exiting(mut self, exit: u8) -> Self {
@@ -220,6 +231,21 @@ mod tests {
         let failure = Failure::new(2, "command line:5:3: spec.env: bad\ncommand line: --name: bad: 3:4")
             .without_places("command line");
         assert_eq!(failure.message, "command line: spec.env: bad\ncommand line: --name: bad: 3:4");
+    }
+
+    #[test]
+    fn a_field_is_told_as_the_flag_that_gave_it() {
+        for said in ["url: it is no URL", "it is no URL"] {
+            let failure = Failure::new(2, said).of_flag("url", "--url", "write http://HOST/v1");
+            assert_eq!(
+                (failure.message.as_str(), failure.hint.as_deref()),
+                ("--url: it is no URL", Some("write http://HOST/v1"))
+            );
+        }
+        assert_eq!(
+            Failure::new(2, "x").hint("kept").of_flag("a", "--a", "fix").hint.as_deref(),
+            Some("kept")
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `tenant`, `tool`, `model`, `explain`, `usage`: the kernel API from the operator's side.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use aion_manifest::{Classes, ToolFile};
 use aion_types::ErrorCode;
 use serde_json::{Map, Value};
 
+use super::flags::{Flag, secret, told};
 use crate::cli::{ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::{Printer, lines, note};
@@ -20,30 +20,32 @@ use crate::view::kernel::{
     tools_table, usage_table,
 };
 
-/// The largest secret or key.
-const MAX_SECRET: u64 = 8192;
+/// What is said of a model, as fields of it and as flags.
+const OF_MODEL: [Flag; 13] = [
+    ("name", "NAME", "it is what agents ask for, as llama3:8b"),
+    ("url", "--url", "write the API's base, as http://127.0.0.1:8080/v1"),
+    ("key", "--key-file", "the file holds the key alone"),
+    ("upstream", "--upstream", "write the name that the backend knows it by"),
+    ("aliases", "--alias", "write other names of it, or * alone for all names that nothing else has"),
+    ("kinds", "--kind", "write generate or embed"),
+    ("usd_per_mtok_in", "--usd-in", "write US dollars for a million tokens, as 0.5"),
+    ("usd_per_mtok_out", "--usd-out", "write US dollars for a million tokens, as 1.5"),
+    ("max_output_tokens", "--max-output", "write the most tokens of an answer, as 4096"),
+    ("context_tokens", "--context", "write the tokens of its context, as 8192"),
+    ("timeout_ms", "--timeout", "write a length of time, as 2m"),
+    ("max_retries", "--retries", "write 0 to 10"),
+    ("cache_ttl_s", "--cache", "write a length of time, as 10m"),
+];
+/// The same of a tenant.
+const OF_TENANT: [Flag; 5] = [
+    ("secret", "--secret-file", "`printf %s \"$(openssl rand -hex 32)\" >FILE` makes a good one"),
+    ("allow", "--allow", "write a capability, as network or net:connect:HOST:PORT"),
+    ("deny", "--deny", "write a capability, as gpu"),
+    ("rate_per_second", "--rate", "write calls in a second, as 100"),
+    ("overlap", "--overlap", "wait until one of its secrets has ended, or rotate with --overlap 0"),
+];
 /// Bytes of a tool's files.
 const MAX_FILES: usize = 64 << 20;
-
-/// A secret, without the newline that editors leave at its end.
-pub(super) fn secret(path: &Path) -> Outcome<Vec<u8>> {
-    let unreadable =
-        |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", path.display()));
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        std::io::stdin().take(MAX_SECRET + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    } else {
-        File::open(path)
-            .map_err(unreadable)?
-            .take(MAX_SECRET + 1)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
-    }
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-    }
-    Ok(bytes)
-}
 
 fn settings(given: TenantSettings) -> Option<api::TenantSettings> {
     Some(api::TenantSettings {
@@ -59,20 +61,24 @@ fn settings(given: TenantSettings) -> Option<api::TenantSettings> {
 pub(super) async fn tenant(client: &Client, command: TenantCommand, printer: Printer) -> Outcome {
     let done = match command {
         TenantCommand::Add { name, secret_file, settings: given } => {
-            let request =
-                api::AddTenantRequest { name, secret: secret(&secret_file)?, settings: settings(given) };
-            client.add_tenant(request).await?
+            let request = api::AddTenantRequest {
+                name,
+                secret: secret("--secret-file", &secret_file)?,
+                settings: settings(given),
+            };
+            client.add_tenant(request).await.map_err(|error| told(error, &OF_TENANT))?
         }
         TenantCommand::Set { name, settings: given } => {
-            client.set_tenant(api::SetTenantRequest { name, settings: settings(given) }).await?
+            let request = api::SetTenantRequest { name, settings: settings(given) };
+            client.set_tenant(request).await.map_err(|error| told(error, &OF_TENANT))?
         }
         TenantCommand::Rotate { name, secret_file, overlap } => {
             let request = api::RotateTenantRequest {
                 name,
-                secret: secret(&secret_file)?,
+                secret: secret("--secret-file", &secret_file)?,
                 overlap: overlap.map(duration),
             };
-            client.rotate_tenant(request).await?
+            client.rotate_tenant(request).await.map_err(|error| told(error, &OF_TENANT))?
         }
         TenantCommand::Revoke { name } => {
             client.revoke_tenant(api::RevokeTenantRequest { name: name.clone() }).await?;
@@ -268,7 +274,8 @@ pub(super) async fn model(client: &Client, command: ModelCommand, printer: Print
 }
 
 async fn add_model(client: &Client, args: ModelAdd, printer: Printer) -> Outcome<()> {
-    let key = args.key_file.as_deref().map(secret).transpose()?.unwrap_or_default();
+    let key =
+        args.key_file.as_deref().map(|path| secret("--key-file", path)).transpose()?.unwrap_or_default();
     let model = api::Model {
         name: args.name,
         url: args.url,
@@ -285,7 +292,8 @@ async fn add_model(client: &Client, args: ModelAdd, printer: Printer) -> Outcome
         kinds: args.kinds,
         output_limit: String::new(),
     };
-    let view = ModelView::from(client.add_model(api::AddModelRequest { model: Some(model), key }).await?);
+    let added = client.add_model(api::AddModelRequest { model: Some(model), key }).await;
+    let view = ModelView::from(added.map_err(|error| told(error, &OF_MODEL))?);
     printer.document(&view, &view.name, || format!("{} added\n", view.name))
 }
 

@@ -7,6 +7,7 @@ mod audit;
 mod doctor;
 mod events;
 mod exec;
+mod flags;
 mod forward;
 mod host_files;
 mod inspect;

@@ -2,19 +2,30 @@
 
 use aion_client::{Client, api};
 
-use super::kernel::secret as read;
+use super::flags::{Flag, secret as read, told};
 use crate::cli::{SecretAdd, SecretCommand};
 use crate::failure::Outcome;
 use crate::output::{Printer, lines};
 use crate::view::secret::{SecretView, secrets_table};
+
+/// What is said of a secret, as fields of it and as flags.
+const FLAGS: [Flag; 5] = [
+    ("name", "NAME", "it is what agents ask for: letters, digits, '_', '-' and '.'"),
+    ("secret", "--file", "the file holds the value alone"),
+    ("hosts", "--host", "write HOST or HOST:PORT, as api.github.com"),
+    ("header", "--header", "write a header's name, as X-Api-Key"),
+    ("prefix", "--prefix", "write what stands before the secret, as 'Bearer '"),
+];
 
 pub(super) async fn secret(client: &Client, command: SecretCommand, printer: Printer) -> Outcome {
     match command {
         SecretCommand::Add(args) => {
             let SecretAdd { name, file, hosts, header, prefix } = args;
             let header = header.unwrap_or_default();
-            let request = api::AddSecretRequest { name, value: read(&file)?, hosts, header, prefix };
-            let view = SecretView::from(client.add_secret(request).await?);
+            let request =
+                api::AddSecretRequest { name, value: read("--file", &file)?, hosts, header, prefix };
+            let view =
+                SecretView::from(client.add_secret(request).await.map_err(|error| told(error, &FLAGS))?);
             printer.document(&view, &view.name, || format!("{} stored\n", view.name))?;
         }
         SecretCommand::Ls => {
