@@ -100,6 +100,7 @@ fn overrides(args: &RunArgs) -> Overrides {
         env: args.env.iter().filter_map(set).collect(),
         tty: args.tty,
         labels: args.labels.iter().cloned().collect(),
+        ..Overrides::default()
     }
 }
 

@@ -159,6 +159,7 @@ fn overrides(given: api::Overrides) -> Outcome<Overrides> {
         env: given.env.into_iter().collect(),
         tty: given.tty,
         labels: given.labels.into_iter().collect(),
+        ..Overrides::default()
     })
 }
 

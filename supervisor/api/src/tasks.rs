@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aion_launcher_proto::v1::Launch;
-use aion_manifest::{AgentSpec, Mode, Overrides, SchedulerFile};
+use aion_manifest::{AgentSpec, Mode, Overrides, Quota, SchedulerFile};
 use aion_store::{AgentRecord, AgentState, Batch};
 use aion_tasks::{
     AuditRecord, BoxFuture, Doors, Host, JobEnd, JobFound, JobLaunch, Known, LaunchError,
@@ -137,6 +137,12 @@ fn place_of(record: &AgentRecord) -> Option<Place> {
     Some(Place { tenant: record.tenant.clone(), agent, attempt: Some(attempt) })
 }
 
+/// Tasks at once, within the agent's quota.
+fn quota_of(quota: Quota, concurrency: u32) -> u32 {
+    let most = quota.max_concurrency.and_then(|most| u32::try_from(most).ok());
+    most.map_or(concurrency, |most| most.min(concurrency))
+}
+
 /// What the engine is told of an agent; none: it serves no tasks.
 fn serves(record: &AgentRecord, spec: &AgentSpec) -> Option<Known> {
     let tasks = spec.tasks?;
@@ -144,7 +150,7 @@ fn serves(record: &AgentRecord, spec: &AgentSpec) -> Option<Known> {
         tenant: record.tenant.clone(),
         name: record.name.clone(),
         job: spec.mode == Mode::Job,
-        concurrency: tasks.concurrency,
+        concurrency: quota_of(spec.quota, tasks.concurrency),
         labels: record.labels.clone(),
         memory_bytes: spec.resources.mem.0,
         may_freeze: tasks.checkpoint.freeze,

@@ -29,7 +29,7 @@ pub use check::Context;
 pub use classes::{Class, Classes, DEFAULT_CLASS};
 pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
-pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla, Usd};
+pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla, Usd};
 pub use raw::{QueueName, Span};
 pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{

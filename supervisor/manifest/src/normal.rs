@@ -109,6 +109,7 @@ fn raw_manifest(spec: &Spec) -> raw::Manifest {
             log_max: spec.log_max,
             policy_overrides: (spec.policy_overrides != raw::PolicyOverrides::default())
                 .then(|| spec.policy_overrides.clone()),
+            quota: (spec.quota != raw::Quota::default()).then_some(spec.quota),
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::raw;
+use crate::raw::{self, Quota};
 
 /// The "file" in messages about an override.
 pub(crate) const COMMAND_LINE: &str = "command line";
@@ -22,6 +22,8 @@ pub struct Overrides {
     pub tty: bool,
     /// `--label`, over those of the manifest.
     pub labels: BTreeMap<String, String>,
+    /// What it does not exceed, together with the manifest's own quota.
+    pub quota: Quota,
 }
 
 impl Overrides {
@@ -55,6 +57,9 @@ impl Overrides {
         for (key, value) in self.labels {
             set(format!("metadata.labels.{key}"), format!("--label {}", crate::error::quote(&key)));
             manifest.metadata.labels.insert(key, value);
+        }
+        if self.quota != Quota::default() {
+            manifest.spec.quota = Some(manifest.spec.quota.unwrap_or_default().tighter(self.quota));
         }
         if self.tty {
             manifest.spec.tty = Some(true);

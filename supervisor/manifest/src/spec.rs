@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aion_types::{AgentName, ByteSize, CpuMillis, LayerName};
 
 use crate::capability::Rule;
-use crate::raw::{AuditMode, Gpu, Mode, PolicyOverrides, RestartPolicy};
+use crate::raw::{AuditMode, Gpu, Mode, PolicyOverrides, Quota, RestartPolicy};
 
 /// An agent, checked. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +81,8 @@ pub struct Spec {
     pub log_max: Option<ByteSize>,
     /// Wishes to the policy.
     pub policy_overrides: PolicyOverrides,
+    /// What it does not exceed; `tasks.concurrency` is within it.
+    pub quota: Quota,
     /// Host files and folders that it sees at their own path, from `fs:` capabilities. Sorted; parents come first.
     pub binds: Vec<Bind>,
     /// What it may execute.

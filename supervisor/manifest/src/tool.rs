@@ -94,6 +94,9 @@ fn is_own(program: &str) -> bool {
 
 /// A relative path that stays where it begins.
 fn check_path_inside(path: &str) -> Result<(), String> {
+    if path.is_empty() {
+        return Err("it is empty".to_owned());
+    }
     if path.starts_with('/') {
         return Err("it is not relative".to_owned());
     }
@@ -372,5 +375,13 @@ mod tests {
             assert!(problem.place.is_some());
         }
         assert!(parse("  entry: exec:x\n  entyr: y\n").is_err());
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_told_as_that() {
+        for files in ["[\"\"]", "[a, \"\"]"] {
+            let told = parse(&format!("  entry: exec:x\n  files: {files}\n")).expect_err(files).to_string();
+            assert!(told.contains("\"\": it is empty") && told.contains("beside tool.yml"), "{told}");
+        }
     }
 }

@@ -185,6 +185,7 @@ pub(crate) fn check(
     if let Some(sla) = &policy_overrides.sla {
         c.number("spec.policy_overrides.sla.p95_ms", Some(sla.p95_ms), 1, 1, 3_600_000);
     }
+    let quota = c.quota(spec.quota);
     let (Some((name, version, labels, hostname)), true) = (identity, c.problems.is_empty()) else {
         return Err(Error::new(ErrorCode::ManifestInvalid, c.problems));
     };
@@ -217,6 +218,7 @@ pub(crate) fn check(
         stop_grace_ms,
         log_max,
         policy_overrides,
+        quota,
         binds,
         exec,
         warnings: c.warnings,
@@ -224,6 +226,20 @@ pub(crate) fn check(
 }
 
 impl Checker<'_> {
+    /// A quota of nothing would be an agent that never does anything, and waits for it.
+    fn quota(&mut self, given: Option<raw::Quota>) -> raw::Quota {
+        let quota = given.unwrap_or_default();
+        self.number("spec.quota.max_concurrency", quota.max_concurrency, 1, 1, 1024);
+        self.number("spec.quota.token_rate", quota.token_rate, 1, 1, 1 << 53);
+        if quota.usd_per_hour.is_some_and(|usd| usd.micros == 0) {
+            self.problem(
+                "spec.quota.usd_per_hour",
+                "it is 0, so nothing could be paid for; leave it out, or write more",
+            );
+        }
+        quota
+    }
+
     fn memory(&mut self, given: Option<raw::Memory>) -> MemoryTtl {
         const TEN_YEARS: u64 = 315_360_000;
         let (short, long, episodic) =

@@ -140,6 +140,9 @@ pub(crate) struct Spec {
     /// Stricter or looser than the tenant's policy, where that lets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) policy_overrides: Option<PolicyOverrides>,
+    /// What it does not exceed, whatever `scheduler.yaml` lets it have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Option<Quota>,
 }
 
 /// Whether an agent ends by itself.
@@ -373,6 +376,38 @@ pub struct PolicyOverrides {
     /// Where its data may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<Privacy>,
+}
+
+/// What an agent does not exceed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Tasks of it that run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub max_concurrency: Option<u64>,
+    /// Tokens that its system calls use in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub token_rate: Option<u64>,
+    /// US dollars that its system calls cost in an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_hour: Option<Usd>,
+}
+
+impl Quota {
+    /// Of each the smaller one.
+    #[must_use]
+    pub fn tighter(self, other: Self) -> Self {
+        fn least<T: Copy>(a: Option<T>, b: Option<T>, key: impl Fn(T) -> u64) -> Option<T> {
+            a.into_iter().chain(b).min_by_key(|&value| key(value))
+        }
+        Self {
+            max_concurrency: least(self.max_concurrency, other.max_concurrency, |n| n),
+            token_rate: least(self.token_rate, other.token_rate, |n| n),
+            usd_per_hour: least(self.usd_per_hour, other.usd_per_hour, |usd| usd.micros),
+        }
+    }
 }
 
 /// Service levels.

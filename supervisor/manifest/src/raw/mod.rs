@@ -12,7 +12,7 @@ pub(crate) use manifest::{
     ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
     NetworkMode, Resources, Restart, Spec, Workspace,
 };
-pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, RestartPolicy, Sla};
+pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla};
 pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};
 pub(crate) use scheduler::{Quotas as SchedulerQuotas, Scheduler};
 pub use shapes::{Gpu, Usd};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use aion_manifest::{
-    AgentSpec, AuditMode, Bind, Context, ExecPolicy, Gpu, Mode, Network, Overrides, RestartPolicy, Rootfs,
+    AgentSpec, AuditMode, Bind, Context, ExecPolicy, Gpu, Mode, Network, Overrides, Quota, RestartPolicy,
+    Rootfs, Usd,
 };
 use aion_types::{ByteSize, CpuMillis, LayerName};
 
@@ -261,13 +262,20 @@ fn the_command_line_is_over_the_file() {
         env: [("A".to_owned(), "2".to_owned())].into(),
         tty: true,
         labels: [("l".to_owned(), "v".to_owned())].into(),
+        quota: Quota { max_concurrency: Some(3), token_rate: Some(10), usd_per_hour: None },
     };
-    let text = crate::with("env: {A: 1, B: 1}\nworkspace: {read_only: true, path: /srv/old}");
+    let text = crate::with(
+        "env: {A: 1, B: 1}\nquota: {max_concurrency: 2, usd_per_hour: 0.5}\nworkspace: {read_only: true, path: /srv/old}",
+    );
     let spec = AgentSpec::parse(text.as_bytes(), "agent.yml", overrides, &Context::builtin()).unwrap();
     assert_eq!((spec.name.as_str(), spec.argv[0].as_str()), ("other", "y"));
     assert_eq!((spec.env["A"].as_str(), spec.env["B"].as_str()), ("2", "1"));
     assert_eq!((spec.workspace.directory.clone(), spec.workspace.read_only), (Some("/srv/w".into()), true));
     assert!(spec.tty);
+    // Of a quota it is the tighter one.
+    let usd_per_hour = Some(Usd { micros: 500_000 });
+    assert_eq!(spec.quota, Quota { max_concurrency: Some(2), token_rate: Some(10), usd_per_hour });
+    assert_eq!(crate::parse(&spec.to_yaml()).unwrap().quota, spec.quota);
 }
 
 #[test]
