@@ -156,6 +156,7 @@ impl Scheduler {
         if lane.agents.is_empty() {
             return match &lane.target {
                 Target::Agent(name) => (format!("agent {name} was removed"), None),
+                Target::Selector(labels) if labels.is_empty() => ("no agent serves tasks".into(), None),
                 Target::Selector(_) => ("no agent has all the labels of its selector".into(), None),
             };
         }

@@ -122,10 +122,11 @@ impl Scheduler {
         }
         if let Target::Selector(labels) = &submit.target {
             let long = labels.iter().any(|(k, v)| k.is_empty() || k.len() > 63 || v.len() > 63);
-            if labels.is_empty() || labels.len() > limits.labels || long {
+            // Without labels it is any agent of the tenant.
+            if labels.len() > limits.labels || long {
                 return Err(invalid(
                     "selector",
-                    format!("1 to {} labels of at most 63 bytes", limits.labels),
+                    format!("at most {} labels of at most 63 bytes", limits.labels),
                 ));
             }
         }

@@ -151,6 +151,10 @@ pub(crate) fn json(field: &'static str, text: &str) -> Result<(), Error> {
 
 fn target(spec: &api::TaskSpec) -> Result<Target, Error> {
     match (spec.agent.is_empty(), spec.selector.is_empty()) {
+        (true, true) if spec.any_agent => Ok(Target::Selector(BTreeMap::new())),
+        _ if spec.any_agent => {
+            Err(Error::field("any_agent", "there is an agent or a selector already: one of the three"))
+        }
         (false, true) => {
             AgentName::parse(&spec.agent).map(Target::Agent).map_err(|error| Error::field("agent", error))
         }
@@ -231,6 +235,9 @@ fn retry(given: Option<&api::Retry>) -> Result<RetryPolicy, Error> {
 
 fn usd(budget: Option<&api::TaskBudget>) -> Result<u64, Error> {
     let usd = budget.map_or(0.0, |budget| budget.usd_max);
+    if !(0.0..=MAX_USD).contains(&budget.map_or(0.0, |budget| budget.usd_per_hour)) {
+        return Err(Error::field("budget.usd_per_hour", "it is not an amount of money"));
+    }
     if !(0.0..=MAX_USD).contains(&usd) {
         return Err(Error::field("budget.usd_max", "it is not an amount of money"));
     }
@@ -282,6 +289,7 @@ fn fingerprint(spec: &api::TaskSpec) -> u64 {
         needs: spec.needs,
         idempotent: spec.idempotent,
         estimate: spec.estimate,
+        any_agent: spec.any_agent,
         ..api::TaskSpec::default()
     };
     part(&mut hash, &rest.encode_to_vec());
@@ -321,7 +329,7 @@ mod tests {
             (api::TaskSpec { intent: "x".repeat(MAX_INTENT + 1), ..spec() }, (TooLarge, "intent")),
             (
                 api::TaskSpec {
-                    budget: Some(api::TaskBudget { usd_max: f64::NAN, tokens_max: 0 }),
+                    budget: Some(api::TaskBudget { usd_max: f64::NAN, ..Default::default() }),
                     ..spec()
                 },
                 (InvalidField, "budget.usd_max"),
@@ -329,6 +337,19 @@ mod tests {
         ] {
             assert_eq!(refused(spec), expected);
         }
+    }
+
+    #[test]
+    fn a_task_for_any_agent_names_none() {
+        let tenant = TenantId::parse("t").unwrap();
+        let any = api::TaskSpec { any_agent: true, ..api::TaskSpec::default() };
+        let made = check(&tenant, TaskId::parse("a").unwrap(), any).unwrap();
+        assert_eq!(made.submit.target, Target::Selector(BTreeMap::new()));
+        let both = api::TaskSpec { any_agent: true, ..spec() };
+        assert_eq!(refused(both), (ErrorCode::InvalidField, "any_agent"));
+        let unpaid = api::TaskBudget { usd_per_hour: -1.0, ..Default::default() };
+        let unpaid = api::TaskSpec { budget: Some(unpaid), ..spec() };
+        assert_eq!(refused(unpaid), (ErrorCode::InvalidField, "budget.usd_per_hour"));
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn from_file(file: TaskFile) -> Outcome<api::TaskSpec> {
         #[expect(clippy::cast_precision_loss, reason = "12 digits at most")]
         usd_max: file.usd_max.map_or(0.0, |usd| usd.micros as f64 / 1e6),
         tokens_max: file.tokens_max.unwrap_or(0),
+        ..api::TaskBudget::default()
     });
     let needs = (file.slots.is_some() || file.gpu.is_some())
         .then(|| api::Needs { slots: file.slots.unwrap_or(1), gpu: file.gpu.unwrap_or(0) });
@@ -187,7 +188,7 @@ fn from_file(file: TaskFile) -> Outcome<api::TaskSpec> {
         labels: file.labels.into_iter().collect(),
         idempotent: file.idempotent,
         estimate: file.estimate.map(length),
-        // aionctl is in nobody's trace.
-        trace_id: String::new(),
+        // aionctl is in nobody's trace, and says which agent.
+        ..api::TaskSpec::default()
     })
 }

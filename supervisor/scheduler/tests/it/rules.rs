@@ -76,12 +76,20 @@ fn what_is_wrong_is_refused_and_changes_nothing() {
     assert_eq!(wrong(|t| t.slots = 0), ErrorCode::InvalidField);
     assert_eq!(wrong(|t| t.retry.max_attempts = 0), ErrorCode::InvalidField);
     assert_eq!(wrong(|t| t.target = Target::Agent(agent("nobody"))), ErrorCode::AgentNotFound);
-    assert_eq!(wrong(|t| t.target = Target::Selector(labels(&[]))), ErrorCode::InvalidField);
     assert_eq!(wrong(|t| t.after = after(&["w"])), ErrorCode::InvalidField);
     assert_eq!(wrong(|t| t.after = after(&["nobody"])), ErrorCode::TaskNotFound);
     let other = Command::Cancel { tenant: tenant("other"), task: id("x"), reason: String::new() };
     world.put("x", |_| {});
     assert_eq!(world.apply(other).unwrap_err().code(), ErrorCode::TaskNotFound);
+}
+
+#[test]
+fn a_task_without_labels_is_for_any_agent() {
+    let mut world = World::new(|config| config.slots = 8);
+    world.put("any", |task| task.target = Target::Selector(labels(&[])));
+    assert!(world.view("any").why.contains("no agent serves tasks"), "{}", world.view("any").why);
+    world.job_with("b", AgentSpec::default());
+    assert_eq!(world.view("any").agent.as_deref(), Some("b"));
 }
 
 #[test]
