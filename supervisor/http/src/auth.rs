@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aion_kernel::{Caller, Kernel};
 use aion_syscall::{MAX_BODY, Reason, Refusal};
-use aion_tenants::{AuthError, Signed, Tenant};
+use aion_tenants::{AuthError, Signed, Standing, Tenant};
 use aion_types::ErrorCode;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
@@ -116,29 +116,77 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
     }
 }
 
+/// What of a request is signed.
+fn signed_parts<'a>(parts: &'a Parts, body: &'a [u8]) -> Signed<'a> {
+    let headers = &parts.headers;
+    Signed {
+        signature: header(headers, "x-sig-hmac"),
+        timestamp: header(headers, "x-timestamp"),
+        nonce: header(headers, "x-nonce"),
+        method: parts.method.as_str(),
+        path: parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str()),
+        body,
+    }
+}
+
 /// Lets a signed request in.
 pub(crate) async fn signed(kernel: &Kernel, request: Request<Body>) -> Result<Admitted, Refusal> {
     let (mut parts, body) = request.into_parts();
     if let Some(Known(caller)) = parts.extensions.remove() {
         return known(kernel, caller, parts, body).await;
     }
+    let claimed = header(&parts.headers, "x-tenant-id");
+    let refused = |error| unauthenticated(kernel, claimed.unwrap_or_default(), error);
+    // Who does not even try is not read, and a client that waits to be asked for its body is not asked.
+    match (claimed, header(&parts.headers, "x-sig-hmac")) {
+        (None, _) => return Err(refused(AuthError::NoTenant)),
+        (_, None) => return Err(refused(AuthError::NoSignature)),
+        _ => {}
+    }
     let body = read(body).await?;
-    let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
-    let headers = &parts.headers;
-    let given = Signed {
-        signature: header(headers, "x-sig-hmac"),
-        timestamp: header(headers, "x-timestamp"),
-        nonce: header(headers, "x-nonce"),
-        method: parts.method.as_str(),
-        path,
-        body: &body,
-    };
     let now = now_ns();
-    let tenant = kernel.tenants().verify(header(headers, "x-tenant-id"), &given, now).map_err(|error| {
-        unauthenticated(kernel, header(headers, "x-tenant-id").unwrap_or_default(), error)
-    })?;
+    let tenant = kernel.tenants().verify(claimed, &signed_parts(&parts, &body), now).map_err(refused)?;
     within_rate(&tenant, now)?;
     Ok(Admitted { caller: Caller::Tenant(tenant), body, parts })
+}
+
+/// The tenant of local operators has no row, and cannot be revoked.
+const LOCAL_TENANT: &str = "default";
+
+/// Whether who was let in still would be: asked again and again by what goes on after its request.
+#[derive(Debug, Clone)]
+pub(crate) enum Stands {
+    Always,
+    With(Standing),
+}
+
+impl Stands {
+    /// # Errors
+    /// It does not any more.
+    pub(crate) fn of(kernel: &Kernel, admitted: &Admitted) -> Result<Self, Refusal> {
+        let tenants = kernel.tenants();
+        let standing = match &admitted.caller {
+            Caller::Tenant(tenant) => {
+                tenants.standing(tenant, &signed_parts(&admitted.parts, &admitted.body), now_ns())
+            }
+            caller if caller.tenant().as_str() == LOCAL_TENANT => return Ok(Self::Always),
+            caller => tenants.standing_of(caller.tenant()),
+        };
+        standing.map(Self::With).ok_or_else(Self::over)
+    }
+
+    pub(crate) fn hold(&self, kernel: &Kernel) -> bool {
+        match self {
+            Self::Always => true,
+            Self::With(standing) => kernel.tenants().holds(standing, now_ns()),
+        }
+    }
+
+    /// How it is told.
+    pub(crate) fn over() -> Refusal {
+        let message = "the tenant was revoked, or its secret that this was signed with has ended";
+        Refusal::new(Reason::Unauthenticated, ErrorCode::Unauthenticated, message).by("door: ended")
+    }
 }
 
 /// Lets a request with a bearer token in.

@@ -1,9 +1,12 @@
 //! Events as they happen: a WebSocket, or server-sent events for those who accept them. Each has a cursor; a client that comes
 //! back with the last one it saw (`Last-Event-ID`, or `cursor=`) misses and repeats nothing.
+//!
+//! A stream holds a place of its tenant, so it ends when nobody is there any more (a closed connection; no pong to a ping; over TCP no
+//! acknowledgement, see [`crate::listen`]) and when the right to it does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aion_kernel::Caller;
+use aion_kernel::{Caller, Kernel};
 use aion_syscall::{ErrorBody, Refusal};
 use axum::body::Body;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -15,15 +18,17 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Request};
 use serde_json::json;
 
-use crate::auth;
+use crate::auth::{self, Stands};
 use crate::backend::{EventQuery, EventStream};
 use crate::reply;
 use crate::routes::Shared;
 
-/// A sign of life in a quiet stream.
-const QUIET: Duration = Duration::from_secs(15);
-/// A client that takes nothing for so long is let go.
-const STUCK: Duration = Duration::from_secs(30);
+/// A sign of life in a quiet stream, and on a WebSocket a question for one.
+pub(crate) const QUIET: Duration = Duration::from_secs(10);
+/// So many times [`QUIET`] a client may take nothing, and say nothing to pings, before it is let go.
+const STUCK: u32 = 3;
+/// A right that has ended is noticed within this time.
+const RIGHTS: Duration = Duration::from_millis(500);
 const MAX_TOPICS: usize = 32;
 
 pub(crate) async fn stream(State(shared): State<Shared>, request: Request<Body>) -> Response {
@@ -31,25 +36,27 @@ pub(crate) async fn stream(State(shared): State<Shared>, request: Request<Body>)
         Ok(admitted) => admitted,
         Err(refusal) => return reply::refused(&refusal),
     };
-    let mut parts = admitted.parts;
-    let query = match query_of(&parts, &admitted.caller) {
-        Ok(query) => query,
-        Err(refusal) => return reply::refused(&refusal),
-    };
-    let events = match shared.backend.events(query) {
+    let opened = query_of(&admitted.parts, &admitted.caller).and_then(|query| {
+        let stands = Stands::of(&shared.kernel, &admitted)?;
+        Ok(while_it_stands(shared.backend.events(query)?, shared.kernel.clone(), stands))
+    });
+    let events = match opened {
         Ok(events) => events,
         Err(refusal) => return reply::refused(&refusal),
     };
+    let (mut parts, quiet) = (admitted.parts, shared.quiet);
     let plain = parts
         .headers
         .get(ACCEPT)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|accept| accept.contains("text/event-stream"));
     if plain {
-        return server_sent(events);
+        return server_sent(events, quiet);
     }
     match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade.max_message_size(1 << 16).on_upgrade(move |socket| websocket(socket, events)),
+        Ok(upgrade) => {
+            upgrade.max_message_size(1 << 16).on_upgrade(move |socket| websocket(socket, events, quiet))
+        }
         Err(rejection) => {
             let hint = Refusal::field("accept", rejection.to_string())
                 .hint("upgrade to a WebSocket, or accept text/event-stream");
@@ -97,10 +104,30 @@ fn query_of(parts: &http::request::Parts, caller: &Caller) -> Result<EventQuery,
     Ok(query)
 }
 
-fn server_sent(events: EventStream) -> Response {
-    let lines = futures::stream::unfold(Some(events), |events| async move {
+/// The same events, as long as whoever asked for them still may.
+fn while_it_stands(events: EventStream, kernel: Kernel, stands: Stands) -> EventStream {
+    let state = Some((events, kernel, stands));
+    let events = futures::stream::unfold(state, |state| async move {
+        let (mut events, kernel, stands) = state?;
+        loop {
+            let next = tokio::time::timeout(RIGHTS, events.next()).await;
+            // Also what has come is not told any more.
+            if !stands.hold(&kernel) {
+                return Some((Err(Stands::over()), None));
+            }
+            match next {
+                Ok(next) => return Some((next?, Some((events, kernel, stands)))),
+                Err(_) => continue,
+            }
+        }
+    });
+    Box::pin(events)
+}
+
+fn server_sent(events: EventStream, quiet: Duration) -> Response {
+    let lines = futures::stream::unfold(Some(events), move |events| async move {
         let mut events = events?;
-        match tokio::time::timeout(QUIET, events.next()).await {
+        match tokio::time::timeout(quiet, events.next()).await {
             Ok(Some(Ok((cursor, value)))) => {
                 let topic = value["topic"].as_str().unwrap_or("event").to_owned();
                 let text = format!("id: {cursor}\nevent: {topic}\ndata: {value}\n\n");
@@ -120,32 +147,43 @@ fn server_sent(events: EventStream) -> Response {
     response
 }
 
-async fn websocket(mut socket: WebSocket, mut events: EventStream) {
+async fn websocket(mut socket: WebSocket, mut events: EventStream, quiet: Duration) {
+    let stuck = quiet * STUCK;
+    let mut ticks = tokio::time::interval(quiet);
+    let mut heard = Instant::now();
     loop {
-        let message = tokio::select! {
+        let (message, last) = tokio::select! {
             event = events.next() => match event {
                 Some(Ok((cursor, mut value))) => {
                     if let Some(map) = value.as_object_mut() {
                         map.insert("cursor".to_owned(), json!(cursor));
                     }
-                    Message::Text(value.to_string().into())
+                    (Message::Text(value.to_string().into()), false)
                 }
                 Some(Err(refusal)) => {
                     let text = json!({"topic": "error", "error": ErrorBody::from(&refusal)}).to_string();
-                    let _ = tokio::time::timeout(STUCK, socket.send(Message::Text(text.into()))).await;
-                    return;
+                    (Message::Text(text.into()), true)
                 }
                 None => return,
             },
-            // What a client says is of no interest; that it goes is.
+            // What a client says is of no interest; that it does is, and that it goes.
             said = socket.recv() => match said {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
+                Some(Ok(_)) => {
+                    heard = Instant::now();
+                    continue;
+                }
             },
-            () = tokio::time::sleep(QUIET) => Message::Ping(Bytes::new()),
+            _ = ticks.tick() => {
+                // One that is there answers a ping; one that went without a word never does.
+                if heard.elapsed() >= stuck {
+                    return;
+                }
+                (Message::Ping(Bytes::new()), false)
+            }
         };
-        match tokio::time::timeout(STUCK, socket.send(message)).await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(stuck, socket.send(message)).await {
+            Ok(Ok(())) if !last => {}
             _ => return,
         }
     }

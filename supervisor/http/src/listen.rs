@@ -5,11 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// After a failed accept (too many open files).
 const PAUSE: Duration = Duration::from_millis(50);
+/// What was sent and nobody acknowledges for so long, in milliseconds, ends the connection: a peer that went without a word would
+/// hold its place for as long as the kernel repeats (a quarter of an hour), or for ever where its window is shut.
+const UNHEARD_MS: u32 = 30_000;
 
 /// A listener with so many places.
 pub(crate) struct Places {
@@ -39,6 +43,7 @@ impl Places {
             match accepted {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
+                    let _ = sockopt::set_tcp_user_timeout(&stream, UNHEARD_MS);
                     return Some((stream, place));
                 }
                 Err(error) => {

@@ -37,7 +37,7 @@ pub fn own_routes(
         .route("/healthz", get(routes::health))
         .fallback(routes::nowhere)
         .method_not_allowed_fallback(routes::no_method)
-        .with_state(Shared { kernel, backend, mcp })
+        .with_state(Shared { kernel, backend, mcp, quiet: events::QUIET })
         .layer(map_request(move |mut request: Request<Body>| async move {
             if let Some(caller) = caller_of(request.extensions()) {
                 request.extensions_mut().insert(Known(caller));

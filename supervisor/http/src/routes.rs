@@ -1,12 +1,14 @@
 //! The routes of the contract: each lets a request in and hands it to the kernel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aion_kernel::{Caller, Kernel, Outcome};
 use aion_syscall::{Reason, Refusal, Request as Syscall};
 use aion_types::{ErrorCode, TraceParent};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) kernel: Kernel,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) mcp: Arc<aion_mcp::Server<mcp::Tools>>,
+    /// How often a quiet stream of events gives a sign of life.
+    pub(crate) quiet: Duration,
 }
 
 pub(crate) fn router(shared: Shared) -> Router {
@@ -96,9 +100,14 @@ fn json_of(body: &[u8]) -> Result<Value, Refusal> {
 
 pub(crate) async fn syscall(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response {
+    let Ok(Path(name)) = name else {
+        let refusal = Refusal::field("syscall", "the call's name in the path is not UTF-8")
+            .hint("the path is /v1/syscall/NAME, as /v1/syscall/tool.invoke");
+        return reply::outcome(&Outcome::refused(refusal));
+    };
     let admitted = match auth::signed(&shared.kernel, request).await {
         Ok(admitted) => admitted,
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
@@ -125,7 +134,7 @@ pub(crate) async fn memory_query(state: State<Shared>, request: Request<Body>) -
 }
 
 /// The contract's bodies have no envelope: whose memory it is stands in `agent_id`, in the header `X-Agent-Id`, in
-/// `meta.agent` or in `filter.agent`.
+/// `meta.agent` or in `filter.agent`. Where nothing of this is there, it is the tenant's own.
 async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str) -> Response {
     let admitted = match auth::signed(&shared.kernel, request).await {
         Ok(admitted) => admitted,
@@ -162,6 +171,11 @@ fn enveloped(body: &[u8], header: Option<&str>, caller: &Caller) -> Result<Value
         })
     };
     let agent = match (params.get("agent_id"), header) {
+        // Whoever means an agent and has lost its name does not mean the tenant.
+        (Some(Value::String(given)), _) if given.is_empty() => {
+            return Err(Refusal::field("agent_id", "it is empty")
+                .hint("name an agent, or leave it out: then it is the tenant's own memory"));
+        }
         (Some(given), _) if !given.is_null() => Some(given.clone()),
         (_, Some(header)) => Some(json!(header)),
         _ => named("filter").or_else(|| named("meta")).map(Value::String),
@@ -200,6 +214,12 @@ async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Respo
     };
     match json_of(&admitted.body) {
         Ok(mut body) => {
+            let header = auth::header(&admitted.parts.headers, "x-agent-id");
+            if let (Some(agent), Some(map)) = (header, body.as_object_mut())
+                && ["agent_id", "agent"].iter().all(|field| map.get(*field).is_none_or(Value::is_null))
+            {
+                map.insert("agent_id".to_owned(), json!(agent));
+            }
             // What the body says of its trace is signed, and counts more.
             if let Some(parent) = admitted.trace().and_then(TraceParent::parse)
                 && let Some(map) = body.as_object_mut()

@@ -15,7 +15,7 @@ use tower::ServiceExt as _;
 
 use crate::backend::Backend;
 use crate::routes::{Shared, router};
-use crate::{listen, mcp};
+use crate::{events, listen, mcp};
 
 /// How the door is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +26,18 @@ pub struct Options {
     pub head_time: Duration,
     /// What is under way at the end has so long. Default 3 s.
     pub last_requests: Duration,
+    /// A quiet stream of events gives a sign of life so often; who does not answer three of them is let go. Default 10 s.
+    pub quiet: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 2048, head_time: Duration::from_secs(10), last_requests: Duration::from_secs(3) }
+        Self {
+            connections: 2048,
+            head_time: Duration::from_secs(10),
+            last_requests: Duration::from_secs(3),
+            quiet: events::QUIET,
+        }
     }
 }
 
@@ -51,7 +58,8 @@ impl Service {
     #[must_use]
     pub fn new(kernel: Kernel, backend: Arc<dyn Backend>, options: Options) -> Self {
         let mcp = Arc::new(mcp::server(kernel.clone()));
-        Self { shared: Shared { kernel, backend, mcp }, options }
+        let quiet = options.quiet;
+        Self { shared: Shared { kernel, backend, mcp, quiet }, options }
     }
 
     /// Serves until `stop` ends; then lets requests under way finish.
