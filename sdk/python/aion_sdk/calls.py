@@ -85,7 +85,7 @@ def register(
     data: dict[str, Any] = {**_who(settings), "name": settings.agent_name}
     more = {"version": version, "capabilities": capabilities, "limits": limits, "manifest": manifest}
     data.update({key: value for key, value in more.items() if value is not None})
-    # An agent that is there already is left as it is.
+    # An agent that is there with the same manifest is left as it is.
     return Request("/v1/agent/register", _body(data), idempotent=True)
 
 

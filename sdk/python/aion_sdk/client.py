@@ -116,7 +116,8 @@ class SyscallClient:
         limits: Mapping[str, Any] | None = None,
         manifest: Mapping[str, Any] | str | None = None,
     ) -> dict[str, Any]:
-        """Registers this agent, with a manifest (as agent.yml) or with what one is made of. One that is there is left as it is."""
+        """Registers this agent, with a manifest (as agent.yml) or with what one is made of. One that is there with the same is
+        left as it is; with another it is an AionError, NAME_TAKEN."""
         return _mapping(self._send(calls.register(self.settings, version, capabilities, limits, manifest)))
 
     def heartbeat(self, **fields: Any) -> dict[str, Any]:

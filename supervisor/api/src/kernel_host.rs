@@ -6,17 +6,18 @@ use std::sync::Arc;
 use aion_api_proto::v1 as api;
 use aion_kernel::{
     AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, Caller, FileAnswer, FileAsk, Host, Kernel,
-    Options, Sandbox, ToolEnd, ToolRun, ToolServer,
+    Options, Registered, Registration, Sandbox, TaskFound, TaskLimits, ToolEnd, ToolRun, ToolServer,
 };
 use aion_launcher_proto::v1 as launcher;
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::{Batch, ListQuery};
 use aion_syscall::{Limits, Refusal};
-use aion_types::{AgentId, AgentName, AgentUri, ErrorCode, TenantId};
+use aion_types::{AgentId, AgentName, ErrorCode, TenantId};
 use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::clock::now_ns;
+use crate::contract_task;
 use crate::core::Core;
 use crate::launch::{self, Size};
 use crate::principal::Principal;
@@ -71,10 +72,15 @@ impl Core {
         Caller::Operator { tenant: principal.tenant().clone(), subject: principal.subject().to_owned() }
     }
 
-    async fn register_for(&self, tenant: &TenantId, manifest: &str, name: &AgentName) -> Outcome<String> {
-        self.store.check_room(false)?;
-        let overrides = Overrides { name: Some(name.to_string()), ..Overrides::default() };
+    async fn register_for(&self, registration: Registration) -> Outcome<Registered> {
+        let Registration { tenant, name, manifest, quota } = registration;
+        let (tenant, name) = (&tenant, &name);
+        let overrides = Overrides { name: Some(name.to_string()), quota, ..Overrides::default() };
         let spec = AgentSpec::parse(manifest.as_bytes(), "manifest", overrides, &self.options.manifests)?;
+        if let Some(id) = self.same_as_registered(tenant, name, &spec)? {
+            return Ok(Registered { id, created: false });
+        }
+        self.store.check_room(false)?;
         if let Some(policy) = &self.options.policy {
             spec.restrict(policy)
                 .map_err(|error| Problem::from(error).with("rule", "policy:capabilities"))?;
@@ -85,11 +91,37 @@ impl Core {
         let record = register::record_of(&spec, tenant, &id);
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), &spec.to_yaml())?;
-        self.agents.commit(&id, batch).await?;
+        if let Err(problem) = self.agents.commit(&id, batch).await {
+            // Somebody else was quicker, perhaps with the same.
+            let same = self.same_as_registered(tenant, name, &spec)?;
+            return same.map(|id| Registered { id, created: false }).ok_or(problem);
+        }
         self.registered(&record, &spec);
         let detail = json!({"name": name.as_str(), "subject": format!("hmac:{tenant}")});
         self.trail.own(tenant.as_str(), id.as_str(), "api.agent.register", "", detail).await;
-        Ok(id.to_string())
+        Ok(Registered { id: id.to_string(), created: true })
+    }
+
+    /// The agent that is registered under the name with this very manifest; none: nobody has the name.
+    fn same_as_registered(
+        &self,
+        tenant: &TenantId,
+        name: &AgentName,
+        spec: &AgentSpec,
+    ) -> Outcome<Option<String>> {
+        let Some(id) = self.store.agent_by_name(tenant, name)? else { return Ok(None) };
+        let stored = self.store.manifest_of(tenant, &id)?.unwrap_or_default();
+        // Read again, because another version may have written it in another form. One that cannot be read any more is another one.
+        let read =
+            AgentSpec::parse(stored.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests);
+        if read.is_ok_and(|stored| stored.to_yaml() == spec.to_yaml()) {
+            return Ok(Some(id.to_string()));
+        }
+        let message = format!("agent://{tenant}/{name} is registered with another manifest");
+        Err(Problem::new(ErrorCode::NameTaken, message).with("field", "manifest").hint(format!(
+            "register under another name; or an operator replaces it: \
+             `aionctl apply -f FILE --tenant {tenant} --as {name}`"
+        )))
     }
 }
 
@@ -168,28 +200,42 @@ impl Host for ForKernel {
         Ok((seen, next))
     }
 
-    fn limits<'a>(
+    fn limits(&self, tenant: &TenantId, agent: &AgentName) -> AccountLimits {
+        let mut limits = AccountLimits::default();
+        let Ok(tasks) = self.0.tasks() else { return limits };
+        (limits.tenant.usd_micros, limits.agent.usd_micros) = tasks.spending(tenant, agent);
+        limits
+    }
+
+    fn task<'a>(
         &'a self,
         tenant: &'a TenantId,
         agent: &'a AgentName,
         task: &'a str,
-    ) -> BoxFuture<'a, AccountLimits> {
+    ) -> BoxFuture<'a, Result<TaskFound, Refusal>> {
         Box::pin(async move {
-            let mut limits = AccountLimits::default();
-            let Ok(tasks) = self.0.tasks() else { return limits };
-            (limits.tenant.usd_micros, limits.agent.usd_micros) = tasks.spending(tenant, agent);
-            if !task.is_empty()
-                && let Ok(found) = tasks.get(tenant, task).await
-                // Another agent's task is no budget of this one.
-                && found.agent == agent.as_str()
-            {
-                let budget = found.spec.and_then(|spec| spec.budget).unwrap_or_default();
-                limits.task = Some(Limits {
-                    usd_micros: (budget.usd_max > 0.0).then(|| micros(budget.usd_max)),
-                    tokens: (budget.tokens_max > 0).then_some(budget.tokens_max),
-                });
+            let found = match self.0.tasks().map_err(Refusal::from)?.get(tenant, task).await {
+                Ok(found) => found,
+                Err(error) if matches!(error.code, ErrorCode::TaskNotFound | ErrorCode::InvalidField) => {
+                    return Ok(TaskFound::Unknown);
+                }
+                // With its task its budget would be left out.
+                Err(error) => return Err(Refusal::from(Problem::from(error))),
+            };
+            let spec = found.spec.unwrap_or_default();
+            // What may be any agent's is nobody's until it runs.
+            let owner = if found.agent.is_empty() { &spec.agent } else { &found.agent };
+            if owner != agent.as_str() && !agent.is_whole_tenant() {
+                return Ok(TaskFound::Foreign);
             }
-            limits
+            let budget = spec.budget.unwrap_or_default();
+            let usd = |usd: f64| (usd > 0.0).then(|| micros(usd));
+            let tokens = |tokens: u64| (tokens > 0).then_some(tokens);
+            Ok(TaskFound::Own(TaskLimits {
+                all: Limits { usd_micros: usd(budget.usd_max), tokens: tokens(budget.tokens_max) },
+                usd_micros_per_hour: usd(budget.usd_per_hour),
+                token_rate: tokens(budget.token_rate),
+            }))
         })
     }
 
@@ -209,13 +255,8 @@ impl Host for ForKernel {
         Box::pin(self.0.trail.syscalls(entry))
     }
 
-    fn register(
-        &self,
-        tenant: TenantId,
-        manifest: String,
-        name: AgentName,
-    ) -> BoxFuture<'_, Result<String, Refusal>> {
-        Box::pin(async move { self.0.register_for(&tenant, &manifest, &name).await.map_err(Refusal::from) })
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refusal>> {
+        Box::pin(async move { self.0.register_for(registration).await.map_err(Refusal::from) })
     }
 
     fn heartbeat(&self, tenant: &TenantId, name: &AgentName) -> Result<(), Refusal> {
@@ -232,7 +273,7 @@ impl Host for ForKernel {
 
     fn submit(&self, tenant: TenantId, task: Value) -> BoxFuture<'_, Result<Value, Refusal>> {
         Box::pin(async move {
-            let spec = task_of(&tenant, &task)?;
+            let spec = contract_task::spec(&tenant, &task)?;
             let submitted = async {
                 let tasks = self.0.tasks()?;
                 let request = api::SubmitRequest { request_id: String::new(), task: Some(spec) };
@@ -248,87 +289,4 @@ fn micros(usd: f64) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the engine has bounded it")]
     let micros = (usd * 1_000_000.0).round().clamp(0.0, 1e15) as u64;
     micros
-}
-
-/// The contract's task: `{task_id, intent, priority, quota, params}`, with the agent and the queue beside them.
-fn task_of(tenant: &TenantId, body: &Value) -> Result<api::TaskSpec, Refusal> {
-    const KNOWN: [&str; 10] = [
-        "task_id", "agent_id", "agent", "intent", "priority", "queue", "quota", "params", "labels",
-        "trace_id",
-    ];
-    let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
-    if let Some(unknown) = map.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let shown: String = unknown.chars().take(80).collect();
-        return Err(Refusal::field(shown, "it is not a field of a task")
-            .hint(format!("the fields are {}", KNOWN.join(", "))));
-    }
-    let text = |field: &str| match map.get(field) {
-        None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(_) => Err(Refusal::field(field, "it is not a text")),
-    };
-    let mut spec = api::TaskSpec {
-        task_id: text("task_id")?,
-        intent: text("intent")?,
-        queue: text("queue")?,
-        trace_id: text("trace_id")?,
-        ..Default::default()
-    };
-    spec.agent = match text("agent_id")?.as_str() {
-        "" => text("agent")?,
-        uri => {
-            let uri = AgentUri::parse(uri).map_err(|error| Refusal::field("agent_id", error.to_string()))?;
-            if uri.tenant != *tenant {
-                return Err(Refusal::denied(format!("tenant {tenant} has no agent {uri}"), "door: agent_id")
-                    .at("agent_id"));
-            }
-            uri.name.to_string()
-        }
-    };
-    match map.get("priority") {
-        None | Some(Value::Null) => {}
-        // In the contract's words a priority is a queue.
-        Some(Value::String(word)) if spec.queue.is_empty() => spec.queue.clone_from(word),
-        Some(value) => {
-            let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-            spec.priority =
-                Some(number.ok_or_else(|| Refusal::field("priority", "use 0 to 9, or high, normal, low"))?);
-        }
-    }
-    match map.get("quota") {
-        None | Some(Value::Null) => {}
-        Some(Value::Object(quota)) => {
-            let budget = spec.budget.get_or_insert_default();
-            for (name, value) in quota {
-                match (name.as_str(), value.as_f64(), value.as_u64()) {
-                    ("usd_max", Some(usd), _) => budget.usd_max = usd,
-                    ("tokens_max", _, Some(tokens)) => budget.tokens_max = tokens,
-                    _ => {
-                        let shown: String = name.chars().take(80).collect();
-                        return Err(Refusal::field(
-                            format!("quota.{shown}"),
-                            "it is not usd_max or tokens_max, or no number",
-                        ));
-                    }
-                }
-            }
-        }
-        Some(_) => return Err(Refusal::field("quota", "it is not an object")),
-    }
-    match map.get("labels") {
-        None | Some(Value::Null) => {}
-        Some(Value::Object(labels)) => {
-            for (key, value) in labels {
-                let Some(value) = value.as_str() else {
-                    return Err(Refusal::field("labels", "a label is a text"));
-                };
-                spec.labels.insert(key.clone(), value.to_owned());
-            }
-        }
-        Some(_) => return Err(Refusal::field("labels", "it is not an object")),
-    }
-    if let Some(params) = map.get("params").filter(|params| !params.is_null()) {
-        spec.params_json = params.to_string();
-    }
-    Ok(spec)
 }

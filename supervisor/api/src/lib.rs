@@ -12,6 +12,7 @@ mod agents;
 mod approvals;
 mod attach;
 mod clock;
+mod contract_task;
 mod convert;
 mod core;
 mod events;

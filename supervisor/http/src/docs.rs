@@ -145,6 +145,15 @@ pub(crate) const OPERATIONS: [Operation; 16] = [
 
 fn schemas() -> Value {
     let agent_id = json!({"type": "string", "pattern": "^agent://[^/]+/[^/]+$", "examples": ["agent://tenantA/researcher-1"]});
+    // Of an agent; a task has its whole besides.
+    let quota = json!({"type": ["object", "null"], "additionalProperties": false, "properties": {
+        "max_concurrency": {"type": ["integer", "null"], "minimum": 1, "maximum": 1024},
+        "token_rate": {"type": ["integer", "null"], "minimum": 1},
+        "usd_per_hour": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1_000_000}
+    }});
+    let mut of_task = quota.clone();
+    of_task["properties"]["usd_max"] = json!({"type": ["number", "null"], "minimum": 0});
+    of_task["properties"]["tokens_max"] = json!({"type": ["integer", "null"], "minimum": 0});
     let kind = json!({"type": "string", "enum": ["short", "long", "episodic"], "default": "short"});
     let error = json!({"type": "object", "required": ["code", "message"], "properties": {
         "code": {"type": "string"}, "message": {"type": "string"}, "field": {"type": "string"},
@@ -176,10 +185,10 @@ fn schemas() -> Value {
             "status": {"type": "string", "enum": ["ok", "denied", "error"]}, "result": {},
             "error": {"$ref": "#/components/schemas/Error"}
         }},
-        "Register": {"type": "object", "required": ["agent_id"], "properties": {
+        "Register": {"type": "object", "additionalProperties": false, "required": ["agent_id"], "properties": {
             "agent_id": agent_id, "name": {"type": "string"}, "version": {"type": "string"},
             "capabilities": {"type": ["object", "array", "null"]}, "limits": {"type": ["object", "null"]},
-            "manifest": {"type": ["object", "string", "null"]}
+            "quota": quota.clone(), "manifest": {"type": ["object", "string", "null"]}
         }},
         "Heartbeat": {"type": "object", "required": ["agent_id"], "properties": {"agent_id": agent_id}},
         "MemoryPut": {"type": "object", "required": ["key", "value"], "properties": {
@@ -196,7 +205,7 @@ fn schemas() -> Value {
         "Task": {"type": "object", "properties": {
             "task_id": {"type": "string"}, "agent_id": agent_id, "intent": {"type": "string"},
             "priority": {"type": ["integer", "string"]}, "queue": {"type": "string", "enum": ["high", "normal", "low"]},
-            "quota": {"type": ["object", "null"]}, "params": {}, "trace_id": {"type": "string", "maxLength": 128}
+            "quota": of_task, "params": {}, "trace_id": {"type": "string", "maxLength": 128}
         }},
         "OpenAi": {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}},
         "OpenAiError": {"type": "object", "required": ["error"], "properties": {"error": {

@@ -1,8 +1,11 @@
+#[path = "stream_tests.rs"]
+mod streams;
+
 use std::sync::{Arc, LazyLock};
 
 use aion_kernel::{
-    AccountLimits, AgentInfo, AgentSeen, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Sandbox,
-    ToolEnd, ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, FileAnswer, FileAsk, Host, Kernel, Options, Registered,
+    Registration, Sandbox, TaskFound, ToolEnd, ToolRun, ToolServer,
 };
 use aion_manifest::{Classes, Context};
 use aion_store::Store;
@@ -40,8 +43,17 @@ impl Host for Fake {
         Ok((Vec::new(), None))
     }
 
-    fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {
-        Box::pin(async { AccountLimits::default() })
+    fn limits(&self, _: &TenantId, _: &AgentName) -> AccountLimits {
+        AccountLimits::default()
+    }
+
+    fn task<'a>(
+        &'a self,
+        _: &'a TenantId,
+        _: &'a AgentName,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<TaskFound, Refusal>> {
+        Box::pin(async { Ok(TaskFound::Unknown) })
     }
 
     fn run(&self, _: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>> {
@@ -60,8 +72,8 @@ impl Host for Fake {
         Box::pin(async {})
     }
 
-    fn register(&self, _: TenantId, _: String, _: AgentName) -> BoxFuture<'_, Result<String, Refusal>> {
-        Box::pin(async { Ok("id".to_owned()) })
+    fn register(&self, _: Registration) -> BoxFuture<'_, Result<Registered, Refusal>> {
+        Box::pin(async { Ok(Registered { id: "id".to_owned(), created: true }) })
     }
 
     fn heartbeat(&self, _: &TenantId, _: &AgentName) -> Result<(), Refusal> {
@@ -118,6 +130,7 @@ impl World {
             kernel: kernel.clone(),
             backend: Arc::new(Fake),
             mcp: Arc::new(mcp::server(kernel.clone())),
+            quiet: crate::events::QUIET,
         };
         Self { _dir: dir, router: router(shared), kernel, secret }
     }
@@ -197,7 +210,42 @@ async fn short_and_timed_signatures_are_taken_and_nothing_else() {
     assert_eq!(world.signed("POST", "/v1/memory/put", from_meta).await.0, 200);
     let foreign = br#"{"key":"m","value":1,"agent_id":"agent://other/a"}"#;
     assert_eq!(world.signed("POST", "/v1/memory/put", foreign).await.0, 403);
-    assert_eq!(world.signed("POST", "/v1/memory/put", br#"{"key":"m","value":1}"#).await.0, 400);
+    let nameless = br#"{"agent_id":"","key":"m","value":1,"meta":{"agent":"A B"}}"#;
+    assert_eq!(world.signed("POST", "/v1/memory/put", nameless).await.0, 400);
+}
+
+#[tokio::test]
+async fn the_contract_s_bodies_need_no_agent() {
+    let world = World::new();
+    let send = async |path: &str, body: Value| {
+        let (status, answer) = world.signed("POST", path, body.to_string().as_bytes()).await;
+        (status, serde_json::from_str::<Value>(&answer).unwrap())
+    };
+    let put = json!({"type": "long", "key": "k", "value": {"n": 1}, "meta": {"topic": "x"}});
+    let (status, answer) = send("/v1/memory/put", put).await;
+    assert_eq!(status, 200, "{answer}");
+    // It is the tenant's own: who signs finds it, and no agent does.
+    for filter in [json!({"tenant": "t"}), json!({"tenant": "t", "topic": "x"}), json!({})] {
+        let (status, answer) = send("/v1/memory/query", json!({"type": "long", "filter": filter})).await;
+        assert_eq!((status, &answer["result"]["items"][0]["value"]), (200, &json!({"n": 1})), "{answer}");
+    }
+    let of_agent = json!({"type": "long", "filter": {"tenant": "t", "agent": "a"}});
+    assert_eq!(send("/v1/memory/query", of_agent).await.1["result"]["items"], json!([]));
+    let stranger = json!({"type": "long", "filter": {"tenant": "other"}});
+    assert_eq!(send("/v1/memory/query", stranger).await.0, 403);
+    let pretended = json!({"agent_id": "agent://t/@tenant", "type": "long", "key": "k"});
+    assert_eq!(send("/v1/memory/get", pretended).await.0, 400, "nobody is called so");
+    let invoke = json!({"params": {"tool": "x"}});
+    assert_eq!(send("/v1/syscall/tool.invoke", invoke).await.0, 400, "a tool is invoked for an agent");
+
+    let task =
+        json!({"task_id": "t-123", "intent": "x", "priority": 5, "quota": {"usd_per_hour": 1}, "params": {}});
+    let (status, answer) = send("/v1/schedule/submit", task).await;
+    assert_eq!((status, &answer["result"]["agent_id"]), (200, &Value::Null), "{answer}");
+    let signature = sign(&world.secret, b"{}");
+    let headers = [("x-tenant-id", "t"), ("x-sig-hmac", &*signature), ("x-agent-id", "agent://t/a")];
+    let (_, answer) = world.send("POST", "/v1/schedule/submit", &headers, b"{}").await;
+    assert!(answer.contains("agent://t/a"), "{answer}");
 }
 
 #[tokio::test]

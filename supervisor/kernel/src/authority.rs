@@ -4,7 +4,7 @@ use aion_syscall::{Account, Ask, Authority, Decision, Layer, Limits, Need, Reaso
 use aion_types::ErrorCode;
 
 use crate::grants::Grants;
-use crate::host::AccountLimits;
+use crate::host::{AccountLimits, TaskFound, TaskLimits};
 use crate::kernel::{Call, Kernel};
 use crate::plan::Plan;
 
@@ -47,11 +47,44 @@ impl Kernel {
         decide(&authority, &ask)
     }
 
-    /// The accounts that a call is charged to, and what it alone may cost.
-    pub(crate) async fn accounts(
+    /// The task that a call says it is for; none: it says nothing of one.
+    ///
+    /// # Errors
+    /// There is no such task, or it is another agent's.
+    pub(crate) async fn task_of(
         &self,
         call: &Call,
         grants: Option<&Grants>,
+    ) -> Result<Option<TaskLimits>, Refusal> {
+        let task = call.request.context.task_id.as_str();
+        let Some(grants) = grants.filter(|_| !task.is_empty()) else { return Ok(None) };
+        let shown: String = task.chars().take(80).collect();
+        match self.0.host.task(&grants.uri.tenant, &grants.uri.name, task).await? {
+            TaskFound::Own(limits) => Ok(Some(limits)),
+            // Its budget would be left out, and the record would name what never was.
+            TaskFound::Unknown => {
+                let message = format!("context.task_id: there is no task {shown:?}");
+                Err(Refusal::new(Reason::NotFound, ErrorCode::TaskNotFound, message)
+                    .by("kernel: a task is its agent's")
+                    .at("context.task_id")
+                    .hint("submit it first, with this id as its task_id, or leave context.task_id out"))
+            }
+            TaskFound::Foreign => {
+                let message = format!("context.task_id: task {shown:?} is not one of {}", grants.uri);
+                Err(Refusal::new(Reason::Denied, ErrorCode::PermissionDenied, message)
+                    .by("kernel: a task is its agent's")
+                    .at("context.task_id")
+                    .hint("name a task of the agent that makes the call, or leave task_id out"))
+            }
+        }
+    }
+
+    /// The accounts that a call is charged to, and what it alone may cost.
+    pub(crate) fn accounts(
+        &self,
+        call: &Call,
+        grants: Option<&Grants>,
+        task: Option<TaskLimits>,
     ) -> (Vec<(Account, Limits)>, Limits) {
         let tenant = call.caller.tenant();
         let mut per_call =
@@ -59,14 +92,29 @@ impl Kernel {
         let mut accounts = Vec::new();
         let mut limits = AccountLimits::default();
         if let Some(grants) = grants {
-            let task = call.request.context.task_id.as_str();
-            limits = self.0.host.limits(&grants.uri.tenant, &grants.uri.name, task).await;
+            let (quota, uri) = (grants.spec.quota, &grants.uri);
+            limits = self.0.host.limits(&uri.tenant, &uri.name);
+            limits.agent.usd_micros =
+                least(limits.agent.usd_micros, quota.usd_per_hour.map(|usd| usd.micros));
+            if let Some(rate) = quota.token_rate {
+                let minute = Account::AgentMinute { tenant: tenant.to_string(), name: uri.name.to_string() };
+                accounts.push((minute, tokens(rate)));
+            }
             let own = grants.spec.policy_overrides.budget.as_ref().map(|budget| budget.usd_max.micros);
-            match limits.task {
+            match task {
                 Some(of_task) => {
-                    let usd_micros = least(of_task.usd_micros, own);
-                    let account = Account::Task { tenant: tenant.to_string(), task: task.to_owned() };
-                    accounts.push((account, Limits { usd_micros, tokens: of_task.tokens }));
+                    let (tenant, task) = (tenant.to_string(), call.request.context.task_id.clone());
+                    if let Some(usd) = of_task.usd_micros_per_hour {
+                        let hour = Account::TaskHour { tenant: tenant.clone(), task: task.clone() };
+                        accounts.push((hour, Limits { usd_micros: Some(usd), tokens: None }));
+                    }
+                    if let Some(rate) = of_task.token_rate {
+                        let minute = Account::TaskMinute { tenant: tenant.clone(), task: task.clone() };
+                        accounts.push((minute, tokens(rate)));
+                    }
+                    let usd_micros = least(of_task.all.usd_micros, own);
+                    let limits = Limits { usd_micros, tokens: of_task.all.tokens };
+                    accounts.push((Account::Task { tenant, task }, limits));
                 }
                 // Without a task of its own a call is its own task, or a made-up id would be a new budget.
                 None => per_call.usd_micros = least(per_call.usd_micros, own),
@@ -107,6 +155,10 @@ pub(crate) fn privacy_alone(refusal: &Refusal) -> Option<Decision> {
     let about = refusal.message.clone();
     let step = Step { layer: Layer::Privacy, about, allowed: false, rule };
     Some(Decision { allowed: false, steps: vec![step] })
+}
+
+const fn tokens(rate: u64) -> Limits {
+    Limits { usd_micros: None, tokens: Some(rate) }
 }
 
 const fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {

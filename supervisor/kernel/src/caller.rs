@@ -67,6 +67,12 @@ impl Caller {
                 Err(foreign(given, &format!("tenant {}", self.tenant())))
             }
             (_, Some(given)) => Ok(Some(given.clone())),
+            // The contract's memories name no agent: then they are the tenant's own.
+            (Self::Tenant(tenant) | Self::Certificate(tenant), None)
+                if request.syscall.as_str().starts_with("memory.") =>
+            {
+                Ok(Some(AgentUri { tenant: tenant.name.clone(), name: AgentName::whole_tenant() }))
+            }
             (Self::Tenant(_) | Self::Certificate(_), None) => {
                 Err(Refusal::field("agent_id", "it is missing: for which agent is this call?")
                     .hint("write agent://TENANT/NAME"))

@@ -7,10 +7,13 @@ use aion_manifest::{AgentSpec, CapabilityPolicy, Context, Effective, Overrides, 
 use aion_syscall::{Reason, Refusal};
 use aion_types::{AgentUri, ErrorCode};
 
-use crate::host::Host;
+use crate::host::{AgentInfo, Host};
 
 /// Registrations that are remembered.
 const MOST: usize = 16_384;
+
+/// What a tenant itself may do: keep memories that are no agent's, within the global rules and its own.
+const WHOLE_TENANT: &str = "apiVersion: aion.os/v1\nkind: Agent\nmetadata: {name: tenant}\nspec: {entry: x, syscalls: [\"memory.*\"]}\n";
 
 /// An agent, as the router sees it.
 #[derive(Debug)]
@@ -39,17 +42,34 @@ impl GrantsOf {
     }
 
     pub(crate) fn of(&self, host: &dyn Host, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
-        if let Some(id) = host.agent_id(&uri.tenant, &uri.name)? {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(grants) = known.get(&id) {
-                return Ok(Arc::clone(grants));
-            }
+        if uri.name.is_whole_tenant() {
+            return self.of_whole_tenant(uri);
+        }
+        if let Some(id) = host.agent_id(&uri.tenant, &uri.name)?
+            && let Some(grants) = self.known(&id)
+        {
+            return Ok(grants);
         }
         let found = host.agent(&uri.tenant, &uri.name)?.ok_or_else(|| {
             Refusal::new(Reason::NotFound, ErrorCode::AgentNotFound, format!("there is no agent {uri}"))
                 .at("agent_id")
                 .hint("provision it with `aionctl apply -f agent.yml --tenant T --as NAME`, or POST /v1/agent/register")
         })?;
+        self.read(found, uri)
+    }
+
+    /// No registration changes it: one for each tenant.
+    fn of_whole_tenant(&self, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
+        let id = uri.to_string();
+        let read = || self.read(AgentInfo { id: id.clone(), manifest: WHOLE_TENANT.to_owned() }, uri);
+        self.known(&id).map_or_else(read, Ok)
+    }
+
+    fn known(&self, id: &str) -> Option<Arc<Grants>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    fn read(&self, found: AgentInfo, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
         let spec =
             AgentSpec::parse(found.manifest.as_bytes(), "agent.yml", Overrides::default(), &self.context)
                 .map_err(|error| {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use aion_manifest::{Class, Network};
+use aion_manifest::{Class, Network, Quota};
 use aion_syscall::{Limits, Refusal};
 use aion_types::{AgentName, TenantId};
 use serde_json::Value;
@@ -107,8 +107,50 @@ pub struct AccountLimits {
     pub agent: Limits,
     /// The tenant, in an hour.
     pub tenant: Limits,
-    /// The task; none: there is no such task of this agent.
-    pub task: Option<Limits>,
+}
+
+/// What a task may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TaskLimits {
+    /// For good.
+    pub all: Limits,
+    /// Millionths of a US dollar in an hour.
+    pub usd_micros_per_hour: Option<u64>,
+    /// Tokens in a minute.
+    pub token_rate: Option<u64>,
+}
+
+/// Whose a task is that a call names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskFound {
+    /// The agent's, or the tenant's whole when it is asked for.
+    Own(TaskLimits),
+    /// Another agent's of the tenant.
+    Foreign,
+    /// No task of the tenant.
+    Unknown,
+}
+
+/// An agent that is to be registered.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: AgentName,
+    /// Its manifest, as it came.
+    pub manifest: String,
+    /// What it does not exceed besides.
+    pub quota: Quota,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The agent's id.
+    pub id: String,
+    /// False: it was there, with the same manifest.
+    pub created: bool,
 }
 
 /// What a file of an agent is opened for.
@@ -228,13 +270,15 @@ pub trait Host: Send + Sync + 'static {
         after: &str,
         limit: usize,
     ) -> Result<(Vec<AgentSeen>, Option<String>), Refusal>;
-    /// What an agent, its tenant and a task of its may spend.
-    fn limits<'a>(
+    /// What an agent and its tenant may spend.
+    fn limits(&self, tenant: &TenantId, agent: &AgentName) -> AccountLimits;
+    /// Whose a task is, and what it may spend.
+    fn task<'a>(
         &'a self,
         tenant: &'a TenantId,
         agent: &'a AgentName,
         task: &'a str,
-    ) -> BoxFuture<'a, AccountLimits>;
+    ) -> BoxFuture<'a, Result<TaskFound, Refusal>>;
     /// Runs a tool in a sandbox of its own, once. Dropping the future does not end the run; its timeout does.
     fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>>;
     /// Starts a server for a tool in a sandbox of its own.
@@ -243,13 +287,8 @@ pub trait Host: Send + Sync + 'static {
     fn file(&self, id: &str, path: &str, ask: FileAsk) -> BoxFuture<'_, Result<FileAnswer, Refusal>>;
     /// Appends to the audit log; comes back when it is there, or waits in line for it.
     fn audit(&self, entry: AuditEntry) -> BoxFuture<'_, ()>;
-    /// Registers an agent that runs elsewhere, or starts nothing yet; gives its id.
-    fn register(
-        &self,
-        tenant: TenantId,
-        manifest: String,
-        name: AgentName,
-    ) -> BoxFuture<'_, Result<String, Refusal>>;
+    /// Registers an agent that runs elsewhere, or starts nothing yet. One that is there with another manifest is `NAME_TAKEN`.
+    fn register(&self, registration: Registration) -> BoxFuture<'_, Result<Registered, Refusal>>;
     /// A sign of life.
     fn heartbeat(&self, tenant: &TenantId, name: &AgentName) -> Result<(), Refusal>;
     /// Submits a task: the contract's {task_id, intent, priority, quota, params}, for an agent.

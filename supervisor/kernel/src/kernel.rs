@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Answer, Decision, Engine, ErrorBody, Limit, Reason, Refusal, Request, Status, Step, Usage,
+    Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Status, Step, Usage,
 };
 use aion_telemetry::Spans;
 use aion_tenants::{Sealer, Tenants};
@@ -342,7 +342,10 @@ impl Kernel {
             None => None,
         };
         if let Some(grants) = &grants {
-            call.agent_id.clone_from(&grants.id);
+            // A tenant's own call is no agent's.
+            if !grants.uri.name.is_whole_tenant() {
+                call.agent_id.clone_from(&grants.id);
+            }
             call.grants = Some(Arc::clone(grants));
         }
         let privacy = grants.as_ref().and_then(|grants| grants.spec.policy_overrides.privacy.as_ref());
@@ -371,6 +374,12 @@ impl Kernel {
             call.decision = Some(decision.clone());
             installed.check_input(arguments)?;
         }
+        let task = self.task_of(call, grants.as_deref()).await.inspect_err(|refusal| {
+            let (layer, about) = (Layer::Door, "context.task_id".to_owned());
+            decision.steps.push(Step { layer, about, allowed: false, rule: refusal.rule.clone() });
+            decision.allowed = false;
+            call.decision = Some(decision.clone());
+        })?;
         let asked = Instant::now();
         let waited = match self.agreed(call, &plan, &mut decision).await {
             Ok(true) => asked.elapsed(),
@@ -380,7 +389,7 @@ impl Kernel {
                 return Err(refusal);
             }
         };
-        let (accounts, per_call) = self.accounts(call, grants.as_deref()).await;
+        let (accounts, per_call) = self.accounts(call, grants.as_deref(), task);
         if let Err(refusal) = within(&plan, per_call) {
             push(&mut decision, false, &refusal.rule);
             call.decision = Some(decision);

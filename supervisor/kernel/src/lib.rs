@@ -23,6 +23,7 @@ mod params;
 mod plan;
 mod record;
 mod redact;
+mod registration;
 mod rows;
 mod secrets;
 mod servers;
@@ -37,11 +38,12 @@ pub use approvals::{Answered, Approval};
 pub use caller::Caller;
 pub use host::{
     AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, FileInfo, FileUse, Host,
-    Running, Sandbox, ToolEnd, ToolRun, ToolServer,
+    Registered, Registration, Running, Sandbox, TaskFound, TaskLimits, ToolEnd, ToolRun, ToolServer,
 };
 pub use kernel::{Kernel, Options, Outcome};
 pub use metrics::Metrics;
 pub use record::DecisionRow;
+pub use registration::quota;
 pub use secrets::{SecretConfig, SecretOverview};
 pub use tools::{ToolFileData, ToolOverview};
 pub use usage::UsageRow;

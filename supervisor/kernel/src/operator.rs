@@ -6,7 +6,7 @@ use aion_models::ModelConfig;
 use aion_syscall::{Reason, Refusal};
 use aion_tenants::Secret;
 use aion_types::{AgentUri, ErrorCode, TenantId};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::caller::Caller;
 use crate::kernel::{Kernel, now_ns};
@@ -170,20 +170,6 @@ impl Kernel {
         Ok(json!({"agent_id": uri.to_string(), "time_ms": now_ns() / 1_000_000}))
     }
 
-    /// Registers an agent: `{agent_id, name, version, capabilities, limits, manifest}`. One that is there already is left as it is.
-    ///
-    /// # Errors
-    /// What is wrong with it, with the field.
-    pub async fn register(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
-        let uri = own_agent(caller, body)?;
-        if let Some(found) = self.0.host.agent(&uri.tenant, &uri.name)? {
-            return Ok(json!({"agent_id": uri.to_string(), "id": found.id, "created": false}));
-        }
-        let manifest = manifest_of(&uri, body)?;
-        let id = self.0.host.register(uri.tenant.clone(), manifest, uri.name.clone()).await?;
-        Ok(json!({"agent_id": uri.to_string(), "id": id, "created": true}))
-    }
-
     /// Submits a task: `{task_id, intent, priority, quota, params}`.
     ///
     /// # Errors
@@ -193,7 +179,7 @@ impl Kernel {
     }
 }
 
-fn own_agent(caller: &Caller, body: &Value) -> Result<AgentUri, Refusal> {
+pub(crate) fn own_agent(caller: &Caller, body: &Value) -> Result<AgentUri, Refusal> {
     let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
     let own = match caller {
         Caller::Agent { tenant, name } => Some(AgentUri { tenant: tenant.clone(), name: name.clone() }),
@@ -217,42 +203,4 @@ fn own_agent(caller: &Caller, body: &Value) -> Result<AgentUri, Refusal> {
         let message = format!("{} does not speak for {given}", caller.subject());
         Refusal::new(Reason::Denied, ErrorCode::PermissionDenied, message).by("door: agent_id").at("agent_id")
     })
-}
-
-/// A manifest as text, as an object, or made of what else is given: an agent that runs elsewhere.
-fn manifest_of(uri: &AgentUri, body: &Value) -> Result<String, Refusal> {
-    match body.get("manifest") {
-        Some(Value::String(text)) => return Ok(text.clone()),
-        // JSON is YAML.
-        Some(manifest @ Value::Object(map)) if !map.is_empty() => return Ok(manifest.to_string()),
-        None | Some(Value::Null | Value::Object(_)) => {}
-        Some(_) => return Err(Refusal::field("manifest", "it is neither a text nor an object")),
-    }
-    let mut metadata = Map::new();
-    metadata.insert("name".to_owned(), json!(uri.name.as_str()));
-    if let Some(version) = body.get("version").filter(|version| !version.is_null()) {
-        metadata.insert("version".to_owned(), version.clone());
-    }
-    metadata.insert("labels".to_owned(), json!({"aion.external": "true"}));
-    let mut spec = Map::new();
-    // It runs elsewhere: here is nothing to start.
-    spec.insert("entry".to_owned(), json!(["/bin/false"]));
-    spec.insert("syscalls".to_owned(), json!(["*"]));
-    match body.get("capabilities") {
-        None | Some(Value::Null) => {}
-        Some(capabilities @ (Value::Object(_) | Value::Array(_))) => {
-            spec.insert("capabilities".to_owned(), capabilities.clone());
-        }
-        Some(_) => return Err(Refusal::field("capabilities", "it is neither a map nor a list")),
-    }
-    match body.get("limits") {
-        None | Some(Value::Null) => {}
-        Some(limits @ Value::Object(map)) => {
-            if !map.is_empty() {
-                spec.insert("resources".to_owned(), limits.clone());
-            }
-        }
-        Some(_) => return Err(Refusal::field("limits", "it is not an object")),
-    }
-    Ok(json!({"apiVersion": "aion.os/v1", "kind": "Agent", "metadata": metadata, "spec": spec}).to_string())
 }

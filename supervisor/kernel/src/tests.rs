@@ -8,13 +8,15 @@ use aion_types::{AgentName, TenantId};
 
 use super::*;
 use crate::host::{
-    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, Sandbox, ToolEnd,
-    ToolRun, ToolServer,
+    AccountLimits, AgentInfo, AgentSeen, AuditEntry, BoxFuture, FileAnswer, FileAsk, Registered,
+    Registration, Sandbox, TaskFound, TaskLimits, ToolEnd, ToolRun, ToolServer,
 };
 use crate::tools::ToolFileData;
 
 #[path = "tests/approvals.rs"]
 mod approvals;
+#[path = "tests/contract.rs"]
+mod contract;
 #[path = "tests/files.rs"]
 mod files;
 #[path = "tests/mail.rs"]
@@ -29,6 +31,8 @@ struct Fake {
     records: Mutex<Vec<AuditEntry>>,
     runs: AtomicUsize,
     limits: Mutex<AccountLimits>,
+    /// Id, whose, what it may spend.
+    tasks: Mutex<Vec<(String, String, TaskLimits)>>,
 }
 
 impl Host for Fake {
@@ -56,8 +60,23 @@ impl Host for Fake {
         Ok((seen, next))
     }
 
-    fn limits<'a>(&'a self, _: &'a TenantId, _: &'a AgentName, _: &'a str) -> BoxFuture<'a, AccountLimits> {
-        Box::pin(async { *self.limits.lock().unwrap() })
+    fn limits(&self, _: &TenantId, _: &AgentName) -> AccountLimits {
+        *self.limits.lock().unwrap()
+    }
+
+    fn task<'a>(
+        &'a self,
+        _: &'a TenantId,
+        agent: &'a AgentName,
+        task: &'a str,
+    ) -> BoxFuture<'a, Result<TaskFound, Refusal>> {
+        let tasks = self.tasks.lock().unwrap();
+        let found = tasks.iter().find(|(id, ..)| id == task);
+        let found = found.map_or(TaskFound::Unknown, |(_, of, limits)| match of == agent.as_str() {
+            true => TaskFound::Own(*limits),
+            false => TaskFound::Foreign,
+        });
+        Box::pin(async move { Ok(found) })
     }
 
     fn run(&self, run: ToolRun) -> BoxFuture<'_, Result<ToolEnd, Refusal>> {
@@ -99,14 +118,21 @@ impl Host for Fake {
         Box::pin(async {})
     }
 
-    fn register(
-        &self,
-        tenant: TenantId,
-        manifest: String,
-        name: AgentName,
-    ) -> BoxFuture<'_, Result<String, Refusal>> {
-        self.agents.lock().unwrap().push((tenant.to_string(), name.to_string(), manifest));
-        Box::pin(async { Ok("id-new".to_owned()) })
+    fn register(&self, new: Registration) -> BoxFuture<'_, Result<Registered, Refusal>> {
+        let (tenant, name) = (new.tenant.to_string(), new.name.to_string());
+        let mut agents = self.agents.lock().unwrap();
+        let found = agents.iter().find(|(t, n, _)| *t == tenant && *n == name).map(|(_, _, m)| m.clone());
+        let done = match found {
+            Some(manifest) if manifest == new.manifest => {
+                Ok(Registered { id: "id-new".to_owned(), created: false })
+            }
+            Some(_) => Err(Refusal::new(Reason::Conflict, ErrorCode::NameTaken, "another manifest")),
+            None => {
+                agents.push((tenant, name, new.manifest));
+                Ok(Registered { id: "id-new".to_owned(), created: true })
+            }
+        };
+        Box::pin(async move { done })
     }
 
     fn heartbeat(&self, _: &TenantId, _: &AgentName) -> Result<(), Refusal> {

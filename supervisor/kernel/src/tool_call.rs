@@ -32,6 +32,21 @@ pub(crate) struct Caller<'a> {
     pub(crate) audit_id: &'a str,
 }
 
+/// Folders that each sandbox has of its own: a program of the host that lies there cannot be shown in it.
+const OWN_FOLDERS: [&str; 6] = ["/tmp", "/run", "/proc", "/dev", "/sys", "/workspace"];
+
+/// Whether a sandbox can see the runner where the host has it.
+fn visible(runner: &Path) -> Result<(), Refusal> {
+    let Some(own) = OWN_FOLDERS.into_iter().find(|own| runner.starts_with(own)) else { return Ok(()) };
+    let message = format!(
+        "aion-wasm, which runs WebAssembly tools, is {}, and each sandbox has a {own} of its own that hides it",
+        runner.display()
+    );
+    Err(Refusal::new(Reason::Failed, ErrorCode::ToolFailed, message).hint(format!(
+        "put AION's programs elsewhere than below {own}, as /usr/libexec/aion, and start its daemons from there"
+    )))
+}
+
 impl Caller<'_> {
     pub(crate) async fn call(
         &self,
@@ -42,6 +57,7 @@ impl Caller<'_> {
         match &installed.tool.entry {
             ToolEntry::Exec(argv) => self.run(installed, argv, &arguments, timeout).await,
             ToolEntry::Wasm(module) => {
+                visible(self.wasm_runner)?;
                 let answer = self.serve(installed, self.wasm(installed, module), arguments, timeout).await?;
                 module_result(&installed.tool.name, answer)
             }
@@ -260,6 +276,20 @@ mod tests {
             "http://10.0.0.1",
         ] {
             assert!(!is_local(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_runner_that_no_sandbox_can_see_is_told_before_it_is_started() {
+        for good in ["/usr/libexec/aion/aion-wasm", "/root/target/tmp/aion-wasm", "/tmpfs/aion-wasm"] {
+            assert_eq!(visible(Path::new(good)), Ok(()), "{good}");
+        }
+        for (hidden, own) in [("/tmp/aion/bin/aion-wasm", "/tmp"), ("/run/aion-wasm", "/run")] {
+            let refusal = visible(Path::new(hidden)).unwrap_err();
+            assert!(
+                refusal.message.contains(hidden) && refusal.hint.contains(&format!("below {own}")),
+                "{refusal:?}"
+            );
         }
     }
 

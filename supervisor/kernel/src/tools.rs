@@ -10,7 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use aion_manifest::{Classes, ToolFile};
+use aion_manifest::{Classes, ToolEntry, ToolFile};
 use aion_store::{Durability, Store, Table};
 use aion_syscall::{Reason, Refusal};
 use aion_types::{ErrorCode, TenantId};
@@ -308,7 +308,7 @@ pub(crate) fn not_found(name: &str) -> Refusal {
     let shown: String = name.chars().take(80).collect();
     Refusal::new(Reason::NotFound, ErrorCode::ToolNotFound, format!("there is no tool {shown:?}"))
         .at("params.tool")
-        .hint("`aionctl tool ls` shows what is installed")
+        .hint("`aionctl tool ls` shows what is installed, `aionctl tool install FILE` installs one from its tool.yml")
 }
 
 fn check_files(tool: &ToolFile, files: &[ToolFileData]) -> Result<(), Refusal> {
@@ -349,7 +349,42 @@ fn check_files(tool: &ToolFile, files: &[ToolFileData]) -> Result<(), Refusal> {
             format!("{missing:?}, which the manifest names, did not come with it"),
         ));
     }
+    if let ToolEntry::Wasm(module) = &tool.entry {
+        let file = files.iter().find(|file| file.path == *module).ok_or_else(|| {
+            Refusal::field("spec.entry", format!("wasm:{module}: it is a folder"))
+                .hint("name the module, a file")
+        })?;
+        check_module(module, &file.data)?;
+    }
     Ok(())
+}
+
+/// The longest module that `aion-wasm` reads.
+const MAX_MODULE: usize = 64 << 20;
+
+/// Whether a file can be a module or a component at all. Whether it compiles and what it imports only its runner can tell, which is no
+/// part of this program.
+fn check_module(path: &str, data: &[u8]) -> Result<(), Refusal> {
+    let wrong = |message: String| {
+        Err(Refusal::field("spec.entry", format!("wasm:{path}: {message}"))
+            .hint(format!("`aion-wasm check {path}` says whether a file can be run; build it with Rust's target wasm32-wasip2")))
+    };
+    if data.len() > MAX_MODULE {
+        let message = format!("wasm:{path}: it has {} bytes, at most {MAX_MODULE} are run", data.len());
+        return Err(Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("spec.entry"));
+    }
+    match data {
+        // The word, and a version in which components differ from modules.
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] | [0, b'a', b's', b'm', _, 0, 1, 0, ..] => Ok(()),
+        [] => wrong("it is empty".to_owned()),
+        [0, b'a', b's', b'm', ..] => {
+            wrong("it is WebAssembly of a version that is not run, or was cut off".to_owned())
+        }
+        _ if data.trim_ascii_start().starts_with(b"(") => {
+            wrong("it is the text form of WebAssembly; the binary form is run".to_owned())
+        }
+        _ => wrong("it is neither a WebAssembly module nor a component".to_owned()),
+    }
 }
 
 fn digest(manifest: &[u8], files: &[ToolFileData]) -> String {

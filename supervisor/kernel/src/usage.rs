@@ -12,7 +12,7 @@ use crate::rows;
 /// A row of an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRow {
-    /// `agent`, `tenant` or `task`.
+    /// `agent`, `tenant` or `task`; with a quota of their own `agent_minute`, `task_minute`, `task_hour`.
     pub kind: String,
     /// Whose.
     pub tenant: String,
@@ -39,6 +39,9 @@ pub(crate) struct Accounts {
 fn parts(account: &Account) -> [&str; 3] {
     match account {
         Account::Task { tenant, task } => ["task", tenant, task],
+        Account::TaskHour { tenant, task } => ["task_hour", tenant, task],
+        Account::TaskMinute { tenant, task } => ["task_minute", tenant, task],
+        Account::AgentMinute { tenant, name } => ["agent_minute", tenant, name],
         Account::Agent { tenant, name } => ["agent", tenant, name],
         Account::Tenant { tenant } => ["tenant", tenant, ""],
     }
@@ -51,6 +54,9 @@ impl Accounts {
         for row in all(store, now_ns)? {
             let account = match row.kind.as_str() {
                 "task" => Account::Task { tenant: row.tenant, task: row.name },
+                "task_hour" => Account::TaskHour { tenant: row.tenant, task: row.name },
+                "task_minute" => Account::TaskMinute { tenant: row.tenant, task: row.name },
+                "agent_minute" => Account::AgentMinute { tenant: row.tenant, name: row.name },
                 "agent" => Account::Agent { tenant: row.tenant, name: row.name },
                 _ => Account::Tenant { tenant: row.tenant },
             };

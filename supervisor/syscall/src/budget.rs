@@ -16,6 +16,27 @@ pub enum Account {
         /// Which.
         task: String,
     },
+    /// One task, in an hour.
+    TaskHour {
+        /// Whose.
+        tenant: String,
+        /// Which.
+        task: String,
+    },
+    /// One task, in a minute.
+    TaskMinute {
+        /// Whose.
+        tenant: String,
+        /// Which.
+        task: String,
+    },
+    /// An agent, in a minute.
+    AgentMinute {
+        /// Whose.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
     /// An agent, in an hour.
     Agent {
         /// Whose.
@@ -35,7 +56,8 @@ impl Account {
     const fn window_ms(&self) -> Option<u64> {
         match self {
             Self::Task { .. } => None,
-            Self::Agent { .. } | Self::Tenant { .. } => Some(3_600_000),
+            Self::TaskMinute { .. } | Self::AgentMinute { .. } => Some(60_000),
+            Self::TaskHour { .. } | Self::Agent { .. } | Self::Tenant { .. } => Some(3_600_000),
         }
     }
 }
@@ -44,6 +66,9 @@ impl std::fmt::Display for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Task { task, .. } => write!(f, "task {task}"),
+            Self::TaskHour { task, .. } => write!(f, "task {task}, this hour"),
+            Self::TaskMinute { task, .. } => write!(f, "task {task}, this minute"),
+            Self::AgentMinute { tenant, name } => write!(f, "agent://{tenant}/{name}, this minute"),
             Self::Agent { tenant, name } => write!(f, "agent://{tenant}/{name}, this hour"),
             Self::Tenant { tenant } => write!(f, "tenant {tenant}, this hour"),
         }
@@ -258,6 +283,25 @@ mod tests {
         let third = ledger.reserve(3_600_000, &accounts, usd(100)).unwrap();
         ledger.settle(3_600_000, third, usd(100));
         assert_eq!(ledger.spent(&agent()), Some((usd(100), 3_600_000)));
+    }
+
+    #[test]
+    fn a_rate_begins_anew_with_its_minute_or_hour() {
+        let (tenant, task, name) = ("t".to_owned(), "x".to_owned(), "a".to_owned());
+        for (account, window) in [
+            (Account::TaskMinute { tenant: tenant.clone(), task: task.clone() }, 60_000),
+            (Account::AgentMinute { tenant: tenant.clone(), name }, 60_000),
+            (Account::TaskHour { tenant, task }, 3_600_000),
+        ] {
+            let mut ledger = Ledger::default();
+            let accounts = [(account, limits(10))];
+            let first = ledger.reserve(0, &accounts, usd(10)).unwrap();
+            ledger.settle(0, first, usd(10));
+            let shortage = ledger.reserve(1, &accounts, usd(1)).unwrap_err();
+            assert_eq!(shortage.retry_after_ms, Some(window - 1));
+            let next = ledger.reserve(window, &accounts, usd(1)).unwrap();
+            ledger.settle(window, next, usd(1));
+        }
     }
 
     #[test]

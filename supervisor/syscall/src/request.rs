@@ -209,23 +209,18 @@ fn budget(value: Option<&Value>) -> Result<Budget, Refusal> {
 }
 
 /// Dollars as JSON has them, to the millionth; rounded down, so that a budget is never more than was said.
-fn usd(value: Option<&Value>) -> Result<Option<u64>, Refusal> {
+#[must_use]
+pub fn usd_micros(value: &Value) -> Option<u64> {
     const MAX_USD: f64 = 1_000_000.0;
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(usd) if (0.0..=MAX_USD).contains(&usd) => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "it is within 0 and 10^12"
-                )]
-                let micros = (usd * 1_000_000.0 + 1e-6).floor() as u64;
-                Ok(Some(micros))
-            }
-            _ => Err(Refusal::field("budget.usd_max", "it is no number of 0 to 1000000")),
-        },
-    }
+    let usd = value.as_f64().filter(|usd| (0.0..=MAX_USD).contains(usd))?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 and 10^12")]
+    let micros = (usd * 1_000_000.0 + 1e-6).floor() as u64;
+    Some(micros)
+}
+
+fn usd(value: Option<&Value>) -> Result<Option<u64>, Refusal> {
+    let wrong = || Refusal::field("budget.usd_max", "it is no number of 0 to 1000000");
+    value.filter(|value| !value.is_null()).map(|value| usd_micros(value).ok_or_else(wrong)).transpose()
 }
 
 fn text<'a>(map: &'a Map<String, Value>, field: &str, max: usize) -> Result<&'a str, Refusal> {

@@ -148,6 +148,22 @@ label_type!(
     label,
     "Takes a DNS label (1 to 63 of a-z, 0-9, '-')."
 );
+impl AgentName {
+    /// What stands in an agent's place where something is the tenant's own. No agent is called so: it does not parse.
+    #[must_use]
+    pub fn whole_tenant() -> Self {
+        Self(Self::WHOLE_TENANT.to_owned())
+    }
+
+    /// Whether it is [`AgentName::whole_tenant`].
+    #[must_use]
+    pub fn is_whole_tenant(&self) -> bool {
+        self.0 == Self::WHOLE_TENANT
+    }
+
+    const WHOLE_TENANT: &str = "@tenant";
+}
+
 label_type!(
     /// A tenant. `default` is the one of local operators.
     TenantId,
@@ -238,6 +254,8 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a/b", "..", "é", &"x".repeat(64)] {
             assert!(AgentName::parse(bad).is_err(), "{bad}");
         }
+        let whole = AgentName::whole_tenant();
+        assert!(whole.is_whole_tenant() && AgentName::parse(whole.as_str()).is_err());
         assert_eq!(AgentName::parse("a/b"), Err(IdError::BadChar { ch: '/', at: 2 }));
     }
 
