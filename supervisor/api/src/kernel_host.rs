@@ -225,6 +225,9 @@ impl Host for ForKernel {
             let spec = found.spec.unwrap_or_default();
             // What may be any agent's is nobody's until it runs.
             let owner = if found.agent.is_empty() { &spec.agent } else { &found.agent };
+            if owner.is_empty() {
+                return Ok(TaskFound::Unknown);
+            }
             if owner != agent.as_str() && !agent.is_whole_tenant() {
                 return Ok(TaskFound::Foreign);
             }

@@ -47,10 +47,10 @@ impl Kernel {
         decide(&authority, &ask)
     }
 
-    /// The task that a call says it is for; none: it says nothing of one.
+    /// The task that a call says it is for; none: it says nothing of one, or of one that AION does not know.
     ///
     /// # Errors
-    /// There is no such task, or it is another agent's.
+    /// It is another agent's.
     pub(crate) async fn task_of(
         &self,
         call: &Call,
@@ -61,14 +61,8 @@ impl Kernel {
         let shown: String = task.chars().take(80).collect();
         match self.0.host.task(&grants.uri.tenant, &grants.uri.name, task).await? {
             TaskFound::Own(limits) => Ok(Some(limits)),
-            // Its budget would be left out, and the record would name what never was.
-            TaskFound::Unknown => {
-                let message = format!("context.task_id: there is no task {shown:?}");
-                Err(Refusal::new(Reason::NotFound, ErrorCode::TaskNotFound, message)
-                    .by("kernel: a task is its agent's")
-                    .at("context.task_id")
-                    .hint("submit it first, with this id as its task_id, or leave context.task_id out"))
-            }
+            // The caller's own name for what it does, as clients with tasks of their own send it: it is recorded, and opens no account.
+            TaskFound::Unknown => Ok(None),
             TaskFound::Foreign => {
                 let message = format!("context.task_id: task {shown:?} is not one of {}", grants.uri);
                 Err(Refusal::new(Reason::Denied, ErrorCode::PermissionDenied, message)
