@@ -53,7 +53,7 @@ fn world(ports: &[u16]) -> World {
 fn world_with(ports: &[u16], env: &[(&str, &str)]) -> World {
     let world = World::start_with(env);
     for (name, capabilities) in
-        [("fetcher-1", json!(["network"])), ("narrow-1", json!(["net:connect:example.com:443"]))]
+        [("fetcher-1", json!(["network", "model:*"])), ("narrow-1", json!(["net:connect:example.com:443"]))]
     {
         let manifest = json!({
             "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": "fetcher"},
@@ -71,7 +71,7 @@ fn world_with(ports: &[u16], env: &[(&str, &str)]) -> World {
 
 /// The operator's rules for the tenant: the public Internet, and these ports of this host.
 fn open(world: &World, ports: &[u16]) {
-    let mut rules = vec!["network".to_owned(), "tool:*".to_owned(), "secret:use:*".to_owned()];
+    let mut rules: Vec<_> = ["network", "tool:*", "model:*", "secret:use:*"].map(str::to_owned).into();
     rules.extend(ports.iter().map(|port| format!("net:connect:127.0.0.1:{port}")));
     let rules = rules.iter().map(|rule| format!("--allow={rule}"));
     world
