@@ -28,7 +28,12 @@ fn settings(given: Option<api::TenantSettings>) -> Outcome<Settings> {
         require_timestamp: given.require_timestamp,
         allow: given.allow,
         deny: given.deny,
-        rate_per_second: given.rate_per_second,
+        rate_per_second: match given.rate_per_second {
+            Some(0) => {
+                return Err(Problem::field("rate_per_second", "use 1 or more, or leave it out: no limit"));
+            }
+            rate => rate,
+        },
         usd_micros_per_hour,
         tokens_per_hour: given.tokens_per_hour,
     })

@@ -36,6 +36,10 @@ pub(crate) async fn stream(State(shared): State<Shared>, request: Request<Body>)
         Ok(admitted) => admitted,
         Err(refusal) => return reply::refused(&refusal),
     };
+    // A signature of some call's body that somebody has seen opens no stream.
+    if !admitted.body.is_empty() {
+        return reply::refused(&Refusal::field("body", "a stream is asked for without a body"));
+    }
     let opened = query_of(&admitted.parts, &admitted.caller).and_then(|query| {
         let stands = Stands::of(&shared.kernel, &admitted)?;
         Ok(while_it_stands(shared.backend.events(query)?, shared.kernel.clone(), stands))

@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use crate::auth::{header, now_ns, read_up_to, unauthenticated, within_rate};
+use crate::auth::{header, now_ns, read_up_to, unauthenticated, verified, within_rate};
 use crate::listen;
 use crate::tls::{Peer, Tls};
 
@@ -250,7 +250,7 @@ impl Shared {
             body: message,
         };
         let now = now_ns();
-        let tenant = self.kernel.tenants().verify(claimed, &given, now).map_err(refused)?;
+        let tenant = verified(&self.kernel, claimed, given, now).await.map_err(refused)?;
         within_rate(&tenant, now)?;
         Ok((Caller::Tenant(tenant), body))
     }

@@ -140,7 +140,8 @@ async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str
         Ok(admitted) => admitted,
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
     };
-    let header = admitted.parts.headers.get("x-agent-id").and_then(|value| value.to_str().ok());
+    // One that is no text names nobody.
+    let header = admitted.parts.headers.get("x-agent-id").map(|value| value.to_str().unwrap_or_default());
     let call = enveloped(&admitted.body, header, &admitted.caller)
         .and_then(|body| Syscall::from_value(body, Some(name)));
     match call {
@@ -162,23 +163,28 @@ fn enveloped(body: &[u8], header: Option<&str>, caller: &Caller) -> Result<Value
             envelope.insert(field.to_owned(), value);
         }
     }
-    let named = |outer: &str| {
-        let agent = params.get(outer).and_then(|value| value.get("agent")).and_then(Value::as_str)?;
-        Some(if agent.contains("://") {
-            agent.to_owned()
-        } else {
-            format!("agent://{}/{agent}", caller.tenant())
-        })
+    // Whoever means an agent and has lost its name does not mean the tenant.
+    let lost = |field: &str| {
+        Refusal::field(field, "it names no agent")
+            .hint("name an agent, or leave it out: then it is the tenant's own memory")
+    };
+    let named = |outer: &str| match params.get(outer).and_then(|value| value.get("agent")) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(agent)) if agent.contains("://") => Ok(Some(agent.clone())),
+        Some(Value::String(agent)) if !agent.is_empty() => {
+            Ok(Some(format!("agent://{}/{agent}", caller.tenant())))
+        }
+        Some(_) => Err(lost(&format!("{outer}.agent"))),
     };
     let agent = match (params.get("agent_id"), header) {
-        // Whoever means an agent and has lost its name does not mean the tenant.
-        (Some(Value::String(given)), _) if given.is_empty() => {
-            return Err(Refusal::field("agent_id", "it is empty")
-                .hint("name an agent, or leave it out: then it is the tenant's own memory"));
-        }
+        (Some(Value::String(given)), _) if given.is_empty() => return Err(lost("agent_id")),
         (Some(given), _) if !given.is_null() => Some(given.clone()),
+        (_, Some("")) => return Err(lost("X-Agent-Id")),
         (_, Some(header)) => Some(json!(header)),
-        _ => named("filter").or_else(|| named("meta")).map(Value::String),
+        _ => match named("filter")? {
+            Some(agent) => Some(Value::String(agent)),
+            None => named("meta")?.map(Value::String),
+        },
     };
     params.remove("agent_id");
     if let Some(agent) = agent {
@@ -215,6 +221,13 @@ async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Respo
     match json_of(&admitted.body) {
         Ok(mut body) => {
             let header = auth::header(&admitted.parts.headers, "x-agent-id");
+            let says = |field: &str| body.get(field).is_some_and(|value| !value.is_null());
+            if says("agent") && says("agent_id") {
+                return reply::refused(&Refusal::field(
+                    "agent",
+                    "agent_id says it already: leave one of them out",
+                ));
+            }
             if let (Some(agent), Some(map)) = (header, body.as_object_mut())
                 && ["agent_id", "agent"].iter().all(|field| map.get(*field).is_none_or(Value::is_null))
             {

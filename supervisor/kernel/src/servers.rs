@@ -132,6 +132,8 @@ impl Drop for Owed {
             live.asked.store(false, Ordering::SeqCst);
             if !lives {
                 slot.lost(&live).await;
+                // Who waits in it still waits for nothing, and holds its sandbox.
+                live.client.close().await;
             }
         });
     }

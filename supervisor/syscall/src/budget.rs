@@ -1,7 +1,8 @@
 //! What calls may cost: amounts are reserved before the work and settled after it.
 //!
-//! A reservation is the most that a call can cost, cut to what is left. So many calls at once on one account overspend it by one
-//! call at most: the one that was cut, and while it is under way nothing is left for another. Time comes in as an argument.
+//! A reservation is the most that a call can cost, cut to what is left. Many calls at once on one account overspend it by one
+//! call at most: the one that was cut. While it is under way no other is cut, whatever those that end leave. Time comes in as an
+//! argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -114,6 +115,8 @@ struct Entry {
     spent: Limit,
     reserved: Limit,
     under_way: u32,
+    /// A call is under way that may cost more dollars, more tokens, than were left.
+    cut: [bool; 2],
     seen_ms: u64,
 }
 
@@ -121,7 +124,7 @@ struct Entry {
 #[derive(Debug)]
 #[must_use = "a reservation that is not settled is never freed"]
 pub struct Reservation {
-    parts: Vec<(Account, Limit)>,
+    parts: Vec<(Account, Limit, [bool; 2])>,
 }
 
 /// The accounts.
@@ -160,20 +163,22 @@ impl Ledger {
                     .window_ms()
                     .map(|window| entry.since_ms.saturating_add(window).saturating_sub(now_ms)),
             };
-            if most.usd_micros > 0 && usd == 0 {
+            let cut = [most.usd_micros > usd, most.tokens > tokens];
+            if cut[0] && (usd == 0 || entry.cut[0]) {
                 return Err(short("usd", limits.usd_micros, used.usd_micros));
             }
-            if most.tokens > 0 && tokens == 0 {
+            if cut[1] && (tokens == 0 || entry.cut[1]) {
                 return Err(short("tokens", limits.tokens, used.tokens));
             }
             let part = Limit { usd_micros: most.usd_micros.min(usd), tokens: most.tokens.min(tokens) };
-            parts.push((account.clone(), part));
+            parts.push((account.clone(), part, cut));
         }
-        for (account, part) in &parts {
+        for (account, part, cut) in &parts {
             if let Some(entry) = self.entries.get_mut(account) {
                 entry.reserved.usd_micros = entry.reserved.usd_micros.saturating_add(part.usd_micros);
                 entry.reserved.tokens = entry.reserved.tokens.saturating_add(part.tokens);
                 entry.under_way += 1;
+                entry.cut = [entry.cut[0] || cut[0], entry.cut[1] || cut[1]];
             }
         }
         Ok(Reservation { parts })
@@ -200,8 +205,10 @@ impl Ledger {
 
     /// Frees a reservation and counts what was used in its place.
     pub fn settle(&mut self, now_ms: u64, reservation: Reservation, used: Limit) {
-        for (account, part) in reservation.parts {
+        for (account, part, cut) in reservation.parts {
             let entry = self.entry(now_ms, &account);
+            // There was this one alone.
+            entry.cut = [entry.cut[0] && !cut[0], entry.cut[1] && !cut[1]];
             entry.reserved.usd_micros = entry.reserved.usd_micros.saturating_sub(part.usd_micros);
             entry.reserved.tokens = entry.reserved.tokens.saturating_sub(part.tokens);
             entry.under_way = entry.under_way.saturating_sub(1);
@@ -283,6 +290,30 @@ mod tests {
         let third = ledger.reserve(3_600_000, &accounts, usd(100)).unwrap();
         ledger.settle(3_600_000, third, usd(100));
         assert_eq!(ledger.spent(&agent()), Some((usd(100), 3_600_000)));
+    }
+
+    #[test]
+    fn what_cheap_calls_leave_lets_no_second_call_be_cut() {
+        let mut ledger = Ledger::default();
+        let accounts = [(agent(), limits(100))];
+        // Ten that may cost ten each, and cost nine.
+        let first: Vec<_> = (0..10).map(|_| ledger.reserve(0, &accounts, usd(10)).unwrap()).collect();
+        let mut second = Vec::new();
+        for reservation in first {
+            ledger.settle(0, reservation, usd(9));
+            second.extend(ledger.reserve(0, &accounts, usd(10)));
+        }
+        for reservation in second {
+            ledger.settle(0, reservation, usd(10));
+        }
+        let (spent, _) = ledger.spent(&agent()).unwrap();
+        assert!((100..=110).contains(&spent.usd_micros), "{spent:?}");
+        // When the one that was cut has ended, the next hour begins as every hour.
+        let next = ledger.reserve(3_600_000, &accounts, usd(200)).unwrap();
+        assert!(ledger.reserve(3_600_000, &accounts, usd(200)).is_err());
+        ledger.settle(3_600_000, next, usd(1));
+        let next = ledger.reserve(3_600_000, &accounts, usd(200)).unwrap();
+        ledger.settle(3_600_000, next, usd(1));
     }
 
     #[test]

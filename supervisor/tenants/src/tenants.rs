@@ -13,7 +13,7 @@ use crate::bucket::Bucket;
 use crate::error::{AuthError, Error};
 use crate::nonces::{Nonces, Taken};
 use crate::seal::{Sealer, Secret};
-use crate::signature::{MAX_SKEW_MS, Signed, bearer, bearer_mac, bearer_parts, decode, fits};
+use crate::signature::{MAX_SKEW_MS, SOON_MS, Signed, bearer, bearer_mac, bearer_parts, decode, fits};
 
 const MIN_SECRET: usize = 16;
 const MAX_SECRET: usize = 4096;
@@ -21,9 +21,6 @@ const MAX_SECRET: usize = 4096;
 const MAX_SECRETS: usize = 4;
 /// Wrong signatures in a second, for each tenant's name, before the rest is turned away unread.
 const FAILURES_PER_SECOND: u32 = 20;
-/// So far ahead of the kernel's clock a request's time may lie before its nonce must outlast the host's own crash: a host is not back
-/// so soon.
-const SOON_MS: u64 = 2_000;
 /// Names that wrong signatures are counted for; more share one count.
 const MAX_FAILING: usize = 4096;
 
@@ -396,6 +393,7 @@ impl Tenants {
         until_ms: u64,
         ahead_ms: u64,
     ) -> Result<(), AuthError> {
+        // A host is not back so soon.
         let durability = if ahead_ms > SOON_MS { Durability::Host } else { Durability::Process };
         let mut batch = Batch::new();
         batch

@@ -115,6 +115,11 @@ fn times_and_nonces_stop_replays() {
     assert_eq!(try_it(ms, "nonce-two", "/v1/y", "/v1/x"), Err(AuthError::Mismatch));
     assert_eq!(try_it(ms - MAX_SKEW_MS - 1, "nonce-3333", "/v1/x", "/v1/x"), Err(AuthError::Skew));
     assert_eq!(try_it(ms, "short", "/v1/x", "/v1/x"), Err(AuthError::BadTime));
+    // What was signed with a time is no signature of a body, where bodies alone may be signed.
+    t.set(&name("a"), Settings::default(), now).unwrap();
+    let seen = sign_timed(&secret("a"), ms, "nonce-seen", "POST", "/v1/x", b"x");
+    let body = format!("{ms}\nnonce-seen\nPOST\n/v1/x\nx");
+    assert_eq!(t.verify(Some("a"), &short(&seen, body.as_bytes()), now).unwrap_err(), AuthError::Mismatch);
 }
 
 #[test]

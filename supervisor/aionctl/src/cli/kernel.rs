@@ -79,7 +79,7 @@ pub(crate) struct TenantSettings {
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u32>,
     /// US dollars in an hour
-    #[arg(long, value_name = "USD")]
+    #[arg(long, value_name = "USD", allow_negative_numbers = true)]
     pub(crate) usd_per_hour: Option<f64>,
     /// Tokens in an hour
     #[arg(long, value_name = "N")]

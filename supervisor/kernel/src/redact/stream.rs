@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{BEGUN, Redactor};
+use super::{BEGUN, Lines, Redactor};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
@@ -26,18 +26,20 @@ impl Redactor {
     /// Where the end begins that may become a secret; everything before it is clean once it is redacted by itself.
     fn open_end(&self, text: &str) -> usize {
         let bytes = text.as_bytes();
-        let from = bytes.len().saturating_sub(self.longest);
-        let begun = (from..bytes.len()).find(|at| {
-            let end = bytes.get(*at..).unwrap_or_default();
-            let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
-            self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
-        });
-        let mut at = begun.unwrap_or(bytes.len());
+        let opens = |bytes: &[u8]| {
+            let from = bytes.len().saturating_sub(self.longest);
+            (from..bytes.len()).find(|at| {
+                let end = bytes.get(*at..).unwrap_or_default();
+                let next = self.patterns.partition_point(|pattern| pattern.as_slice() <= end);
+                self.patterns.get(next).is_some_and(|pattern| pattern.starts_with(end))
+            })
+        };
+        // Also where its lines are broken.
+        let across = Lines::join(bytes).and_then(|lines| Some(lines.back(opens(&lines.joined)?)));
+        let mut at = opens(bytes).into_iter().chain(across).min().unwrap_or(bytes.len());
         // A secret that reaches into the end is told with it.
-        if let Some(matcher) = &self.matcher {
-            let across = matcher.find_iter(bytes).find(|found| found.start() < at && found.end() > at);
-            at = across.map_or(at, |found| found.start());
-        }
+        let reaching = self.found(bytes).into_iter().find(|found| found.start < at && found.end > at);
+        at = reaching.map_or(at, |found| found.start);
         while !text.is_char_boundary(at) {
             at -= 1;
         }
@@ -289,6 +291,17 @@ mod tests {
             }
         }
         assert_eq!(split(SECRET, &[7], None), "[redacted:own]");
+        for size in 1..30 {
+            for end in ["\n", "\r\n", "\n  "] {
+                let (first, rest) = SECRET.split_at(5);
+                let whole = format!("before\n{first}{end}{rest}\nafter");
+                assert_eq!(
+                    split(&whole, &[size], Some("stop")),
+                    "before\n[redacted:own]\nafter",
+                    "{size} {end:?}"
+                );
+            }
+        }
         assert_eq!(split("sk-geheim-01 is none", &[3], Some("stop")), "[redacted:short]-01 is none");
     }
 
