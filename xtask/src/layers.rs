@@ -44,6 +44,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-manifest",
             "aion-seccomp",
             "aion-audit",
+            "aion-egress",
             "aion-agent-journal",
             "aion-scheduler",
             "aion-syscall",
