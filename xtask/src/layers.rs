@@ -22,6 +22,7 @@ const LEVELS: &[(u8, &[&str])] = &[
         3,
         &[
             "aion-sandbox",
+            "aion-network",
             "aion-probes",
             "aion-cgroup",
             "aion-host-checks",
