@@ -35,6 +35,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-fetch",
             "aion-mcp",
             "aion-models",
+            "aion-resolver",
             "aion-telemetry",
             "aion-tenants",
         ],

@@ -54,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) adopted: bool,
     /// Entered into the probes' maps.
     pub(crate) probed: bool,
+    /// The number of its network, with mode `egress`.
+    pub(crate) network: Option<u32>,
     pub(crate) journal: Mutex<Journal>,
     /// What has been told of limits so far.
     pub(crate) told: Mutex<Told>,
