@@ -139,6 +139,7 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         adopted: true,
         probed: launcher.probes.get().is_some(),
         network: record.network,
+        resolver: None,
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
         told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },

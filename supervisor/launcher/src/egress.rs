@@ -3,8 +3,9 @@
 //! aiond resolves, and is not trusted with it: a name counts only if a rule of the agent has it, an address only if it is
 //! public or a rule of addresses names it, and for a bounded time.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use aion_egress::{Name, Rules};
@@ -48,10 +49,24 @@ pub(crate) fn policy(network: NetworkMode) -> NetPolicy {
     }
 }
 
+/// The sockets of an agent's resolver.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
 /// Makes the network of a slot whose agent has mode `egress`.
 pub(crate) fn attach(launcher: &Launcher, slot: &Slot) -> Result<Attached, Failure> {
     let gone = || Failure::layer(LayerName::Network, 0, "the slot's init is gone");
     Ok(launcher.network.attach(slot.init_pid(), slot.pidfd().ok_or_else(gone)?)?)
+}
+
+/// Opens the agent's resolver before the agent runs: what it asks waits there until somebody answers.
+pub(crate) fn resolver(slot: &Slot) -> Result<Resolver, Failure> {
+    let gone = || Failure::layer(LayerName::Network, 0, "the slot's init is gone");
+    let (udp, tcp) = aion_network::open_resolver(slot.pidfd().ok_or_else(gone)?)?;
+    Ok(Resolver { udp, tcp })
 }
 
 /// What is reported of it.
@@ -78,6 +93,9 @@ pub(crate) fn resolv_conf(folder: &Folder) -> Result<OwnedFd, Failure> {
     if std::fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
         replace(&path, text.as_bytes()).map_err(|e| Failure::state("write", &path, &e))?;
     }
+    // Agents read it.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+        .map_err(|e| Failure::state("change the mode of", &path, &e))?;
     let file = mounts::open_path(&path, LayerName::Network)?;
     Ok(mounts::read_only(file.as_fd())?)
 }
@@ -87,8 +105,17 @@ impl Launcher {
     pub(crate) fn open_resolver(&self, id: &AgentId) -> Result<(v1::ResolverOk, Vec<OwnedFd>), Failure> {
         let (agent, run) = self.running(id)?;
         let rules = self.egress_rules(&agent)?;
-        let pidfd = run.pidfd().ok_or_else(|| Failure::not_running(id))?;
-        let (udp, tcp) = aion_network::open_resolver(pidfd.as_fd())?;
+        let (udp, tcp) = match &run.resolver {
+            Some(Resolver { udp, tcp }) => {
+                let copied = |e: std::io::Error| Failure::internal(format!("cannot copy a socket: {e}"));
+                (udp.try_clone().map_err(copied)?, tcp.try_clone().map_err(copied)?)
+            }
+            // An earlier launcher made them; they are gone when nobody serves them.
+            None => {
+                let pidfd = run.pidfd().ok_or_else(|| Failure::not_running(id))?;
+                aion_network::open_resolver(pidfd.as_fd())?
+            }
+        };
         let rules = rules.all().iter().map(ToString::to_string).collect();
         Ok((v1::ResolverOk { rules }, vec![udp.into(), tcp.into()]))
     }

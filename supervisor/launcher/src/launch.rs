@@ -332,11 +332,12 @@ impl<'a> Attempt<'a> {
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes()?);
 
-        let (mut network, mut resolv_conf) = (None, None);
+        let (mut network, mut resolver, mut resolv_conf) = (None, None, None);
         if launch.network == NetworkMode::Egress {
             let attached = egress::attach(launcher, &slot)?;
             (self.network, record.network) = (Some(attached.number), Some(attached.number));
             network = Some(egress::layer(&attached, &launch.egress));
+            resolver = Some(egress::resolver(&slot)?);
             resolv_conf = Some(egress::resolv_conf(&launcher.folder)?);
         }
 
@@ -382,6 +383,7 @@ impl<'a> Attempt<'a> {
             adopted: false,
             probed: self.probed,
             network: self.network,
+            resolver,
             journal: Mutex::new(Journal { cursor, ..Journal::default() }),
             told: Mutex::new(Told::default()),
         };

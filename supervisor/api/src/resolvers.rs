@@ -1,0 +1,171 @@
+//! The resolvers of agents with network mode `egress`: one for each that runs, on sockets that the launcher made inside.
+//!
+//! Names are looked up here, where untrusted answers are parsed without any privilege; what an agent may then reach the launcher
+//! decides, and writes down before the agent hears of it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aion_egress::{Name, Rules};
+use aion_launcher_client::Client;
+use aion_launcher_proto::v1 as launcher;
+use aion_resolver::{Admit, Refused, serve};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::core::Core;
+
+/// Refusals of one agent that wait for the audit log; more are counted.
+const WAITING: usize = 16;
+/// So often one of them is written down.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+/// A resolver that cannot be had is asked for again, so often and no more.
+const AGAIN: Duration = Duration::from_millis(500);
+const TRIES: usize = 20;
+
+/// The resolvers that run, by agent.
+#[derive(Default)]
+pub(crate) struct Resolvers {
+    running: Mutex<HashMap<String, (u32, AbortHandle)>>,
+}
+
+impl Resolvers {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (u32, AbortHandle)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, id: &str) {
+        if let Some((_, task)) = self.lock().remove(id) {
+            task.abort();
+        }
+    }
+}
+
+impl Core {
+    /// Takes note of an agent's state: who runs has a resolver, who does not has none.
+    pub(crate) fn mind_resolver(self: &Arc<Self>, state: &launcher::AgentState) {
+        if state.network() != launcher::Network::Egress {
+            return;
+        }
+        if state.state == "exited" {
+            return self.resolvers.stop(&state.id);
+        }
+        let mut running = self.resolvers.lock();
+        if let Some((incarnation, task)) = running.get(&state.id) {
+            if *incarnation == state.incarnation && !task.is_finished() {
+                return;
+            }
+            task.abort();
+        }
+        let (core, id, tenant) = (Arc::clone(self), state.id.clone(), state.tenant.clone());
+        let task = tokio::spawn(async move { core.resolve_for(id, tenant).await });
+        running.insert(state.id.clone(), (state.incarnation, task.abort_handle()));
+    }
+
+    /// The same for all that the launcher knows; the others are gone.
+    pub(crate) fn mind_resolvers(self: &Arc<Self>, table: &[launcher::AgentState]) {
+        let gone = |id: &String| !table.iter().any(|state| state.id == *id);
+        let over: Vec<String> = self.resolvers.lock().keys().filter(|id| gone(id)).cloned().collect();
+        over.iter().for_each(|id| self.resolvers.stop(id));
+        table.iter().for_each(|state| self.mind_resolver(state));
+    }
+
+    async fn resolve_for(self: Arc<Self>, id: String, tenant: String) {
+        for _ in 0..TRIES {
+            match self.launcher.open_resolver(&id).await {
+                Ok((rules, udp, tcp)) => {
+                    let error = self.serve_resolver(&id, &tenant, &rules, udp.into(), tcp.into()).await;
+                    return tracing::error!(agent = id, error, "the agent's resolver has ended");
+                }
+                Err(error) => tracing::warn!(agent = id, %error, "the agent has no resolver yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        tracing::error!(agent = id, "the agent has no resolver: it looks up no names until aiond or it starts again");
+    }
+
+    async fn serve_resolver(
+        self: &Arc<Self>,
+        id: &str,
+        tenant: &str,
+        rules: &[String],
+        udp: UdpSocket,
+        tcp: TcpListener,
+    ) -> String {
+        let rules = match Rules::parse(rules) {
+            Ok(rules) => rules,
+            Err(why) => return why,
+        };
+        let (told, waiting) = mpsc::channel(WAITING);
+        let missed = Arc::new(AtomicU64::new(0));
+        let gate = Gate { launcher: self.launcher.clone(), id: id.to_owned(), told, missed: Arc::clone(&missed) };
+        let serving = serve(udp, tcp, rules, self.options.dns.clone(), gate);
+        tokio::select! {
+            done = serving => done.err().map_or_else(String::new, |error| error.to_string()),
+            () = self.tell_refusals(id, tenant, waiting, &missed) => String::new(),
+        }
+    }
+
+    /// Never ends while somebody can be refused.
+    async fn tell_refusals(
+        &self,
+        id: &str,
+        tenant: &str,
+        mut waiting: mpsc::Receiver<(Name, Refused)>,
+        missed: &AtomicU64,
+    ) {
+        while let Some((name, why)) = waiting.recv().await {
+            let (rule, why) = match why {
+                Refused::Name => ("network", "no rule has the name"),
+                Refused::Addresses => ("network", "it resolved to addresses that no rule names"),
+            };
+            let mut detail = json!({"name": name.as_str(), "why": why});
+            let missed = missed.swap(0, Ordering::Relaxed);
+            if missed != 0
+                && let Some(fields) = detail.as_object_mut()
+            {
+                fields.insert("untold".to_owned(), json!(missed));
+            }
+            self.trail.refused(tenant, id, "api.net.resolve", rule, detail).await;
+            tokio::time::sleep(TELL_EVERY).await;
+        }
+    }
+}
+
+/// The launcher, for one agent.
+struct Gate {
+    launcher: Client,
+    id: String,
+    told: mpsc::Sender<(Name, Refused)>,
+    missed: Arc<AtomicU64>,
+}
+
+impl Admit for Gate {
+    async fn admit(&self, name: &Name, addresses: &[IpAddr], ttl_s: u32) -> Result<Vec<IpAddr>, String> {
+        let resolved = launcher::Resolved {
+            id: self.id.clone(),
+            name: name.as_str().to_owned(),
+            addresses: addresses.iter().map(octets).collect(),
+            ttl_s,
+        };
+        let admitted = self.launcher.resolved(resolved).await.map_err(|error| error.to_string())?;
+        Ok(addresses.iter().copied().filter(|address| admitted.contains(&octets(address))).collect())
+    }
+
+    fn refused(&self, name: &Name, why: Refused) {
+        if self.told.try_send((name.clone(), why)).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn octets(address: &IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
