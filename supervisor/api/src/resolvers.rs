@@ -16,6 +16,7 @@ use aion_resolver::{Admit, Refused, serve};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 
@@ -30,17 +31,23 @@ const TRIES: usize = 20;
 /// The resolvers that run, by agent.
 #[derive(Default)]
 pub(crate) struct Resolvers {
-    running: Mutex<HashMap<String, (u32, AbortHandle)>>,
+    running: Mutex<HashMap<String, Running>>,
+}
+
+struct Running {
+    incarnation: u32,
+    stop: CancellationToken,
+    task: AbortHandle,
 }
 
 impl Resolvers {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (u32, AbortHandle)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stop(&self, id: &str) {
-        if let Some((_, task)) = self.lock().remove(id) {
-            task.abort();
+        if let Some(running) = self.lock().remove(id) {
+            running.stop.cancel();
         }
     }
 }
@@ -55,15 +62,17 @@ impl Core {
             return self.resolvers.stop(&state.id);
         }
         let mut running = self.resolvers.lock();
-        if let Some((incarnation, task)) = running.get(&state.id) {
-            if *incarnation == state.incarnation && !task.is_finished() {
+        if let Some(before) = running.get(&state.id) {
+            if before.incarnation == state.incarnation && !before.task.is_finished() {
                 return;
             }
-            task.abort();
+            before.stop.cancel();
         }
         let (core, id, tenant) = (Arc::clone(self), state.id.clone(), state.tenant.clone());
-        let task = tokio::spawn(async move { core.resolve_for(id, tenant).await });
-        running.insert(state.id.clone(), (state.incarnation, task.abort_handle()));
+        let stop = self.shutdown.child_token();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { core.resolve_for(id, tenant, stopped).await }).abort_handle();
+        running.insert(state.id.clone(), Running { incarnation: state.incarnation, stop, task });
     }
 
     /// The same for all that the launcher knows; the others are gone.
@@ -74,43 +83,56 @@ impl Core {
         table.iter().for_each(|state| self.mind_resolver(state));
     }
 
-    async fn resolve_for(self: Arc<Self>, id: String, tenant: String) {
+    async fn resolve_for(self: Arc<Self>, id: String, tenant: String, stop: CancellationToken) {
         for _ in 0..TRIES {
+            if stop.is_cancelled() {
+                return;
+            }
             match self.launcher.open_resolver(&id).await {
                 Ok((rules, udp, tcp)) => {
-                    let error = self.serve_resolver(&id, &tenant, &rules, udp.into(), tcp.into()).await;
-                    return tracing::error!(agent = id, error, "the agent's resolver has ended");
+                    let done =
+                        self.serve_resolver((&id, &tenant), &rules, (udp.into(), tcp.into()), stop).await;
+                    if let Err(error) = done {
+                        tracing::error!(agent = id, error, "the agent's resolver has ended");
+                    }
+                    return;
                 }
                 Err(error) => tracing::warn!(agent = id, %error, "the agent has no resolver yet"),
             }
             tokio::time::sleep(AGAIN).await;
         }
-        tracing::error!(agent = id, "the agent has no resolver: it looks up no names until aiond or it starts again");
+        tracing::error!(
+            agent = id,
+            "the agent has no resolver: it looks up no names until aiond or it starts again"
+        );
     }
 
     async fn serve_resolver(
         self: &Arc<Self>,
-        id: &str,
-        tenant: &str,
+        (id, tenant): (&str, &str),
         rules: &[String],
-        udp: UdpSocket,
-        tcp: TcpListener,
-    ) -> String {
-        let rules = match Rules::parse(rules) {
-            Ok(rules) => rules,
-            Err(why) => return why,
-        };
+        (udp, tcp): (UdpSocket, TcpListener),
+        stop: CancellationToken,
+    ) -> Result<(), String> {
+        let rules = Rules::parse(rules)?;
         let (told, waiting) = mpsc::channel(WAITING);
         let missed = Arc::new(AtomicU64::new(0));
-        let gate = Gate { launcher: self.launcher.clone(), id: id.to_owned(), told, missed: Arc::clone(&missed) };
-        let serving = serve(udp, tcp, rules, self.options.dns.clone(), gate);
-        tokio::select! {
-            done = serving => done.err().map_or_else(String::new, |error| error.to_string()),
-            () = self.tell_refusals(id, tenant, waiting, &missed) => String::new(),
-        }
+        let gate =
+            Gate { launcher: self.launcher.clone(), id: id.to_owned(), told, missed: Arc::clone(&missed) };
+        let serving = async {
+            tokio::select! {
+                done = serve(udp, tcp, rules, self.options.dns.clone(), gate) => {
+                    done.map_err(|error| error.to_string())
+                }
+                () = stop.cancelled() => Ok(()),
+            }
+        };
+        // What was refused last is told after the agent's end.
+        let (done, ()) = tokio::join!(serving, self.tell_refusals(id, tenant, waiting, &missed));
+        done
     }
 
-    /// Never ends while somebody can be refused.
+    /// Ends when nobody can be refused any more, and all of it is told.
     async fn tell_refusals(
         &self,
         id: &str,
@@ -119,9 +141,9 @@ impl Core {
         missed: &AtomicU64,
     ) {
         while let Some((name, why)) = waiting.recv().await {
-            let (rule, why) = match why {
-                Refused::Name => ("network", "no rule has the name"),
-                Refused::Addresses => ("network", "it resolved to addresses that no rule names"),
+            let why = match why {
+                Refused::Name => "no rule has the name",
+                Refused::Addresses => "it resolved to addresses that no rule names",
             };
             let mut detail = json!({"name": name.as_str(), "why": why});
             let missed = missed.swap(0, Ordering::Relaxed);
@@ -130,7 +152,7 @@ impl Core {
             {
                 fields.insert("untold".to_owned(), json!(missed));
             }
-            self.trail.refused(tenant, id, "api.net.resolve", rule, detail).await;
+            self.trail.refused(tenant, id, "api.net.resolve", "network", detail).await;
             tokio::time::sleep(TELL_EVERY).await;
         }
     }

@@ -26,7 +26,8 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl From<aion_network::Error> for Failure {
     fn from(error: aion_network::Error) -> Self {
-        Self::layer(LayerName::Network, error.errno(), error.to_string())
+        let message = format!("the layer network could not be set up: {error}");
+        Self::layer(LayerName::Network, error.errno(), message)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, TcpListener};
-use std::os::unix::net::UnixListener;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use aion_e2e::{Which, until};
@@ -146,7 +146,8 @@ pub(crate) fn allowed_names_work_for_curl_python_and_node() {
     );
     let agent = detached(daemons, "seen", &allow, &["sleep", "60"]);
     let value = agent.inspect();
-    let network = value["layers"].as_array().unwrap().iter().find(|layer| layer["name"] == "network").unwrap();
+    let network =
+        value["layers"].as_array().unwrap().iter().find(|layer| layer["name"] == "network").unwrap();
     let detail = network["detail"].as_str().unwrap();
     for word in ["egress", "100.96.0.", "fd61:696f:6e00::", "good.example:80"] {
         assert!(detail.contains(word), "{word} is not in {detail}");
@@ -264,9 +265,8 @@ pub(crate) fn every_way_around_fails_and_no_packet_leaves() {
     let _listener = world.host.run(|| TcpListener::bind("0.0.0.0:9999").unwrap());
     let abstract_name = |name: &[u8]| std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
     let _abstract = UnixListener::bind_addr(&abstract_name(b"aion-egress-e2e")).unwrap();
-    let _abstract_host = world.host.run(|| {
-        UnixListener::bind_addr(&abstract_name(b"aion-egress-e2e-host")).unwrap()
-    });
+    let _abstract_host =
+        world.host.run(|| UnixListener::bind_addr(&abstract_name(b"aion-egress-e2e-host")).unwrap());
     let serve = "import socket, time; s = socket.create_server(('0.0.0.0', 9999)); time.sleep(600)";
     let neighbour = detached(
         world.daemons(),
@@ -507,7 +507,9 @@ pub(crate) fn what_cannot_be_set_up_does_not_start() {
     world.host.ip("route del 10.213.0.0/16");
     let done = start();
     assert_eq!((done.code, String::from_utf8_lossy(&done.out).trim()), (0, "started"), "{}", done.err);
-    for (rule, word) in [("127.0.0.1:80", "loopback"), ("10.0.0.1/8:80", "no block"), ("good.example", "port")] {
+    for (rule, word) in
+        [("127.0.0.1:80", "loopback"), ("10.0.0.1/8:80", "no block"), ("good.example", "port")]
+    {
         let flags = ["--network", "egress", "--allow", &format!("net:connect:{rule}")];
         let done = sh(daemons, &flags, "true").done();
         assert!(done.code != 0 && done.err.contains(word), "{rule}: {} {}", done.code, done.err);
