@@ -18,6 +18,9 @@ const SYS: &str = "/proc/sys";
 pub(crate) struct Ways {
     pub(crate) guarded_v4: Vec<String>,
     pub(crate) guarded_v6: Vec<String>,
+    /// Links that must be made to forward, or were.
+    pub(crate) raise_v4: Vec<String>,
+    pub(crate) raise_v6: Vec<String>,
     /// Why agents have no IPv6, if they have none.
     pub(crate) no_v6: Option<String>,
 }
@@ -64,39 +67,44 @@ pub(crate) fn uplinks(routes: &[Route], links: &[(u32, String)]) -> Vec<String> 
     names
 }
 
-/// Has the links forward, with a note beforehand of each that did not.
-pub(crate) fn open(v4: &[String], v6: &[String], record: &mut Record, path: &Path) -> Result<Ways, Error> {
-    let mut ways = Ways::default();
-    for link in v4 {
-        raise(switch(Family::V4, link), record, path)?;
-    }
-    if get("net/ipv4/ip_forward").ok().as_deref() != Some("1") {
-        let raised = |link: &&String| record.raised.contains(&switch(Family::V4, link));
-        ways.guarded_v4 = v4.iter().filter(raised).cloned().collect();
+/// What the links forward, and what they must be made to; nothing is changed yet.
+pub(crate) fn plan(v4: &[String], v6: &[String], record: &Record) -> Ways {
+    let is_on = |file: &str| get(file).ok().as_deref() == Some("1");
+    // Those that are off, or are on because we switched them.
+    let ours = |family: Family, links: &[String]| -> Vec<String> {
+        let file = |link: &String| switch(family, link);
+        links.iter().filter(|l| record.raised.contains(&file(l)) || !is_on(&file(l))).cloned().collect()
+    };
+    let mut ways = Ways { raise_v4: ours(Family::V4, v4), ..Ways::default() };
+    if !is_on("net/ipv4/ip_forward") {
+        ways.guarded_v4.clone_from(&ways.raise_v4);
     }
     let exists = |link: &String| Path::new(SYS).join(switch(Family::V6, link)).exists();
     if v6.is_empty() {
         ways.no_v6 = Some("the host has no default route of IPv6".to_owned());
-    } else if get("net/ipv6/conf/all/forwarding").ok().as_deref() == Some("1") {
+    } else if is_on("net/ipv6/conf/all/forwarding") {
         // The host is a router already.
     } else if v6.iter().all(exists) {
-        for link in v6 {
-            raise(switch(Family::V6, link), record, path)?;
-        }
-        let raised = |link: &&String| record.raised.contains(&switch(Family::V6, link));
-        ways.guarded_v6 = v6.iter().filter(raised).cloned().collect();
+        ways.raise_v6 = ours(Family::V6, v6);
+        ways.guarded_v6.clone_from(&ways.raise_v6);
     } else {
         ways.no_v6 = Some(
             "the host does not forward IPv6, and its kernel cannot for one link (force_forwarding, Linux 6.17); set net.ipv6.conf.all.forwarding"
                 .to_owned(),
         );
     }
-    Ok(ways)
+    ways
 }
 
-fn raise(file: String, record: &mut Record, path: &Path) -> Result<(), Error> {
-    let now = get(&file).map_err(Error::io(format!("read {SYS}/{file}")))?;
-    if now == "0" {
+/// Has the links forward, with a note beforehand of each that did not.
+pub(crate) fn open(ways: &Ways, record: &mut Record, path: &Path) -> Result<(), Error> {
+    let v4 = ways.raise_v4.iter().map(|link| switch(Family::V4, link));
+    let v6 = ways.raise_v6.iter().map(|link| switch(Family::V6, link));
+    for file in v4.chain(v6) {
+        let now = get(&file).map_err(Error::io(format!("read {SYS}/{file}")))?;
+        if now != "0" {
+            continue;
+        }
         if record.raised.insert(file.clone()) {
             record.write(path)?;
         }

@@ -175,26 +175,20 @@ impl Network {
         if !out_v6.is_empty() {
             out_v6 = named(out_v6);
         }
-        let layout = |ways: &Ways| Layout {
+        let ways = forwarding::plan(&out_v4, &out_v6, &record);
+        let layout = Layout {
             links: link_prefix(&self.options.instance),
             v4: pool.block(),
             v6: V6,
             guarded_v4: ways.guarded_v4.clone(),
             guarded_v6: ways.guarded_v6.clone(),
         };
-        // The table is there before anything is forwarded, with a guard before each link that may have to be switched on.
-        if state.table.is_none() {
-            let all = Ways { guarded_v4: out_v4.clone(), guarded_v6: out_v6.clone(), no_v6: None };
-            let first = if is_router()? { layout(&Ways::default()) } else { layout(&all) };
-            self.replace_table(&first)?;
-            state.table = Some(first);
-        }
-        let ways = forwarding::open(&out_v4, &out_v6, &mut record, path)?;
-        let layout = layout(&ways);
+        // The table is there before anything is forwarded.
         if state.table.as_ref() != Some(&layout) {
             self.replace_table(&layout)?;
             state.table = Some(layout);
         }
+        forwarding::open(&ways, &mut record, path)?;
         Ok((pool, ways))
     }
 
@@ -249,11 +243,6 @@ impl Network {
         nft::remove_table(&mut netlink, &table_name(instance)).map_err(failed("remove the table"))?;
         std::fs::remove_file(record).map_err(Error::io(format!("remove {}", record.display())))
     }
-}
-
-fn is_router() -> Result<bool, Error> {
-    let path = "/proc/sys/net/ipv4/ip_forward";
-    Ok(std::fs::read_to_string(path).map_err(Error::io(format!("read {path}")))?.trim() == "1")
 }
 
 fn remove_links(instance: &str, which: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {

@@ -179,6 +179,15 @@ def connected_udp():
     s = connect(GOOD, 80, socket.SOCK_DGRAM)
     s.sendto(b'x', (OTHER, 7))
 attempt('connected udp', connected_udp)
+attempt('mapped udp', lambda: send('::ffff:' + OTHER, 7))
+def unspecified():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    to = struct.pack('HH', 0, socket.htons(7)) + socket.inet_aton(OTHER) + bytes(8)
+    call(44, s.fileno(), b'x', 1, 0, to, len(to))
+def call(nr, *args):
+    if libc.syscall(nr, *args) < 0:
+        raise OSError(ctypes.get_errno(), '')
+attempt('unspecified family', unspecified)
 attempt('broadcast', lambda: send('255.255.255.255', 7))
 attempt('multicast', lambda: send('224.0.0.251', 5353))
 attempt('multicast6', lambda: send('ff02::1', 7))
@@ -238,9 +247,6 @@ def thread():
     t = threading.Thread(target=lambda: attempt('in thread', lambda: get(OTHER)))
     t.start(); t.join()
 attempt('thread', thread)
-def call(nr, *args):
-    if libc.syscall(nr, *args) < 0:
-        raise OSError(ctypes.get_errno(), '')
 attempt('setns', lambda: call(308, os.open('/proc/self/ns/net', os.O_RDONLY), 0x40000000))
 attempt('unshare', lambda: call(272, 0x10000000 | 0x40000000))
 attempt('io_uring', lambda: call(425, 8, 0))
@@ -309,6 +315,8 @@ pub(crate) fn every_way_around_fails_and_no_packet_leaves() {
             ("udp6", denied),
             ("udp other port", denied),
             ("connected udp", denied),
+            ("mapped udp", denied),
+            ("unspecified family", denied),
             ("broadcast", &["EPERM", "EACCES"]),
             ("multicast", denied),
             ("multicast6", denied),
@@ -471,6 +479,10 @@ pub(crate) fn verdicts_outlive_the_daemons() {
     until(Duration::from_secs(20), || (lines().len() > before + 12).then_some(())).expect("it runs on");
     let wrong: Vec<String> = lines().into_iter().filter(|line| *line != right).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
+    // A command in the agent is held to the same.
+    let code = format!("import socket; socket.create_connection(('{}', 80), 3)", OTHER[0]);
+    let done = daemons.ctl(["exec", &agent.name, "/usr/bin/python3", "-c", &code]).done();
+    assert!(done.code != 0 && done.err.contains("Operation not permitted"), "{}", done.err);
     // Names are looked up again, for the agent that was adopted and by whichever daemon died.
     let ask = || {
         let done = daemons.ctl(["exec", &agent.name, "getent", "ahostsv4", "good.example"]).done();
