@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl From<aion_network::Error> for Failure {
     fn from(error: aion_network::Error) -> Self {
-        let message = format!("the layer network could not be set up: {error}");
+        let message = format!("layer network: {error}");
         Self::layer(LayerName::Network, error.errno(), message)
     }
 }
