@@ -3,9 +3,8 @@
 //! Names are looked up here, where untrusted answers are parsed without any privilege; what an agent may then reach the launcher
 //! decides, and writes down before the agent hears of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,14 +13,14 @@ use aion_launcher_client::Client;
 use aion_launcher_proto::v1 as launcher;
 use aion_resolver::{Admit, Refused, serve};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
 
-/// Refusals of one agent that wait for the audit log; more are counted.
-const WAITING: usize = 16;
+/// Names of one agent whose refusals wait for the audit log; questions for more names are counted.
+const WAITING: usize = 64;
 /// So often one of them is written down.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 /// A resolver that cannot be had is asked for again, so often and no more.
@@ -115,10 +114,9 @@ impl Core {
         stop: CancellationToken,
     ) -> Result<(), String> {
         let rules = Rules::parse(rules)?;
-        let (told, waiting) = mpsc::channel(WAITING);
-        let missed = Arc::new(AtomicU64::new(0));
+        let refusals = Arc::new(Refusals::default());
         let gate =
-            Gate { launcher: self.launcher.clone(), id: id.to_owned(), told, missed: Arc::clone(&missed) };
+            Gate { launcher: self.launcher.clone(), id: id.to_owned(), refusals: Arc::clone(&refusals) };
         let serving = async {
             tokio::select! {
                 done = serve(udp, tcp, rules, self.options.dns.clone(), gate) => {
@@ -128,32 +126,94 @@ impl Core {
             }
         };
         // What was refused last is told after the agent's end.
-        let (done, ()) = tokio::join!(serving, self.tell_refusals(id, tenant, waiting, &missed));
+        let (done, ()) = tokio::join!(serving, self.tell_refusals(id, tenant, &refusals));
         done
     }
 
     /// Ends when nobody can be refused any more, and all of it is told.
-    async fn tell_refusals(
-        &self,
-        id: &str,
-        tenant: &str,
-        mut waiting: mpsc::Receiver<(Name, Refused)>,
-        missed: &AtomicU64,
-    ) {
-        while let Some((name, why)) = waiting.recv().await {
-            let why = match why {
+    async fn tell_refusals(&self, id: &str, tenant: &str, refusals: &Refusals) {
+        while let Some(refusal) = refusals.next().await {
+            let why = match refusal.why {
                 Refused::Name => "no rule has the name",
                 Refused::Addresses => "it resolved to addresses that no rule names",
             };
-            let mut detail = json!({"name": name.as_str(), "why": why});
-            let missed = missed.swap(0, Ordering::Relaxed);
-            if missed != 0
+            let mut detail =
+                json!({"name": refusal.name.as_str(), "why": why, "questions": refusal.questions});
+            if refusal.untold != 0
                 && let Some(fields) = detail.as_object_mut()
             {
-                fields.insert("untold".to_owned(), json!(missed));
+                fields.insert("untold".to_owned(), json!(refusal.untold));
             }
             self.trail.refused(tenant, id, "api.net.resolve", "network", detail).await;
-            tokio::time::sleep(TELL_EVERY).await;
+            if !refusals.is_over() {
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+        }
+    }
+}
+
+/// What waits to be told: each name once, with how often it was asked for.
+#[derive(Default)]
+struct Refusals {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    names: BTreeMap<(Name, Refused), u64>,
+    untold: u64,
+    over: bool,
+}
+
+struct Refusal {
+    name: Name,
+    why: Refused,
+    questions: u64,
+    /// Questions for names that found no room.
+    untold: u64,
+}
+
+impl Refusals {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    fn note(&self, name: &Name, why: Refused) {
+        let mut waiting = self.lock();
+        let key = (name.clone(), why);
+        if waiting.names.len() >= WAITING && !waiting.names.contains_key(&key) {
+            waiting.untold += 1;
+        } else {
+            *waiting.names.entry(key).or_default() += 1;
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    fn end(&self) {
+        self.lock().over = true;
+        self.wake.notify_one();
+    }
+
+    /// The next one; none when all is told and there will be no more.
+    async fn next(&self) -> Option<Refusal> {
+        loop {
+            {
+                let mut waiting = self.lock();
+                if let Some(((name, why), questions)) = waiting.names.pop_first() {
+                    let untold = std::mem::take(&mut waiting.untold);
+                    return Some(Refusal { name, why, questions, untold });
+                }
+                if waiting.over {
+                    return None;
+                }
+            }
+            self.wake.notified().await;
         }
     }
 }
@@ -162,8 +222,13 @@ impl Core {
 struct Gate {
     launcher: Client,
     id: String,
-    told: mpsc::Sender<(Name, Refused)>,
-    missed: Arc<AtomicU64>,
+    refusals: Arc<Refusals>,
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.refusals.end();
+    }
 }
 
 impl Admit for Gate {
@@ -179,9 +244,7 @@ impl Admit for Gate {
     }
 
     fn refused(&self, name: &Name, why: Refused) {
-        if self.told.try_send((name.clone(), why)).is_err() {
-            self.missed.fetch_add(1, Ordering::Relaxed);
-        }
+        self.refusals.note(name, why);
     }
 }
 
@@ -189,5 +252,29 @@ fn octets(address: &IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_name_is_told_once_and_what_has_no_room_is_counted() {
+        let refusals = Refusals::default();
+        for n in 0..WAITING + 5 {
+            let name = Name::parse(&format!("n{n:03}.example")).unwrap();
+            refusals.note(&name, Refused::Name);
+            refusals.note(&name, Refused::Name);
+        }
+        refusals.end();
+        let first = refusals.next().await.unwrap();
+        assert_eq!((first.name.as_str(), first.questions, first.untold), ("n000.example", 2, 10));
+        let mut rest = 0;
+        while let Some(refusal) = refusals.next().await {
+            assert_eq!((refusal.questions, refusal.untold), (2, 0));
+            rest += 1;
+        }
+        assert_eq!(rest, WAITING - 1);
     }
 }

@@ -27,7 +27,7 @@ const CONNECTIONS: usize = 8;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Why a question was not answered with addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refused {
     /// No rule has the name.
     Name,
