@@ -4,9 +4,7 @@
 //! daemons, too; a connection that was begun in time goes on while packets go by.
 
 use aion_probe_types::layout::{Egress, EgressKey, IDLE_TCP_NS, IDLE_UDP_NS};
-use aya_ebpf::{
-    btf_maps::lpm_trie::Key, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext,
-};
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
 
 use crate::agent::Found;
 use crate::emit;
@@ -75,9 +73,7 @@ pub fn reaches(who: &Found, addr: [u8; 16], port: [u8; 2], when: When) -> bool {
 fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     let mut bytes = [0u8; N];
     // SAFETY: `bytes` has N bytes.
-    let done = unsafe {
-        bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
-    };
+    let done = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
     (done == 0).then_some(bytes)
 }
 

@@ -1,6 +1,8 @@
 //! The maps. All are pinned by the loader and outlive both daemons.
 
-use aion_probe_types::layout::{self, Agent, Count, Egress, EgressKey, Hist, Process, Start, State, Stats, Throttled};
+use aion_probe_types::layout::{
+    self, Agent, Count, Egress, EgressKey, Hist, Process, Start, State, Stats, Throttled,
+};
 use aya_ebpf::{
     Global,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
