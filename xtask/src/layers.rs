@@ -22,6 +22,7 @@ const LEVELS: &[(u8, &[&str])] = &[
         3,
         &[
             "aion-sandbox",
+            "aion-network",
             "aion-probes",
             "aion-cgroup",
             "aion-host-checks",
@@ -34,6 +35,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-fetch",
             "aion-mcp",
             "aion-models",
+            "aion-resolver",
             "aion-telemetry",
             "aion-tenants",
         ],
@@ -44,6 +46,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-manifest",
             "aion-seccomp",
             "aion-audit",
+            "aion-egress",
             "aion-agent-journal",
             "aion-scheduler",
             "aion-syscall",

@@ -24,6 +24,13 @@ pub const MAX_EXITED: u32 = 4096;
 /// Processes that the back-pressure of strict agents can hold stopped at once.
 pub const MAX_THROTTLED: u32 = 16384;
 
+/// Entries of `EGRESS`, of all agents together. Entries that are not there take no memory.
+pub const MAX_EGRESS: u32 = 1 << 20;
+/// How long a connection may be silent until it counts as closed, once the name's answer has run out: TCP.
+pub const IDLE_TCP_NS: u64 = 3600 * 1_000_000_000;
+/// The same for UDP.
+pub const IDLE_UDP_NS: u64 = 120 * 1_000_000_000;
+
 /// Bits of [`Agent::flags`].
 pub mod flag {
     /// Count system calls.
@@ -42,6 +49,8 @@ pub mod flag {
     pub const ARMED: u32 = 1 << 6;
     /// There are no LSM hooks: opens for writing and changes of privileges are seen in system calls instead.
     pub const NO_LSM: u32 = 1 << 7;
+    /// Beyond its own loopback it reaches what `EGRESS` says (the agent has a network namespace of its own).
+    pub const NET_EGRESS: u32 = 1 << 8;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }
@@ -54,6 +63,39 @@ pub struct Agent {
     pub slot: u32,
     /// Bits of [`flag`].
     pub flags: u32,
+}
+
+/// Key of `EGRESS`, after its length in bits. The kernel finds the entry with the longest address that matches.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EgressKey {
+    /// The agent's cgroup; 0 for the blocks that an entry must name to reach them.
+    pub cgroup: u64,
+    /// The port in network order; 0 for all of them.
+    pub port: [u8; 2],
+    /// 0.
+    pub zero: [u8; 6],
+    /// The address; IPv4 is mapped.
+    pub addr: [u8; 16],
+}
+
+impl EgressKey {
+    /// Bits before the address.
+    pub const HEAD_BITS: u32 = 128;
+}
+
+/// Value of `EGRESS`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Egress {
+    /// Until when connections are begun, monotonic ns.
+    pub expires_ns: u64,
+    /// When a packet last went by it, roughly, monotonic ns: keeps open connections alive.
+    pub used_ns: u64,
+    /// How narrow a special block it names; of an entry of cgroup 0, how narrow it must be.
+    pub named: u32,
+    /// 0.
+    pub zero: u32,
 }
 
 /// Value of `STATS`, by slot, one for each CPU.
@@ -440,6 +482,49 @@ impl Agent {
     }
 }
 
+impl EgressKey {
+    /// Words of the structure.
+    pub const WORDS: usize = 4;
+    /// To a map's words.
+    #[must_use]
+    pub fn to_words(self) -> [u64; Self::WORDS] {
+        let ([p0, p1], a) = (self.port, self.addr);
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&a[at..at + 8]);
+            u64::from_ne_bytes(bytes)
+        };
+        [self.cgroup, u64::from_ne_bytes([p0, p1, 0, 0, 0, 0, 0, 0]), word(0), word(8)]
+    }
+    /// From a map's words.
+    #[must_use]
+    pub fn from_words([cgroup, port, high, low]: [u64; Self::WORDS]) -> Self {
+        let [p0, p1, ..] = port.to_ne_bytes();
+        let mut addr = [0; 16];
+        addr[..8].copy_from_slice(&high.to_ne_bytes());
+        addr[8..].copy_from_slice(&low.to_ne_bytes());
+        Self { cgroup, port: [p0, p1], zero: [0; 6], addr }
+    }
+}
+
+impl Egress {
+    /// Words of the structure.
+    pub const WORDS: usize = 3;
+    /// To a map's words.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.named.to_ne_bytes(), self.zero.to_ne_bytes());
+        [self.expires_ns, self.used_ns, u64::from_ne_bytes([a, b, c, d, e, f, g, h])]
+    }
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words([expires_ns, used_ns, last]: [u64; Self::WORDS]) -> Self {
+        let [a, b, c, d, e, f, g, h] = last.to_ne_bytes();
+        let (named, zero) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        Self { expires_ns, used_ns, named, zero }
+    }
+}
+
 impl Stats {
     /// Words of the structure.
     pub const WORDS: usize = 8;
@@ -501,7 +586,7 @@ macro_rules! no_padding {
     ($($type:ty = $size:expr),* $(,)?) => { $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)* };
 }
 no_padding! {
-    Agent = 8, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
+    Agent = 8, EgressKey = 32, Egress = 24, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
     Head = 32, Cred = 24, ForkRecord = 64, ExecRecord = 88, ExitRecord = 64, NetRecord = 72, OomRecord = 40,
     PrivRecord = 104, FileRecord = 56, SyscallRecord = 80, LsmRecord = 64,
 }

@@ -15,6 +15,7 @@ macro_rules! trace_log {
 pub(crate) use trace_log;
 
 mod agent;
+mod egress;
 mod emit;
 mod lsm;
 mod maps;

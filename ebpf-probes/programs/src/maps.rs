@@ -1,12 +1,15 @@
 //! The maps. All are pinned by the loader and outlive both daemons.
 
-use aion_probe_types::layout::{self, Agent, Count, Hist, Process, Start, State, Stats, Throttled};
+use aion_probe_types::layout::{
+    self, Agent, Count, Egress, EgressKey, Hist, Process, Start, State, Stats, Throttled,
+};
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
+const EGRESS_COUNT: usize = layout::MAX_EGRESS as usize;
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
@@ -22,6 +25,11 @@ pub const SCRATCH: usize = 1024;
 /// Agents by cgroup id. Whoever is not in it costs one failed look-up.
 #[btf_map]
 pub static AGENTS: HashMap<u64, Agent, AGENT_COUNT> = HashMap::new();
+
+/// Whom agents with flag `NET_EGRESS` reach, and (as cgroup 0) what an entry must name. A trie of all agents: it grows with
+/// what is in it, and an agent's part is found by its first 64 bits.
+#[btf_map]
+pub static EGRESS: LpmTrie<EgressKey, Egress, EGRESS_COUNT> = LpmTrie::new();
 
 /// What all programs share, one element.
 #[btf_map]

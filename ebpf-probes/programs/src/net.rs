@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 
 use crate::agent::{self, Found, count};
+use crate::egress::{self, When};
 use crate::emit::{self, Hold, Urgency};
 
 const CONNECT: u8 = 1;
@@ -45,7 +46,11 @@ fn verdict(ctx: &SockAddrContext, op: u8, family: u8) -> i32 {
         }
         (word(&raw const (*from).user_port), word(&raw const (*from).protocol))
     };
-    let mut allowed = permitted(&who, op, family, &addr);
+    let mut allowed = if who.has(flag::NET_EGRESS) {
+        permitted_beyond(&who, op, family, &addr, port as u16, protocol)
+    } else {
+        permitted(&who, op, family, &addr)
+    };
     if !who.records() {
         return if allowed { ALLOW } else { DENY };
     }
@@ -84,6 +89,32 @@ fn permitted(who: &Found, op: u8, family: u8, addr: &[u32; 4]) -> bool {
     if !who.has(flag::NET_LOOPBACK) {
         return true;
     }
+    local(op, family, addr)
+}
+
+/// With a list of hosts: its own loopback, and what the list has. `port` is in network order.
+#[inline(always)]
+fn permitted_beyond(who: &Found, op: u8, family: u8, addr: &[u32; 4], port: u16, protocol: u32) -> bool {
+    const TCP: u32 = 6;
+    const UDP: u32 = 17;
+    if who.has(flag::NET_DENY) || (protocol != TCP && protocol != UDP) {
+        return false;
+    }
+    if local(op, family, addr) {
+        return true;
+    }
+    if op == BIND {
+        return false;
+    }
+    let mapped = if family == 4 { [0, 0, 0xffff_u32.to_be(), addr[0]] } else { *addr };
+    // SAFETY: plain bytes of the same size.
+    let addr = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(mapped) };
+    egress::reaches(who, addr, port.to_ne_bytes(), When::Begins)
+}
+
+/// The loopback, and to bind all addresses.
+#[inline(always)]
+fn local(op: u8, family: u8, addr: &[u32; 4]) -> bool {
     let first = u32::from_be(addr[0]);
     if family == 4 {
         return first >> 24 == 127 || (op == BIND && first == 0);
@@ -124,6 +155,12 @@ fn packet(ctx: &SkBuffContext, received: bool) -> i32 {
     // SAFETY: fields of the context.
     let (len, device) = unsafe { (word(&raw const (*skb).len), word(&raw const (*skb).ifindex)) };
     if who.has(flag::NET_DENY) || (who.has(flag::NET_LOOPBACK) && device != LOOPBACK) {
+        return DENY;
+    }
+    if !received && who.has(flag::NET_EGRESS) && device != LOOPBACK && !egress::leaves(&who, ctx) {
+        if who.records() {
+            count!(who, denied);
+        }
         return DENY;
     }
     if who.records() {

@@ -1,6 +1,6 @@
 //! What the command line and the environment say.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
@@ -56,6 +56,10 @@ pub(crate) struct Options {
     /// Call models of this host only
     #[arg(long, env = "OFFLINE_MODE", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::Set, default_value = "false", default_missing_value = "true", num_args = 0..=1)]
     pub(crate) offline: bool,
+    /// Ask this name server for the names of agents with network mode egress, as 10.0.0.2 or 10.0.0.2:53; can be given several
+    /// times [default: those of /etc/resolv.conf]
+    #[arg(long, env = "AION_DNS", value_name = "ADDRESS", value_parser = name_server, value_delimiter = ',')]
+    pub(crate) dns: Vec<SocketAddr>,
     /// Send spans over OTLP to this endpoint, as http://127.0.0.1:4318; without one there are none. Headers, as a collector's key,
     /// come from OTEL_EXPORTER_OTLP_HEADERS
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
@@ -86,6 +90,12 @@ pub(crate) enum Http {
     Off,
     /// There.
     At(SocketAddr),
+}
+
+/// An address, with port 53 where there is none.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let plain = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    plain.or_else(|_| text.parse()).map_err(|_| "write an address, or an address and a port".to_owned())
 }
 
 fn http_address(text: &str) -> Result<Http, String> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use aion_api::{Api, Door, Options as ApiOptions};
 use aion_http::{GrpcOptions, Options as HttpOptions, Service};
 use aion_launcher_client::{Client, Options as LauncherOptions};
+use aion_resolver::Upstream;
 use aion_store::{Options as StoreOptions, Store};
 use aion_tasks::{Options as TaskOptions, Tasks};
 use aion_telemetry::{Settings as SpanSettings, Spans};
@@ -132,6 +133,9 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
     }
     let spans = collector.as_ref().map(Spans::start).transpose()?.unwrap_or_default();
     settings.spans = spans.clone();
+    if !options.dns.is_empty() {
+        settings.dns = Upstream::Servers(options.dns.clone());
+    }
     // Before anything is opened: a port that is taken ends the start.
     let http = match options.http() {
         Some(address) => {

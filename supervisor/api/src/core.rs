@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use aion_kernel::Kernel;
 use aion_launcher_client::Client;
 use aion_manifest::{CapabilityPolicy, Context};
+use aion_resolver::Upstream;
 use aion_store::Store;
 use aion_telemetry::Spans;
 use aion_types::ErrorCode;
@@ -20,6 +21,7 @@ use crate::exec_exits::ExecExits;
 use crate::journal_watch::JournalWatch;
 use crate::problem::{Outcome, Problem};
 use crate::requests::Requests;
+use crate::resolvers::Resolvers;
 use crate::tasks::Serving;
 use crate::timers::Timers;
 use crate::tool_runs::ToolRuns;
@@ -44,6 +46,8 @@ pub struct Options {
     pub wasm_runner: PathBuf,
     /// Who gets spans.
     pub spans: Spans,
+    /// Who is asked for the names of agents with network mode `egress`.
+    pub dns: Upstream,
 }
 
 impl Options {
@@ -60,6 +64,7 @@ impl Options {
             linger: Duration::from_secs(2),
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
             spans: Spans::default(),
+            dns: Upstream::File("/etc/resolv.conf".into()),
         }
     }
 }
@@ -82,6 +87,7 @@ pub(crate) struct Core {
     /// The kernel API, once it is served.
     pub(crate) kernel: OnceLock<Kernel>,
     pub(crate) tool_runs: ToolRuns,
+    pub(crate) resolvers: Resolvers,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -102,6 +108,7 @@ impl Core {
             serving: OnceLock::new(),
             kernel: OnceLock::new(),
             tool_runs: ToolRuns::default(),
+            resolvers: Resolvers::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

@@ -131,7 +131,7 @@ fn nothing_of_the_host(plan: &launcher::Launch) -> Outcome<()> {
     let workspace = plan.workspace.as_ref().and_then(|workspace| workspace.kind.as_ref());
     let rootfs = plan.rootfs.as_ref().and_then(|rootfs| rootfs.kind.as_ref());
     let given = [
-        ("spec.network", plan.network() != launcher::Network::None, "the host's network"),
+        ("spec.network", plan.network() != launcher::Network::None, "the host's network, or a way out,"),
         ("spec.workspace", matches!(workspace, Some(workspace::Kind::Directory(_))), "a folder of the host"),
         ("spec.rootfs", matches!(rootfs, Some(rootfs::Kind::Directory(_))), "a folder of the host"),
         ("spec.capabilities", !plan.binds.is_empty(), "folders of the host"),

@@ -65,6 +65,7 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         network: match spec.network {
             Network::None => launcher::Network::None.into(),
             Network::Host => launcher::Network::Host.into(),
+            Network::Egress => launcher::Network::Egress.into(),
         },
         limits: Some(launcher::Limits {
             cpu_millis: resources.cpu.0,
@@ -101,6 +102,7 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         job: None,
         stdio: false,
         stdin: false,
+        egress: spec.egress(),
     }
 }
 

@@ -36,6 +36,7 @@ mod read;
 mod reconcile;
 mod register;
 mod requests;
+mod resolvers;
 mod secrets;
 mod serve;
 mod service;

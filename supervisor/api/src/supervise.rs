@@ -50,6 +50,7 @@ impl Core {
                         "launcher"
                     );
                     self.exec_exits.found();
+                    self.mind_resolvers(&agents);
                     self.trail.flush().await;
                     if let Err(problem) = self.reconcile(&agents).await {
                         tracing::error!(%problem, "cannot compare the records with the launcher's table");
@@ -57,7 +58,10 @@ impl Core {
                     index.notify_one();
                 }
                 WatchEvent::Lost => self.exec_exits.lost(),
-                WatchEvent::Agent(state) => self.noticed(&state),
+                WatchEvent::Agent(state) => {
+                    self.mind_resolver(&state);
+                    self.noticed(&state);
+                }
                 WatchEvent::Audit(_) => index.notify_one(),
                 WatchEvent::ExecExited(exited) => self.exec_exits.ended(exited),
             }

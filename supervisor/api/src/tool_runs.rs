@@ -198,6 +198,8 @@ pub(crate) fn plan(id: &AgentId, run: Sandbox, scratch: Kind) -> launcher::Launc
         network: match run.network {
             Network::None => launcher::Network::None.into(),
             Network::Host => launcher::Network::Host.into(),
+            // A tool's manifest cannot ask for it.
+            Network::Egress => launcher::Network::None.into(),
         },
         limits: Some(launcher::Limits {
             cpu_millis: class.cpu.0,

@@ -98,6 +98,27 @@ impl Trail {
         self.append(record).await;
     }
 
+    /// Records what the daemon refused an agent by itself.
+    pub(crate) async fn refused(
+        &self,
+        tenant: &str,
+        agent: &str,
+        kind: &str,
+        rule: &str,
+        detail: serde_json::Value,
+    ) {
+        let record = AppendAudit {
+            tenant: tenant.to_owned(),
+            agent: agent.to_owned(),
+            kind: kind.to_owned(),
+            verdict: "denied".to_owned(),
+            rule: rule.to_owned(),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
     /// Records what became of tasks.
     pub(crate) async fn task(&self, told: aion_tasks::AuditRecord) {
         let record = AppendAudit {

@@ -258,6 +258,35 @@ impl Client {
         }
     }
 
+    /// The sockets of the resolver of an agent with network mode `egress`, and whom the agent reaches.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn open_resolver(&self, id: &str) -> Result<(Vec<String>, OwnedFd, OwnedFd)> {
+        let op = Op::OpenResolver(v1::OpenResolver { id: id.to_owned() });
+        let unexpected = || Error::Unexpected { op: "OpenResolver" };
+        match self.call("OpenResolver", op, Vec::new(), Repeat::Safe, self.quick()).await? {
+            (Answer::Resolver(ok), fds) if fds.len() == 2 => {
+                let mut fds = fds.into_iter();
+                let udp = fds.next().ok_or_else(unexpected)?;
+                Ok((ok.rules, udp, fds.next().ok_or_else(unexpected)?))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Lets an agent reach what a name resolved to; gives the addresses that it may hear of.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn resolved(&self, resolved: v1::Resolved) -> Result<Vec<Vec<u8>>> {
+        let op = Op::Resolved(resolved);
+        match self.call("Resolved", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::Resolved(ok) => Ok(ok.addresses),
+            _ => Err(Error::Unexpected { op: "Resolved" }),
+        }
+    }
+
     /// Follows the launcher's notices from an audit record on.
     #[must_use]
     pub fn watch(&self, audit_after_seq: u64) -> Watch {

@@ -21,7 +21,7 @@ use crate::lock::write;
 use crate::process::is_in_group;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, limits};
+use crate::{clock, egress, limits};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
@@ -123,6 +123,10 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
     let init = process(record.agent.init_pid, record.init_start);
     let first = process(record.agent.pid, record.agent_start);
     launcher.slots.mark_uids(record.uid_base);
+    // An agent that has ended meanwhile gives its network back like any other.
+    if let Some(number) = record.network {
+        launcher.network.adopt(number);
+    }
     let limit_events = if init.is_some() { group.limit_events().unwrap_or_default() } else { Vec::new() };
     // Refused forks have been told. A kill for want of memory ends the agent, so one that runs met it unseen.
     let told = LimitCounters { oom_kills: 0, ..group.limit_counters() };
@@ -134,6 +138,8 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         strict,
         adopted: true,
         probed: launcher.probes.get().is_some(),
+        network: record.network,
+        resolver: None,
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
         told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },
@@ -154,8 +160,12 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
-            let known =
-                probes.add_agent(cgroup_id, config(spec.as_deref())).and_then(|()| probes.arm(cgroup_id));
+            let reach =
+                spec.as_deref().filter(|s| s.network == NetworkMode::Egress).map(|s| s.egress.entries());
+            let known = probes
+                .add_agent(cgroup_id, config(spec.as_deref()))
+                .and_then(|()| reach.map_or(Ok(()), |entries| probes.set_reach(cgroup_id, &entries)))
+                .and_then(|()| probes.arm(cgroup_id));
             if let Err(e) = known {
                 tracing::warn!(agent = %agent.id, error = chain(&e), "the probes keep what they know of the agent");
             }
@@ -186,14 +196,9 @@ fn restore_pause(agent: &Agent, run: &Run, paused: bool) {
 
 fn config(spec: Option<&crate::request::Launch>) -> AgentConfig {
     match spec {
-        Some(spec) => AgentConfig {
-            mode: spec.audit,
-            strict: spec.audit_strict,
-            net: match spec.network {
-                NetworkMode::None => NetPolicy::LoopbackOnly,
-                NetworkMode::Host => NetPolicy::AllowAll,
-            },
-        },
+        Some(spec) => {
+            AgentConfig { mode: spec.audit, strict: spec.audit_strict, net: egress::policy(spec.network) }
+        }
         None => AgentConfig { mode: AuditMode::Events, strict: false, net: NetPolicy::LoopbackOnly },
     }
 }
@@ -221,6 +226,12 @@ fn remove_orphans(launcher: &Launcher, groups: &HashSet<String>) -> Result<(), F
                 tracing::error!(cgroup_id, error = chain(&e), "the probes keep an agent that is gone");
             }
         }
+    }
+    match launcher.network.remove_orphans() {
+        Ok(names) => {
+            names.iter().for_each(|link| tracing::info!(link, "removed a link that an earlier launcher left"))
+        }
+        Err(e) => tracing::error!(error = chain(&e), "a link of an agent that is gone cannot be removed"),
     }
     if let Some(volumes) = &launcher.volumes {
         let agents: HashSet<String> =

@@ -11,6 +11,7 @@ use aion_probes::FinalCounters;
 use aion_sandbox::InitProcess;
 use aion_types::AgentId;
 
+use crate::egress::Resolver;
 use crate::lock::lock;
 use crate::request::Launch;
 use crate::slots::Held;
@@ -54,6 +55,10 @@ pub(crate) struct Run {
     pub(crate) adopted: bool,
     /// Entered into the probes' maps.
     pub(crate) probed: bool,
+    /// The number of its network, with mode `egress`.
+    pub(crate) network: Option<u32>,
+    /// Its resolver's sockets, which stand in its network before it runs.
+    pub(crate) resolver: Option<Resolver>,
     pub(crate) journal: Mutex<Journal>,
     /// What has been told of limits so far.
     pub(crate) told: Mutex<Told>,

@@ -52,6 +52,11 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     let exit = note(launcher, agent, run, &seen, counters);
     agent.tell_ended();
     tell(launcher, agent, run, exit);
+    if let Some(number) = run.network
+        && let Err(e) = launcher.network.detach(number)
+    {
+        tracing::error!(agent = %agent.id, error = chain(&e), "the agent's network is left");
+    }
     launcher.slots.release(&run.held);
     if let Some(volumes) = &launcher.volumes {
         volumes.rest(agent.id.as_str());

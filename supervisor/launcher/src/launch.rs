@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use aion_cgroup::{BlockDevice, Limits, Missing};
 use aion_launcher_proto::v1;
-use aion_probes::{AgentConfig, NetPolicy};
+use aion_probes::AgentConfig;
 use aion_sandbox::{LaunchFds, Launched, NetworkMode, mounts};
 use aion_types::{ErrorCode, LayerName, LayerReport, LayerState};
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
-use crate::{plan, workspace};
+use crate::{egress, plan, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -272,6 +272,7 @@ struct Attempt<'a> {
     cgroup_id: u64,
     probed: bool,
     volume_is_new: bool,
+    network: Option<u32>,
 }
 
 type Success = (Run, Vec<v1::Layer>, Option<OwnedFd>);
@@ -287,6 +288,7 @@ impl<'a> Attempt<'a> {
             cgroup_id,
             probed: false,
             volume_is_new: false,
+            network: None,
         }
     }
 
@@ -330,16 +332,34 @@ impl<'a> Attempt<'a> {
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes()?);
 
+        let (mut network, mut resolver, mut resolv_conf) = (None, None, None);
+        if launch.network == NetworkMode::Egress {
+            let attached = egress::attach(launcher, &slot)?;
+            (self.network, record.network) = (Some(attached.number), Some(attached.number));
+            network = Some(egress::layer(&attached, &launch.egress));
+            resolver = Some(egress::resolver(&slot)?);
+            resolv_conf = Some(egress::resolv_conf(&launcher.folder)?);
+        }
+
         let TaskFds { door, stdin, stdout, job } = task;
-        let fds =
-            LaunchFds { rootfs, binds, door, stdin, stdout, job, ..LaunchFds::new(journal, prepared.mount) };
+        let fds = LaunchFds {
+            rootfs,
+            binds,
+            door,
+            stdin,
+            stdout,
+            job,
+            resolv_conf,
+            ..LaunchFds::new(journal, prepared.mount)
+        };
         let Launched { init, agent_pid, agent_pidfd, layers: inside, tty, .. } = slot.launch(&plan, fds)?;
         if self.probed
             && let Some(probes) = launcher.probes.get()
         {
             probes.arm(self.cgroup_id)?;
         }
-        layers.extend(inside);
+        layers.extend(inside.into_iter().filter(|l| network.is_none() || l.name != LayerName::Network));
+        layers.extend(network);
         layers.sort_by_key(|l| l.name);
 
         let now = clock::monotonic_ns();
@@ -362,6 +382,8 @@ impl<'a> Attempt<'a> {
             strict: launch.audit_strict,
             adopted: false,
             probed: self.probed,
+            network: self.network,
+            resolver,
             journal: Mutex::new(Journal { cursor, ..Journal::default() }),
             told: Mutex::new(Told::default()),
         };
@@ -377,6 +399,11 @@ impl<'a> Attempt<'a> {
         };
         let probes = match &launcher.probes {
             ProbesState::Loaded { probes, .. } => probes,
+            // Without them it would reach everything.
+            ProbesState::Missing { reason } if launch.network == NetworkMode::Egress => {
+                let message = format!("network mode egress needs the probes: {reason}");
+                return Err(Failure::layer(LayerName::Network, 0, message));
+            }
             ProbesState::Missing { reason } if launch.may_degrade(LayerName::Probes) => {
                 return Ok(vec![layer(LayerName::Probes, LayerState::Degraded, reason.clone()), lsm]);
             }
@@ -384,15 +411,15 @@ impl<'a> Attempt<'a> {
                 return Err(Failure::layer(LayerName::Probes, 0, format!("no probes: {reason}")));
             }
         };
-        let net = match launch.network {
-            NetworkMode::None => NetPolicy::LoopbackOnly,
-            NetworkMode::Host => NetPolicy::AllowAll,
-        };
+        let net = egress::policy(launch.network);
         probes.add_agent(
             self.cgroup_id,
             AgentConfig { mode: launch.audit, strict: launch.audit_strict, net },
         )?;
         self.probed = true;
+        if launch.network == NetworkMode::Egress {
+            probes.set_reach(self.cgroup_id, &launch.egress.entries())?;
+        }
         let strict = if launch.audit_strict { ", no record lost" } else { "" };
         let detail = format!("audit {}{strict}", format!("{:?}", launch.audit).to_lowercase());
         Ok(vec![layer(LayerName::Probes, LayerState::Active, detail), lsm])
@@ -406,6 +433,11 @@ impl<'a> Attempt<'a> {
         }
         if let Some(held) = self.held {
             launcher.slots.release(&held);
+        }
+        if let Some(number) = self.network
+            && let Err(e) = launcher.network.detach(number)
+        {
+            tracing::error!(error = crate::failure::chain(&e), "the network of a failed launch is left");
         }
         let drained = launcher.drain.now();
         if self.probed
@@ -450,6 +482,12 @@ fn record(
             cgroup: held.group.path().display().to_string(),
             cgroup_id: held.group.id(),
             journal: std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec(),
+            network: match launch.network {
+                NetworkMode::None => v1::Network::None,
+                NetworkMode::Host => v1::Network::Host,
+                NetworkMode::Egress => v1::Network::Egress,
+            }
+            .into(),
             ..v1::AgentState::default()
         },
         slot: held.name.clone(),

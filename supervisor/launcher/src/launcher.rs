@@ -43,6 +43,7 @@ pub(crate) struct Launcher {
     pub(crate) probes: ProbesState,
     pub(crate) audit: AuditLog,
     pub(crate) ceilings: Ceilings,
+    pub(crate) network: aion_network::Network,
     pub(crate) wasm_runner: PathBuf,
     /// Records a second that one connection may append, and what all may.
     pub(crate) append_rate: (u32, Shared),

@@ -12,6 +12,7 @@ mod clock;
 mod denials;
 mod drain;
 mod drops;
+mod egress;
 mod ending;
 mod exec;
 mod exits;

@@ -75,6 +75,11 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
         }
         Op::Counters(id) => only(Answer::Counters(launcher.counters(&id)?)),
         Op::File(op) => files::perform(launcher, *op),
+        Op::OpenResolver(id) => {
+            let (answer, fds) = launcher.open_resolver(&id)?;
+            Ok((Answer::Resolver(answer), fds))
+        }
+        Op::Resolved(resolved) => only(Answer::Resolved(launcher.resolved(&resolved)?)),
     }
 }
 

@@ -90,6 +90,14 @@ pub struct RunOptions {
     /// Whether an agent may have the host's network when its manifest asks for it
     #[arg(long, env = "AION_HOST_NETWORK", value_name = "WHETHER", default_value = "allow")]
     pub host_network: HostNetwork,
+    /// Addresses of agents with network mode egress, as 100.96.0.0/16 [default: a private block that no route of the host
+    /// leads to]
+    #[arg(long, env = "AION_EGRESS_POOL", value_name = "BLOCK")]
+    pub egress_pool: Option<String>,
+    /// A link that leads agents with network mode egress out; can be given several times [default: those of the default
+    /// routes]
+    #[arg(long, env = "AION_EGRESS_UPLINK", value_name = "LINK", value_delimiter = ',')]
+    pub egress_uplink: Vec<String>,
     /// Kill every agent at the end, and remove everything
     #[arg(long, env = "AION_STOP_AGENTS_ON_EXIT")]
     pub stop_agents_on_exit: bool,

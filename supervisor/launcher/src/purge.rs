@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aion_cgroup::{Hierarchy, Parent};
 use aion_launcher_proto::v1;
+use aion_network::Network;
 use aion_probes::Probes;
 use aion_types::ExitReason;
 use anyhow::Context;
@@ -49,12 +50,14 @@ pub(crate) fn remove_all(folder: &Folder, cgroup: &str) -> anyhow::Result<()> {
     let probes = Probes::unpin_all(&pin_dir(folder)).context("pinned probes are left");
     // The folder of all instances goes with the last of them.
     let _ = std::fs::remove_dir("/sys/fs/bpf/aion");
+    // After the processes: nothing of theirs is to find a way out while it is taken down.
+    let network = Network::purge(&folder.hash(), &folder.network()).context("agents' networks are left");
     let volumes = remove_volumes(&folder.volumes()).context("volumes are left");
     mark_killed(folder)?;
     for file in [folder.socket(), folder.pid_file()] {
         let _ = std::fs::remove_file(file);
     }
-    groups.and(probes).and(volumes)
+    groups.and(probes).and(network).and(volumes)
 }
 
 fn remove_volumes(dir: &Path) -> std::io::Result<()> {

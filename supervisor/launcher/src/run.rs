@@ -26,7 +26,7 @@ use crate::profiles::Profiles;
 use crate::server::{Peers, Server};
 use crate::slots::Slots;
 use crate::state::{Folder, Instance, StoredAgents, replace};
-use crate::{adopt, clock, drain, exits, purge};
+use crate::{adopt, clock, drain, egress, exits, purge};
 
 /// Size of the volume that an agent gets whose manifest says nothing.
 const USUAL_VOLUME: u64 = 1 << 30;
@@ -98,6 +98,7 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         probes,
         audit,
         ceilings,
+        network: egress::network(options, &folder).context("cannot use --egress-pool")?,
         wasm_runner: RunOptions::wasm_runner(),
         append_rate: (options.audit_append_rate, crate::audit::Shared::default()),
         hub,

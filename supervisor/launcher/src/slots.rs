@@ -104,11 +104,13 @@ impl Slots {
         limits: &Limits,
         allow_missing: bool,
     ) -> Result<(ReadySlot, Vec<aion_cgroup::Missing>), Failure> {
-        let pooled = if network == NetworkMode::None { self.pop() } else { None };
+        // A network namespace that is empty yet serves both.
+        let pooled = if network == NetworkMode::Host { None } else { self.pop() };
         let mut ready = match pooled {
             Some(ready) => ready,
             None => self.make(network)?,
         };
+        ready.slot.will_have(network);
         lock(&self.usual).clone_from(limits);
         match ready.held.group.set_limits(limits, allow_missing) {
             Ok(missing) => Ok((ready, missing)),

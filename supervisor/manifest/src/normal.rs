@@ -94,6 +94,7 @@ fn raw_manifest(spec: &Spec) -> raw::Manifest {
             network: Some(match spec.network {
                 Network::None => raw::NetworkMode::None,
                 Network::Host => raw::NetworkMode::Host,
+                Network::Egress => raw::NetworkMode::Egress,
             }),
             restart: Some(WordOr::Full(raw::Restart {
                 policy: Some(spec.restart.policy),

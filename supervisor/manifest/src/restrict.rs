@@ -9,7 +9,7 @@ use crate::spec::{AgentSpec, Network, Rootfs};
 impl AgentSpec {
     /// Meets what the agent asks for with what agents may have.
     ///
-    /// Files, programs, the GPU and the host's network are given by the sandbox as a whole or not at all: when a global rule takes
+    /// Files, programs, the GPU and the network of modes `host` and `egress` are given by the sandbox as a whole or not at all: when a global rule takes
     /// away any part of them, the agent is refused. What the kernel API decides call by call may be narrowed. Host folders at
     /// `/workspace` and `/` are given as a whole, too, and need the same rules as if they were asked for by `fs:`.
     ///
@@ -19,7 +19,7 @@ impl AgentSpec {
         let result = effective(global, &self.allow, &self.deny);
         let whole = |c: &Capability| {
             c.is_enforced_by_sandbox()
-                || (self.network == Network::Host && matches!(c, Capability::Net { .. }))
+                || (self.network != Network::None && matches!(c, Capability::Net { .. }))
         };
         let mut problems = Vec::new();
         for refusal in &result.refused {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aion_types::{AgentName, ByteSize, CpuMillis, LayerName};
 
-use crate::capability::Rule;
+use crate::capability::{Capability, Rule};
 use crate::raw::{AuditMode, Gpu, Mode, PolicyOverrides, Quota, RestartPolicy};
 
 /// An agent, checked. Cheap to clone.
@@ -116,6 +116,19 @@ impl Spec {
         (self.resources.cpu_weight.saturating_mul(percent) / 100).clamp(1, 10_000)
     }
 
+    /// Whom it reaches with network mode `egress`, as `HOST:PORT`.
+    #[must_use]
+    pub fn egress(&self) -> Vec<String> {
+        if self.network != Network::Egress {
+            return Vec::new();
+        }
+        let target = |rule: &Rule| match &rule.capability {
+            Capability::Net { host, port } => Some(format!("{host}:{port}")),
+            _ => None,
+        };
+        self.allow.iter().filter_map(target).collect()
+    }
+
     /// Whether only the entry may be executed.
     #[must_use]
     pub fn restrict_exec(&self) -> bool {
@@ -219,6 +232,8 @@ pub enum Network {
     None,
     /// The host's.
     Host,
+    /// One of its own, with a way out to what its capabilities `net:connect:` name.
+    Egress,
 }
 
 /// What happens when it ends.

@@ -156,6 +156,10 @@ impl Problems<'_> {
             let message = format!("{} is not a profile's name", quote(&seccomp_profile));
             self.wrong("spec.security.seccomp_profile", message, "name a profile, as tool-strict");
         }
+        if security.network == Some(raw::NetworkMode::Egress) {
+            let message = "egress is a network mode of agents, not of tools".to_owned();
+            self.wrong("spec.security.network", message, "use none or host");
+        }
         let timeout_ms = spec.timeout.map_or(TIMEOUT_MS, |span| span.0);
         if !(1..=MAX_TIMEOUT_MS).contains(&timeout_ms) {
             self.wrong("spec.timeout", "it is out of range", "use 1ms to 10m");

@@ -40,6 +40,8 @@ pub enum NetPolicy {
     AllowAll,
     /// Only loopback: for an agent in a network namespace of its own (network mode `none`).
     LoopbackOnly,
+    /// Loopback, and what the agent's entries say (network mode `egress`); see [`crate::Probes::set_reach`].
+    Egress,
     /// Nothing at all.
     DenyAll,
 }
@@ -49,6 +51,7 @@ impl NetPolicy {
         match self {
             Self::AllowAll => 0,
             Self::LoopbackOnly => flag::NET_LOOPBACK,
+            Self::Egress => flag::NET_EGRESS,
             Self::DenyAll => flag::NET_DENY,
         }
     }
@@ -85,6 +88,8 @@ impl AgentConfig {
             NetPolicy::DenyAll
         } else if flags & flag::NET_LOOPBACK != 0 {
             NetPolicy::LoopbackOnly
+        } else if flags & flag::NET_EGRESS != 0 {
+            NetPolicy::Egress
         } else {
             NetPolicy::AllowAll
         };

@@ -78,6 +78,16 @@ pub enum Error {
         /// How many fit.
         max: u32,
     },
+    /// An agent reaches too much at once.
+    #[error(
+        "the agent with cgroup id {cgroup_id} reaches {max} addresses already; fewer names or shorter answers fit"
+    )]
+    EgressFull {
+        /// The agent.
+        cgroup_id: u64,
+        /// How many fit.
+        max: usize,
+    },
     /// The agent is not in the maps.
     #[error("no agent with cgroup id {cgroup_id}")]
     UnknownAgent {

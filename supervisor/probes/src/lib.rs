@@ -9,6 +9,7 @@ mod config;
 mod counters;
 #[cfg(feature = "log")]
 mod debug_log;
+mod egress;
 mod error;
 mod heap;
 mod load;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use aion_egress::Entry;
 use aion_probe_types::layout::{Agent, flag};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use sha2::{Digest, Sha256};
@@ -11,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::bpffs::{self, Pins};
 use crate::config::AgentConfig;
 use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
+use crate::egress::EgressTable;
 use crate::error::Error;
 use crate::heap;
 use crate::load;
@@ -39,6 +42,7 @@ struct Inner {
     maps: Maps,
     slots: Slots,
     tables: Tables,
+    egress: EgressTable,
     syscalls: SyscallProbes,
 }
 
@@ -136,10 +140,32 @@ impl Probes {
             counters: inner.maps.counters(agent.slot)?,
             syscalls: inner.maps.syscalls(agent)?,
         };
+        inner.egress.clear(cgroup_id)?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
         inner.slots.remove(cgroup_id);
         inner.syscalls.settle(inner.slots.flags())?;
         Ok(last)
+    }
+
+    /// What an agent with policy `Egress` reaches for good, beside what names add. Before its processes begin.
+    ///
+    /// # Errors
+    /// [`Error::EgressFull`], or a map that cannot be written.
+    pub fn set_reach(&self, cgroup_id: u64, entries: &[Entry]) -> Result<(), Error> {
+        self.lock().egress.set(cgroup_id, entries)
+    }
+
+    /// Adds what an agent may begin connections to for a time: what a name resolved to. Connections that were begun in time go
+    /// on while they are in use.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::EgressFull`].
+    pub fn reach_for(&self, cgroup_id: u64, entries: &[Entry], time: Duration) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        inner.find(cgroup_id)?;
+        let now = now_ns();
+        let until = now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2));
+        inner.egress.add(cgroup_id, entries, now, until)
     }
 
     /// The agents in the maps: cgroup id and configuration. A launcher that restarts compares them with its
@@ -324,6 +350,13 @@ fn reset(pins: &Pins) -> Result<(), Error> {
     pins.make()
 }
 
+/// The clock that the programs read.
+fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
+    seconds * 1_000_000_000 + nanos
+}
+
 /// The agents that the map holds.
 fn agents(maps: &Maps) -> Result<BTreeMap<u64, Agent>, Error> {
     maps.agents
@@ -348,7 +381,14 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
     let mut syscalls = SyscallProbes::new(pins.clone(), generation);
     syscalls.ensure(slots.flags())?;
     syscalls.settle(slots.flags())?;
-    let inner = Inner { maps, slots, tables: Tables::default(), syscalls };
+    let mut egress = EgressTable::open(&dir)?;
+    for cgroup in egress.owners() {
+        // An agent that was taken out between two writes.
+        if slots.get(cgroup).is_none() {
+            egress.clear(cgroup)?;
+        }
+    }
+    let inner = Inner { maps, slots, tables: Tables::default(), egress, syscalls };
     let report = Report { adoption, programs };
     Ok(Opened { probes: Probes { pins, lsm, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

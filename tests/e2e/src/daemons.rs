@@ -45,6 +45,8 @@ pub struct Daemons {
     launcher: Mutex<Option<Child>>,
     /// What aiond has in its environment besides.
     env: Vec<(String, String)>,
+    /// The network namespace that both live in, when it is not the caller's.
+    netns: Option<PathBuf>,
     before: Leftovers,
     count: AtomicU32,
 }
@@ -74,6 +76,18 @@ impl Daemons {
     /// # Errors
     /// When it does not serve; with the daemons' last words.
     pub fn start_with(folder: &Path, env: &[(&str, &str)]) -> Result<Self> {
+        Self::start_all(folder, env, None)
+    }
+
+    /// As [`Daemons::start_with`], in a network namespace, by its file in `/proc`: the host as these daemons see it.
+    ///
+    /// # Errors
+    /// When it does not serve; with the daemons' last words.
+    pub fn start_inside(folder: &Path, env: &[(&str, &str)], netns: &Path) -> Result<Self> {
+        Self::start_all(folder, env, Some(netns.to_owned()))
+    }
+
+    fn start_all(folder: &Path, env: &[(&str, &str)], netns: Option<PathBuf>) -> Result<Self> {
         let place = Place::find()?;
         let profiles = Some(folder.join("profiles")).filter(|own| own.is_dir());
         let daemons = Self {
@@ -84,6 +98,7 @@ impl Daemons {
             aiond: Mutex::default(),
             launcher: Mutex::default(),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            netns,
             before: Leftovers::before(),
             count: AtomicU32::new(0),
         };
@@ -213,7 +228,8 @@ impl Daemons {
             }
         }
         // A session of its own: ctrl-c at the tests is not for the daemons, which end in good order instead.
-        let child = Command::new("setsid")
+        let child = self
+            .entering("setsid")
             .arg(command.get_program())
             .args(command.get_args())
             .env_clear()
@@ -319,12 +335,21 @@ impl Daemons {
         if left.is_empty() { Ok(()) } else { bail!("left behind:\n  {}", left.join("\n  ")) }
     }
 
+    /// A program in the daemons' network namespace. Not by `ip netns exec`: that mounts a /sys without control groups.
+    fn entering(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(netns) = &self.netns else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", netns.display())).arg(program);
+        command
+    }
+
     /// Lets the launcher clear the kernel of everything of this state folder.
     ///
     /// # Errors
     /// When it cannot.
     pub fn purge(&self) -> Result<()> {
-        let output = Command::new(self.place.bin.join("aion-launcher"))
+        let output = self
+            .entering(self.place.bin.join("aion-launcher"))
             .arg("purge")
             .arg("--state")
             .arg(&self.state)

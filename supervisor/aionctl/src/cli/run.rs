@@ -105,6 +105,8 @@ pub(crate) struct RunArgs {
 pub(crate) enum NetworkMode {
     /// An empty network of its own
     None,
+    /// Its own, with a way out to what `--allow net:connect:HOST:PORT` names
+    Egress,
     /// The host's network
     Host,
 }
@@ -113,6 +115,7 @@ impl NetworkMode {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Egress => "egress",
             Self::Host => "host",
         }
     }

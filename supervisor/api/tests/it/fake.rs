@@ -257,6 +257,9 @@ impl Server {
             Op::OpenFile(_) | Op::PutFile(_) | Op::StatFile(_) | Op::ListFolder(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no files here"))
             }
+            Op::OpenResolver(_) | Op::Resolved(_) => {
+                Reply::Answer(refusal("AGENT_NOT_FOUND", "no networks here"))
+            }
             Op::OpenTty(open) => {
                 let fd =
                     OpenOptions::new().write(true).open(self.state.join("agents").join(&open.id).join("tty"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use aion_egress::Rules;
 use aion_launcher_proto::v1;
 use aion_probes::AuditMode;
 use aion_sandbox::{NetworkMode, Secret, WindowSize};
@@ -46,6 +47,8 @@ pub struct Launch {
     pub binds: Vec<Bind>,
     /// Its network.
     pub network: NetworkMode,
+    /// Whom it reaches with mode `egress`.
+    pub egress: Rules,
     /// What it may use.
     pub limits: Limits,
     /// Its seccomp profile.
@@ -173,6 +176,7 @@ impl Launch {
             workspace: workspace(launch.workspace.as_ref(), is_tool(&launch.name, &launch.id))?,
             binds: binds(&launch.binds)?,
             network: network(launch.network)?,
+            egress: egress(launch)?,
             limits: Limits::check(launch.limits.as_ref().unwrap_or(&v1::Limits::default()))?,
             seccomp_profile: launch.seccomp_profile.clone(),
             restrict_exec: launch.restrict_exec,
@@ -305,8 +309,16 @@ fn network(value: i32) -> Checked<NetworkMode> {
     match v1::Network::try_from(value) {
         Ok(v1::Network::None) => Ok(NetworkMode::None),
         Ok(v1::Network::Host) => Ok(NetworkMode::Host),
+        Ok(v1::Network::Egress) => Ok(NetworkMode::Egress),
         Err(_) => Err(Failure::field("network", format!("{value} is not a network mode"))),
     }
+}
+
+fn egress(launch: &v1::Launch) -> Checked<Rules> {
+    if !launch.egress.is_empty() && launch.network() != v1::Network::Egress {
+        return Err(Failure::field("egress", "only network mode egress has a list of hosts"));
+    }
+    Rules::parse(&launch.egress).map_err(|why| Failure::field("egress", why))
 }
 
 fn audit(value: i32) -> Checked<AuditMode> {

@@ -10,6 +10,7 @@ mod job;
 mod launch;
 mod limits;
 mod op;
+mod resolved;
 
 pub use exec::{AuditEntry, Exec};
 pub use file::{AgentFile, FileOp, FileUse};
@@ -17,6 +18,7 @@ pub use job::Job;
 pub use launch::{Bind, Input, Launch, Rootfs, Workspace, WorkspaceKind};
 pub use limits::Limits;
 pub use op::{Op, parse};
+pub use resolved::Resolved;
 
 #[cfg(test)]
 mod tests;

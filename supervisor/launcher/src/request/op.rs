@@ -5,7 +5,7 @@ use aion_types::{AgentId, ErrorCode};
 
 use crate::Failure;
 use crate::request::field::{self, Checked};
-use crate::request::{AuditEntry, Exec, FileOp, Job, Launch};
+use crate::request::{AuditEntry, Exec, FileOp, Job, Launch, Resolved};
 
 /// The kernel's last real-time signal.
 const LAST_SIGNAL: i32 = 64;
@@ -31,6 +31,8 @@ pub enum Op {
     OpenTty(AgentId),
     Counters(AgentId),
     File(Box<FileOp>),
+    OpenResolver(AgentId),
+    Resolved(Box<Resolved>),
 }
 
 /// Checks a request that came with `fds` descriptors.
@@ -80,6 +82,8 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::OpenFile(open) => Op::File(Box::new(FileOp::open(open)?)),
         Raw::PutFile(put) => Op::File(Box::new(FileOp::put(put)?)),
         Raw::StatFile(stat) => Op::File(Box::new(FileOp::stat(stat)?)),
+        Raw::OpenResolver(open) => Op::OpenResolver(id(&open.id)?),
+        Raw::Resolved(resolved) => Op::Resolved(Box::new(Resolved::check(resolved)?)),
         Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })
 }

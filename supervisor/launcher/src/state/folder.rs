@@ -97,6 +97,16 @@ impl Folder {
         self.root.join("launcher/audit.key")
     }
 
+    /// What was changed on the host for agents' networks.
+    pub(crate) fn network(&self) -> PathBuf {
+        self.root.join("launcher/network")
+    }
+
+    /// What agents with network mode `egress` see as /etc/resolv.conf.
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
+        self.root.join("launcher/resolv.conf")
+    }
+
     pub(crate) fn volumes(&self) -> PathBuf {
         self.root.join("volumes")
     }

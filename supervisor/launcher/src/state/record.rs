@@ -59,6 +59,9 @@ pub struct Record {
     /// Frozen because somebody asked for it, and not for a moment by the launcher itself.
     #[prost(bool, tag = "13")]
     pub paused: bool,
+    /// The number of its network, with mode `egress`.
+    #[prost(uint32, optional, tag = "14")]
+    pub network: Option<u32>,
 }
 
 impl Record {

@@ -416,6 +416,8 @@ mod tests {
             "net:connect:*.example.com:*",
             "net:connect:[::1]:80",
             "net:connect:*:53",
+            "net:connect:10.0.0.0/8:443",
+            "net:connect:[fd00::/8]:*",
             "exec:/usr/bin/git",
             "exec:/usr/bin/**",
             "tool:web_search",
@@ -448,6 +450,8 @@ mod tests {
             ("net:connect:host:0", "is not a port"),
             ("net:connect:host:+80", "is not a port"),
             ("net:connect:-x:80", "is not a host"),
+            ("net:connect:10.0.0.1/8:80", "no block"),
+            ("net:connect:10.0.0.0/33:80", "no block"),
             ("net:bind:x:1", "is not net:connect:HOST:PORT"),
             ("tool:", "not the name of a tool"),
             ("tool:a*b", "not the name of a tool"),
@@ -477,6 +481,10 @@ mod tests {
         assert_eq!(cap("fs:write:/a/**").denies(&cap("fs:read:/a/b")), None);
         assert!(cap("net:connect:*.a.com:*").covers(&cap("net:connect:x.a.com:1")));
         assert!(!cap("net:connect:*.a.com:*").covers(&cap("net:connect:a.com:1")));
+        assert!(cap("net:connect:10.0.0.0/8:*").covers(&cap("net:connect:10.1.2.3:1")));
+        assert!(cap("net:connect:10.0.0.0/8:*").covers(&cap("net:connect:10.1.0.0/16:1")));
+        assert!(!cap("net:connect:10.0.0.0/8:*").covers(&cap("net:connect:a.com:1")));
+        assert!(cap("net:connect:[fd00::/8]:*").covers(&cap("net:connect:[fd00::1]:1")));
         assert!(!cap("net:connect:*.a.com:*").covers(&cap("net:connect:xa.com:1")));
         assert_eq!(
             cap("net:connect:*:443").meet(&cap("net:connect:*.a.com:*")),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aion_egress::Cidr;
+
 use crate::error::quote;
 
 /// The longest path that the kernel takes.
@@ -170,18 +172,23 @@ pub enum HostPattern {
     Below(String),
     /// One name, IPv4 address, or IPv6 address (written in brackets).
     One(String),
+    /// A block of addresses.
+    Block(Cidr),
 }
 
 impl HostPattern {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{} is not a host; write a name, an address, [IPv6 address], \"*.domain\" or \"*\"",
+                "{} is not a host; write a name, an address, [IPv6 address], a block as 10.0.0.0/8, \"*.domain\" or \"*\"",
                 quote(text)
             )
         };
         if text == "*" {
             return Ok(Self::Any);
+        }
+        if text.contains('/') {
+            return Cidr::parse(text).map(Self::Block);
         }
         if let Some(inner) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
             let address: std::net::Ipv6Addr = inner.parse().map_err(|_| wrong())?;
@@ -210,6 +217,8 @@ impl HostPattern {
             (Self::Any, _) => true,
             (Self::Below(a), Self::Below(b) | Self::One(b)) => b.ends_with(a.as_str()),
             (Self::One(a), Self::One(b)) => a == b,
+            (Self::Block(a), Self::Block(b)) => a.covers(*b),
+            (Self::Block(a), Self::One(b)) => Cidr::parse(b).is_ok_and(|b| a.covers(b)),
             _ => false,
         }
     }
@@ -221,6 +230,7 @@ impl fmt::Display for HostPattern {
             Self::Any => f.write_str("*"),
             Self::Below(domain) => write!(f, "*{domain}"),
             Self::One(host) => f.write_str(host),
+            Self::Block(block) => write!(f, "{block}"),
         }
     }
 }

@@ -82,8 +82,8 @@ impl Checker<'_> {
         match given {
             None | Some(raw::NetworkMode::None) => Network::None,
             Some(raw::NetworkMode::Egress) => {
-                self.problem(FIELD, "this version has none and host, not egress; use none, or host with the capability network");
-                Network::None
+                self.egress(allow, deny);
+                Network::Egress
             }
             Some(raw::NetworkMode::Host) => {
                 let everything = Capability::Net { host: HostPattern::Any, port: PortPattern::Any };
@@ -116,6 +116,38 @@ impl Checker<'_> {
                 }
                 Network::Host
             }
+        }
+    }
+
+    /// Whether the sandbox can hold an agent to these rules.
+    fn egress(&mut self, allow: &[Rule], deny: &[Rule]) {
+        const FIELD: &str = "spec.network";
+        let is_net = |r: &&Rule| matches!(r.capability, Capability::Net { .. });
+        if let Some(rule) = deny.iter().find(is_net) {
+            let text = format!(
+                "{rule} has no effect in network mode egress, which reaches what is allowed and nothing else; allow hosts one by one, without this rule"
+            );
+            self.problem(FIELD, &text);
+        }
+        let mut all = Vec::new();
+        for rule in allow.iter().filter(is_net) {
+            let Capability::Net { host, port } = &rule.capability else { continue };
+            let read = format!("{host}:{port}").parse().and_then(|one: aion_egress::Rule| {
+                aion_egress::Rules::new(vec![one.clone()])?;
+                Ok(one)
+            });
+            match read {
+                Ok(one) => all.push(one),
+                Err(text) => {
+                    let field = self.rule_field(rule);
+                    self.problem(&field, &text);
+                }
+            }
+        }
+        if all.is_empty() && deny.iter().all(|r| !is_net(&r)) {
+            self.warning(format!("{FIELD}: egress without a net:connect: capability reaches nothing"));
+        } else if let Err(text) = aion_egress::Rules::new(all) {
+            self.problem(FIELD, &format!("{text}; name domains or blocks instead of single hosts"));
         }
     }
 

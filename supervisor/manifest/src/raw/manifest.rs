@@ -288,7 +288,7 @@ pub(crate) enum NetworkMode {
     None,
     /// The host's.
     Host,
-    /// Its own, with a list of hosts. Not in this version.
+    /// Its own, with a way out to what `net:connect:` capabilities name.
     Egress,
 }
 

@@ -82,7 +82,11 @@ const SPECS: &[&str] = &[
     "rootfs: /",
     "rootfs: /run/x",
     "network: bridge",
-    "network: egress",
+    "network: egress\ncapabilities: {allow: ['net:connect:*:443'], deny: ['net:connect:10.0.0.1:*']}",
+    "network: egress\ncapabilities: ['net:connect:127.0.0.1:80']",
+    "network: egress\ncapabilities: ['net:connect:224.0.0.0/4:80']",
+    "network: egress\ncapabilities: ['net:connect:999.1.1.1:80']",
+    "network: egress\ncapabilities: ['net:connect:10.0.0.1/8:80']",
     "network: host",
     "network: host\ncapabilities: ['net:connect:example.com:443']",
     "network: host\ncapabilities: {network: true, allow: ['net:connect:example.com:443']}",
@@ -124,7 +128,7 @@ const SPECS: &[&str] = &[
     "tty: true\ntty: false",
     "<<: {tty: true}",
     "tty: !secret x",
-    "priority: 77\nresources: {cpu: 1m, pids: 0}\nnetwork: egress",
+    "priority: 77\nresources: {cpu: 1m, pids: 0}\nnetwork: host",
 ];
 
 /// Whole files that are wrong.

@@ -32,6 +32,11 @@ fn helper() {
         "connect" => result(TcpStream::connect(words[1])),
         "bind" => result(TcpListener::bind(words[1])),
         "udp" => result(UdpSocket::bind(words[1]).and_then(|socket| socket.send_to(b"x", words[2]))),
+        // Nothing is sent: the verdict alone.
+        "udp-connect" => {
+            let any = if words[1].starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+            result(UdpSocket::bind(any).and_then(|socket| socket.connect(words[1])));
+        }
         "send" => {
             let mut stream = TcpStream::connect(words[1]).unwrap();
             stream.write_all(&vec![b'x'; number(2)]).unwrap();

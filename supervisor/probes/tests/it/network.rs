@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::time::Duration;
 
 use aion_probes::{AgentConfig, NetOp, NetPolicy, Verdict};
 
@@ -83,6 +84,100 @@ fn loopback_only() {
     }
     let denied = nets(&drain(&mut opened)).iter().filter(|(.., v)| *v == Verdict::Denied).count() as u64;
     assert_eq!(opened.probes.counters(agent.id).unwrap().denied, denied);
+}
+
+fn entries(texts: &[&str]) -> Vec<aion_egress::Entry> {
+    aion_egress::Rules::parse(texts).unwrap().entries()
+}
+
+#[test]
+fn egress_reaches_what_its_entries_say() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let opened = world.open();
+    let agent = world.agent(&opened.probes, AgentConfig { net: NetPolicy::Egress, ..EVENTS });
+    let says = |address: &str| agent.help(&["udp-connect", address]);
+    assert_eq!(says("198.51.100.1:443"), "EPERM", "nothing is reached before it is entered");
+    let rules = [
+        "198.51.100.0/24:443",
+        "198.51.100.7:*",
+        "10.0.0.0/8:80",
+        "169.254.0.0/16:80",
+        "*:53",
+        "[fd77::/16]:80",
+    ];
+    opened.probes.set_reach(agent.id, &entries(&rules)).unwrap();
+    for (address, expected) in [
+        ("198.51.100.1:443", "ok"),
+        ("198.51.100.1:444", "EPERM"),
+        ("198.51.101.1:443", "EPERM"),
+        ("198.51.100.7:9", "ok"),
+        ("10.200.1.1:80", "ok"),
+        ("10.200.1.1:53", "EPERM"),
+        ("8.8.8.8:53", "ok"),
+        ("8.8.8.8:54", "EPERM"),
+        ("192.168.0.1:53", "EPERM"),
+        ("127.0.0.1:9", "ok"),
+        ("169.254.1.1:80", "ok"),
+        ("169.254.169.254:80", "EPERM"),
+        ("169.254.169.254:53", "EPERM"),
+        ("0.0.0.0:53", "EPERM"),
+        ("224.0.0.1:53", "EPERM"),
+        ("255.255.255.255:53", "EPERM"),
+        ("100.100.100.200:53", "EPERM"),
+    ] {
+        assert_eq!(says(address), expected, "{address}");
+    }
+    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        for (address, expected) in [
+            ("[::ffff:198.51.100.1]:443", "ok"),
+            ("[::ffff:198.51.100.1]:444", "EPERM"),
+            ("[::ffff:169.254.169.254]:53", "EPERM"),
+            ("[::ffff:192.168.0.1]:53", "EPERM"),
+            ("[::]:53", "EPERM"),
+            ("[::1]:53", "ok"),
+            ("[fe80::1]:53", "EPERM"),
+            ("[64:ff9b::a9fe:a9fe]:53", "EPERM"),
+            ("[2002:a9fe:a9fe::1]:53", "EPERM"),
+            ("[ff02::1]:53", "EPERM"),
+        ] {
+            assert_eq!(says(address), expected, "{address}");
+        }
+        assert_ne!(says("[fd77::1]:80"), "EPERM");
+    }
+    let (own, others) = (agent.help(&["bind", "127.0.0.1:0"]), agent.help(&["bind", "192.0.2.2:0"]));
+    assert_eq!((own.as_str(), others.as_str()), ("ok", "EPERM"));
+    // Rules that are taken back are gone.
+    opened.probes.set_reach(agent.id, &entries(&["198.51.100.7:*"])).unwrap();
+    assert_eq!((says("198.51.100.1:443").as_str(), says("198.51.100.7:9").as_str()), ("EPERM", "ok"));
+}
+
+#[test]
+fn what_a_name_added_runs_out_and_survives_the_loader() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let opened = world.open();
+    let agent = world.agent(&opened.probes, AgentConfig { net: NetPolicy::Egress, ..EVENTS });
+    opened.probes.reach_for(agent.id, &entries(&["8.8.8.8:443"]), Duration::from_secs(2)).unwrap();
+    opened.probes.reach_for(agent.id, &entries(&["8.8.4.4:443"]), Duration::from_secs(600)).unwrap();
+    drop(opened);
+    assert_eq!(agent.help(&["udp-connect", "8.8.8.8:443"]), "ok");
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(agent.help(&["udp-connect", "8.8.8.8:443"]), "EPERM", "it runs out without a daemon");
+    assert_eq!(agent.help(&["udp-connect", "8.8.4.4:443"]), "ok");
+    let again = world.open();
+    // Each agent has room for so many: neither more, nor at the cost of another.
+    let other = world.cgroup("other");
+    again.probes.add_agent(other.id, AgentConfig { net: NetPolicy::Egress, ..EVENTS }).unwrap();
+    let many: Vec<String> = (0..400).map(|i| format!("9.{}.{}.1:443", i / 200, i % 200)).collect();
+    let full = many.chunks(50).map(|some| {
+        let some: Vec<&str> = some.iter().map(String::as_str).collect();
+        again.probes.reach_for(agent.id, &entries(&some), Duration::from_secs(60))
+    });
+    let outcomes: Vec<bool> = full.map(|r| r.is_ok()).collect();
+    assert_eq!(outcomes, [true, true, true, true, true, true, false, false]);
+    again.probes.reach_for(other.id, &entries(&["9.9.9.9:443"]), Duration::from_secs(60)).unwrap();
+    assert_eq!(other.help(&["udp-connect", "8.8.4.4:443"]), "EPERM", "another's entries are another's");
+    again.probes.remove_agent(agent.id).unwrap();
+    assert_eq!(other.help(&["udp-connect", "9.9.9.9:443"]), "ok");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct LaunchFds {
     pub door: Option<OwnedFd>,
     /// For a plan with a job.
     pub job: Option<JobFds>,
+    /// A mount of what becomes `/etc/resolv.conf`, with network mode `egress` on the host's system.
+    pub resolv_conf: Option<OwnedFd>,
 }
 
 /// The descriptors of a job. The files are empty and open for reading and writing.
@@ -62,6 +64,7 @@ impl LaunchFds {
             stdout: None,
             door: None,
             job: None,
+            resolv_conf: None,
         }
     }
 }
@@ -109,6 +112,11 @@ impl Slot {
         let mut fds = fds;
         if self.spec.network == NetworkMode::Host && plan.rootfs == RootfsKind::HostSystem {
             add_resolver(&mut plan, &mut fds)?;
+        }
+        if let Some(file) = fds.resolv_conf.take().filter(|_| plan.rootfs == RootfsKind::HostSystem) {
+            fds.binds.push(file);
+            let path = b"/etc/resolv.conf".to_vec();
+            plan.binds.push(BindTarget { path, writable: false, directory: false });
         }
         if let Some(domain) = plan.landlock.as_mut() {
             domain.deny_tcp &= self.spec.network == NetworkMode::None;
@@ -178,6 +186,7 @@ impl Slot {
                 ("none: an empty network namespace", LayerState::Active)
             }
             NetworkMode::None => ("the host's, for lack of a namespace", LayerState::Off),
+            NetworkMode::Egress => ("egress: a network namespace of its own", LayerState::Active),
             NetworkMode::Host => ("host: the host's network, as asked", LayerState::Off),
         };
         let complete = spec.namespaces.is_complete(spec.network);

@@ -24,6 +24,8 @@ pub enum NetworkMode {
     None,
     /// The host's.
     Host,
+    /// A namespace of its own, into which the caller puts a way out before the launch.
+    Egress,
 }
 
 /// The namespaces that a slot has of its own, as `CLONE_NEW*` flags.
@@ -147,6 +149,14 @@ impl Slot {
                 e => Error::host("send to init")(e),
             },
         )
+    }
+
+    /// Decides what the agent sees of the network, where that is not decided yet: of an empty namespace the caller may make one
+    /// with a way out.
+    pub fn will_have(&mut self, network: NetworkMode) {
+        if self.spec.network == NetworkMode::None && network == NetworkMode::Egress {
+            self.spec.network = network;
+        }
     }
 
     /// Init's number in our pid namespace.

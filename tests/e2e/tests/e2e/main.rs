@@ -10,6 +10,8 @@ mod audit_log;
 mod bad_input;
 mod crash_aiond;
 mod crash_launcher;
+mod egress;
+mod egress_world;
 mod exec;
 mod exit_codes;
 mod inside;
@@ -125,6 +127,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
+        egress::{allowed_names_work_for_curl_python_and_node, every_way_around_fails_and_no_packet_leaves,
+            names_are_asked_for_by_the_list_and_run_out, verdicts_outlive_the_daemons, what_cannot_be_set_up_does_not_start}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}

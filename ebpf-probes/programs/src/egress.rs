@@ -1,0 +1,122 @@
+//! Whom an agent with flag `NET_EGRESS` reaches: entries by port and address, and the blocks that an entry must name.
+//!
+//! What is not in the table is not reached. An entry that came from a name runs out by the clock, so that it does with dead
+//! daemons, too; a connection that was begun in time goes on while packets go by.
+
+use aion_probe_types::layout::{Egress, EgressKey, IDLE_TCP_NS, IDLE_UDP_NS};
+use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
+
+use crate::agent::Found;
+use crate::emit;
+use crate::maps::EGRESS;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Written at most this often.
+const USED_EVERY_NS: u64 = 1_000_000_000;
+const ALL_BITS: u32 = EgressKey::HEAD_BITS + 128;
+
+/// Whether a connection is begun, or goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    Begins,
+    GoesOn { idle_ns: u64 },
+}
+
+#[inline(always)]
+fn find(key: &Key<EgressKey>) -> Option<*mut Egress> {
+    EGRESS.get(key).map(|entry| core::ptr::from_ref(entry).cast_mut())
+}
+
+/// Whether an entry holds now; says so in it.
+#[inline(always)]
+fn holds(entry: *mut Egress, wanted: u32, when: When) -> bool {
+    // SAFETY: a value of EGRESS, valid for the program's run; each field is one aligned word.
+    let (expires, used, named) = unsafe { ((*entry).expires_ns, (*entry).used_ns, (*entry).named) };
+    if named < wanted {
+        return false;
+    }
+    // Entries that were written once and for all are never written again.
+    if expires == u64::MAX {
+        return true;
+    }
+    let now = emit::now();
+    let alive = match when {
+        When::Begins => now < expires,
+        When::GoesOn { idle_ns } => now < expires || now < used.wrapping_add(idle_ns),
+    };
+    if alive && now.wrapping_sub(used) > USED_EVERY_NS {
+        // SAFETY: as above. Two at once write the same.
+        unsafe { (*entry).used_ns = now };
+    }
+    alive
+}
+
+/// Whether the agent reaches an address (IPv4 mapped) on a port (network order).
+#[inline(always)]
+pub fn reaches(who: &Found, addr: [u8; 16], port: [u8; 2], when: When) -> bool {
+    let mut key = Key::new(ALL_BITS, EgressKey { cgroup: 0, port: [0; 2], zero: [0; 6], addr });
+    // Without the table of blocks nothing is known to be public.
+    let Some(block) = find(&key) else { return false };
+    // SAFETY: a value of EGRESS; one aligned word.
+    let wanted = unsafe { (*block).named };
+    key.data.cgroup = who.cgroup;
+    let any = find(&key).is_some_and(|entry| holds(entry, wanted, when));
+    if any {
+        return true;
+    }
+    key.data.port = port;
+    port != [0; 2] && find(&key).is_some_and(|entry| holds(entry, wanted, when))
+}
+
+#[inline(always)]
+fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0u8; N];
+    // SAFETY: `bytes` has N bytes.
+    let done = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    (done == 0).then_some(bytes)
+}
+
+/// Whether a packet of the agent's may leave: TCP and UDP to where it may reach, without options that lead elsewhere.
+#[inline(always)]
+pub fn leaves(who: &Found, ctx: &SkBuffContext) -> bool {
+    let Some([first]) = load::<1>(ctx, 0) else { return false };
+    let (protocol, addr, ports) = match first >> 4 {
+        4 => {
+            // No options: source routes name another host than the header.
+            if first != 0x45 {
+                return false;
+            }
+            let (Some(fragment), Some([protocol])) = (load::<2>(ctx, 6), load::<1>(ctx, 9)) else {
+                return false;
+            };
+            // Not the first fragment: only a raw socket sends it here, for the kernel cuts packets later.
+            if u16::from_be_bytes(fragment) & 0x1fff != 0 {
+                return false;
+            }
+            let Some(to) = load::<4>(ctx, 16) else { return false };
+            let mut addr = [0u8; 16];
+            addr[10] = 0xff;
+            addr[11] = 0xff;
+            addr[12] = to[0];
+            addr[13] = to[1];
+            addr[14] = to[2];
+            addr[15] = to[3];
+            (protocol, addr, 20)
+        }
+        6 => {
+            // No extension header: a routing header names another host than the address.
+            let Some([protocol]) = load::<1>(ctx, 6) else { return false };
+            let Some(addr) = load::<16>(ctx, 24) else { return false };
+            (protocol, addr, 40)
+        }
+        _ => return false,
+    };
+    let idle_ns = match protocol {
+        TCP => IDLE_TCP_NS,
+        UDP => IDLE_UDP_NS,
+        _ => return false,
+    };
+    let Some(port) = load::<2>(ctx, ports + 2) else { return false };
+    reaches(who, addr, port, When::GoesOn { idle_ns })
+}

@@ -1,0 +1,160 @@
+//! Whom agents with policy `Egress` reach: the user's side of the map `EGRESS`.
+//!
+//! The map is one trie for all agents. What is in it is known here too, and read again after a restart, so that an agent's part
+//! can be bounded and taken out without walking through the others'.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use aion_egress::{Cidr, Entry};
+use aion_probe_types::layout::{Egress, EgressKey, IDLE_TCP_NS};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError};
+
+use crate::error::Error;
+use crate::maps;
+
+type Words = [u64; EgressKey::WORDS];
+type Trie = LpmTrie<MapData, Words, [u64; Egress::WORDS]>;
+/// An entry's place: its bits, and what they are of.
+type At = (u32, EgressKey);
+
+/// Entries of one agent, at most. Each takes two nodes of 96 bytes, so they stay below 64 KiB.
+const MAX_ENTRIES: usize = 320;
+
+/// The entries of all agents.
+pub(crate) struct EgressTable {
+    trie: Trie,
+    agents: BTreeMap<u64, BTreeMap<At, Egress>>,
+}
+
+impl fmt::Debug for EgressTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EgressTable").field("agents", &self.agents.len()).finish_non_exhaustive()
+    }
+}
+
+fn failed(action: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| maps::error("EGRESS", action, source)
+}
+
+fn place(cgroup: u64, cidr: Cidr, port: u16) -> At {
+    let key = EgressKey { cgroup, port: port.to_be_bytes(), zero: [0; 6], addr: cidr.octets() };
+    (EgressKey::HEAD_BITS + u32::from(cidr.fixed_bits()), key)
+}
+
+impl EgressTable {
+    /// Reads what is there, and writes the blocks that a rule must name.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let trie: Trie = maps::open(dir, "EGRESS")?;
+        let mut agents: BTreeMap<u64, BTreeMap<At, Egress>> = BTreeMap::new();
+        for item in trie.iter() {
+            let (key, words) = item.map_err(failed("read"))?;
+            let at = EgressKey::from_words(key.data());
+            agents.entry(at.cgroup).or_default().insert((key.prefix_len(), at), Egress::from_words(words));
+        }
+        let mut table = Self { trie, agents };
+        for (cidr, named) in aion_egress::wanted() {
+            let value = Egress { expires_ns: u64::MAX, used_ns: 0, named: named.into(), zero: 0 };
+            table.write(place(0, cidr, 0), value)?;
+        }
+        Ok(table)
+    }
+
+    fn write(&mut self, at: At, value: Egress) -> Result<(), Error> {
+        self.trie.insert(&Key::new(at.0, at.1.to_words()), value.to_words(), 0).map_err(failed("write"))?;
+        self.agents.entry(at.1.cgroup).or_default().insert(at, value);
+        Ok(())
+    }
+
+    fn erase(&mut self, at: At) -> Result<(), Error> {
+        match self.trie.remove(&Key::new(at.0, at.1.to_words())) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed("delete from")(source)),
+        }
+        if let Some(entries) = self.agents.get_mut(&at.1.cgroup) {
+            entries.remove(&at);
+        }
+        Ok(())
+    }
+
+    /// Makes `entries` all that the agent reaches for good; what names added stays.
+    pub(crate) fn set(&mut self, cgroup: u64, entries: &[Entry]) -> Result<(), Error> {
+        if entries.len() > MAX_ENTRIES {
+            return Err(Error::EgressFull { cgroup_id: cgroup, max: MAX_ENTRIES });
+        }
+        for entry in entries {
+            let value = Egress { expires_ns: u64::MAX, used_ns: 0, named: entry.named.into(), zero: 0 };
+            self.write(place(cgroup, entry.cidr, entry.port), value)?;
+        }
+        let wanted: Vec<At> = entries.iter().map(|e| place(cgroup, e.cidr, e.port)).collect();
+        let known = self.agents.get(&cgroup).into_iter().flatten();
+        let fixed = known.filter(|(at, value)| value.expires_ns == u64::MAX && !wanted.contains(at));
+        for at in fixed.map(|(at, _)| *at).collect::<Vec<_>>() {
+            self.erase(at)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what holds until a time. All of it or nothing.
+    pub(crate) fn add(&mut self, cgroup: u64, entries: &[Entry], now: u64, until: u64) -> Result<(), Error> {
+        let new = |table: &Self| {
+            let known = table.agents.get(&cgroup);
+            let is_new = |e: &&Entry| known.is_none_or(|k| !k.contains_key(&place(cgroup, e.cidr, e.port)));
+            known.map_or(0, BTreeMap::len) + entries.iter().filter(is_new).count()
+        };
+        if new(self) > MAX_ENTRIES {
+            self.forget_old(cgroup, now)?;
+        }
+        if new(self) > MAX_ENTRIES {
+            return Err(Error::EgressFull { cgroup_id: cgroup, max: MAX_ENTRIES });
+        }
+        for entry in entries {
+            let at = place(cgroup, entry.cidr, entry.port);
+            let before = self.agents.get(&cgroup).and_then(|known| known.get(&at)).copied();
+            let value = match before {
+                // A rule of addresses holds for good, and longer than a name's answer.
+                Some(before) if before.expires_ns >= until => continue,
+                Some(_) => Egress { used_ns: self.used(at)?, ..Egress::default() },
+                None => Egress::default(),
+            };
+            self.write(at, Egress { expires_ns: until, named: entry.named.into(), ..value })?;
+        }
+        Ok(())
+    }
+
+    /// When the kernel last saw a packet of an entry.
+    fn used(&self, at: At) -> Result<u64, Error> {
+        let words = self.trie.get(&Key::new(at.0, at.1.to_words()), 0).map_err(failed("read"))?;
+        Ok(Egress::from_words(words).used_ns)
+    }
+
+    /// Takes out what has run out and carries no connection any more.
+    fn forget_old(&mut self, cgroup: u64, now: u64) -> Result<(), Error> {
+        let known = self.agents.get(&cgroup).into_iter().flatten();
+        let over: Vec<At> = known.filter(|(_, v)| v.expires_ns < now).map(|(at, _)| *at).collect();
+        for at in over {
+            if self.used(at)?.saturating_add(IDLE_TCP_NS) < now {
+                self.erase(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out all that an agent reaches.
+    pub(crate) fn clear(&mut self, cgroup: u64) -> Result<(), Error> {
+        let known: Vec<At> = self.agents.get(&cgroup).into_iter().flatten().map(|(at, _)| *at).collect();
+        for at in known {
+            self.erase(at)?;
+        }
+        self.agents.remove(&cgroup);
+        Ok(())
+    }
+
+    /// Agents that have entries.
+    pub(crate) fn owners(&self) -> Vec<u64> {
+        self.agents.keys().copied().filter(|&cgroup| cgroup != 0).collect()
+    }
+}
