@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use aion_manifest::MemoryTtl;
-use aion_store::{Durability, Store, Table};
+use aion_store::{Batch, Durability, Store, Table};
 use aion_syscall::{Reason, Refusal};
-use aion_types::{AgentUri, ErrorCode};
+use aion_types::{AgentName, AgentUri, ErrorCode, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -18,6 +18,8 @@ pub(crate) const MAX_VALUE: usize = 256 << 10;
 /// Rows that one query gives at most, and looks at.
 const MAX_LIMIT: usize = 1000;
 const MAX_LOOKED_AT: usize = 100_000;
+/// Rows that are forgotten in one write.
+const FORGOTTEN: usize = 1000;
 /// An answer holds no more bytes of values than that.
 const MAX_ANSWER: usize = 4 << 20;
 
@@ -220,6 +222,28 @@ pub(crate) fn delete(store: &Store, agent: &AgentUri, params: &Map<String, Value
     let (kind, key) = (Kind::of(params)?, key_of(params)?);
     rows::delete(store, Table::Memory, &[agent.tenant.as_str(), agent.name.as_str(), kind.as_str(), key])?;
     Ok(json!({"key": key, "type": kind.as_str()}))
+}
+
+/// Forgets the memories of a tenant as such: whoever has its name next is somebody else.
+pub(crate) fn forget(store: &Store, tenant: &TenantId) -> Result<(), Refusal> {
+    let whole = AgentName::whole_tenant();
+    loop {
+        let mut keys = Vec::new();
+        let visit = |row: aion_store::Row| {
+            keys.push(row.key);
+            keys.len() < FORGOTTEN
+        };
+        let visited = store.rows(Table::Memory, &[tenant.as_str(), whole.as_str()], None, 0, visit);
+        visited.map_err(|error| rows::failed(&error))?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for key in &keys {
+            batch.delete_row(Table::Memory, &key.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        store.commit(batch, Durability::Host).map_err(|error| rows::failed(&error))?;
+    }
 }
 
 /// What a query's filter says: a prefix of the key, and fields of the meta data that must be equal.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::caller::Caller;
 use crate::kernel::{Kernel, now_ns};
+use crate::memory;
 use crate::record::{self, DecisionRow};
 use crate::secrets::{SecretConfig, SecretOverview};
 use crate::tools::{ToolFileData, ToolOverview};
@@ -115,13 +116,17 @@ impl Kernel {
         blocking(move || inner.secrets.remove(&tenant, &name)).await
     }
 
-    /// Forgets all secrets of a tenant that is no more.
+    /// Forgets all secrets of a tenant that is no more, and what it kept as itself.
     ///
     /// # Errors
     /// When they cannot be deleted.
     pub async fn forget_secrets(&self, tenant: TenantId) -> Result<(), Refusal> {
         let inner = Arc::clone(&self.0);
-        blocking(move || inner.secrets.forget(&tenant)).await
+        blocking(move || {
+            inner.secrets.forget(&tenant)?;
+            memory::forget(&inner.store, &tenant)
+        })
+        .await
     }
 
     /// The secrets of a tenant, without their values.

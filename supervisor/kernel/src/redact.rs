@@ -151,7 +151,14 @@ impl Redactor {
                         .collect::<Map<_, _>>();
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            // A secret of digits alone may be told as a number.
+            Value::Number(number) => {
+                let text = number.to_string();
+                if self.finds(&text) {
+                    *value = Value::String(self.clean(text));
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
         }
     }
 
@@ -330,6 +337,10 @@ mod tests {
             value,
             json!({"a": ["[redacted:own]", 5, null], "[redacted:model:m]": {"b": "x[redacted:own]y"}})
         );
+        let digits = Redactor::new([("n".to_owned(), &b"8391740265518842"[..])]);
+        let mut value = json!({"n": 8_391_740_265_518_842_u64, "m": 1});
+        digits.value(&mut value);
+        assert_eq!(value, json!({"n": "[redacted:n]", "m": 1}));
         let mut same = json!({"sk-other-key": 1});
         Redactor::default().value(&mut same);
         assert_eq!(same, json!({"sk-other-key": 1}));

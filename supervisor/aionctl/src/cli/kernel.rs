@@ -45,7 +45,7 @@ pub(crate) enum TenantCommand {
         #[arg(long, value_name = "TIME", value_parser = span_or_zero)]
         overlap: Option<Duration>,
     },
-    /// Forget a tenant and its secrets; its agents stay
+    /// Forget a tenant, its secrets and its own memories; its agents stay
     Revoke {
         /// Its name
         #[arg(value_name = "NAME")]

@@ -82,6 +82,26 @@ async fn who_is_there_is_registered_again_with_the_same_manifest_alone() {
     assert_eq!(world.kernel.register(&world.caller, &of_operator).await.unwrap()["created"], json!(false));
 }
 
+#[tokio::test]
+async fn who_has_a_tenant_s_name_next_finds_none_of_its_memories() {
+    let world = World::new().await;
+    let call = |agent: Option<&str>, syscall: &str, params: Value| {
+        let mut body = json!({"syscall": syscall, "params": params});
+        body.as_object_mut().unwrap().extend(agent.map(|agent| ("agent_id".to_owned(), json!(agent))));
+        body
+    };
+    let put = json!({"type": "long", "key": "k", "value": 1});
+    let get = json!({"type": "long", "key": "k"});
+    for agent in [None, Some("agent://tenantA/a")] {
+        world.done(call(agent, "memory.put", put.clone())).await.unwrap();
+        world.done(call(agent, "memory.get", get.clone())).await.unwrap();
+    }
+    world.kernel.forget_secrets(world.caller.tenant().clone()).await.unwrap();
+    let gone = world.done(call(None, "memory.get", get.clone())).await.unwrap_err();
+    assert_eq!(gone.code, ErrorCode::KeyNotFound);
+    world.done(call(Some("agent://tenantA/a"), "memory.get", get)).await.unwrap();
+}
+
 async fn install(world: &World, data: &[u8]) -> Result<ToolOverview, Refusal> {
     let manifest =
         "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {name: m}\nspec: {entry: \"wasm:m.wasm\"}\n";
