@@ -186,8 +186,8 @@ impl SyscallService for Door {
 
 /// On an agent's own socket the caller is who the socket belongs to.
 fn visitor(extensions: &http::Extensions) -> Option<Caller> {
-    let Visitor { tenant, agent } = extensions.get::<Visitor>()?.clone();
-    Some(Caller::Agent { tenant, name: agent })
+    let Visitor { tenant, agent, task } = extensions.get::<Visitor>()?.clone();
+    Some(Caller::Agent { tenant, name: agent, task })
 }
 
 impl Core {

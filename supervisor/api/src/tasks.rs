@@ -9,7 +9,7 @@ use aion_manifest::{AgentSpec, Mode, Overrides, Quota, SchedulerFile};
 use aion_store::{AgentRecord, AgentState, Batch};
 use aion_tasks::{
     AuditRecord, BoxFuture, Doors, Host, JobEnd, JobFound, JobLaunch, Known, LaunchError,
-    Options as TaskOptions, Place, Tasks,
+    Options as TaskOptions, Place, Tasks, Visitor,
 };
 use aion_types::{AgentId, AgentName, ErrorCode, ExitReason, TenantId};
 use prost::Message as _;
@@ -266,7 +266,12 @@ impl Core {
 fn open(doors: &Doors, record: &AgentRecord) -> std::io::Result<()> {
     let registered = record.labels.get(ATTEMPT).and_then(|_| record.labels.get(AGENT));
     let name = registered.and_then(|name| AgentName::parse(name).ok());
-    doors.open(&record.id, &record.tenant, name.as_ref().unwrap_or(&record.name))
+    let visitor = Visitor {
+        tenant: record.tenant.clone(),
+        agent: name.unwrap_or_else(|| record.name.clone()),
+        task: record.labels.get(TASK).filter(|_| registered.is_some()).cloned(),
+    };
+    doors.open(&record.id, visitor)
 }
 
 impl Host for Lives {

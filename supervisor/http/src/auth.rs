@@ -242,7 +242,8 @@ pub(crate) async fn bearer(kernel: &Kernel, request: Request<Body>) -> Result<Ad
     })?;
     within_rate(&tenant, now)?;
     let body = read(body).await?;
-    Ok(Admitted { caller: Caller::Agent { tenant: tenant.name.clone(), name }, body, parts })
+    let caller = Caller::Agent { tenant: tenant.name.clone(), name, task: None };
+    Ok(Admitted { caller, body, parts })
 }
 
 async fn known(kernel: &Kernel, caller: Caller, parts: Parts, body: Body) -> Result<Admitted, Refusal> {

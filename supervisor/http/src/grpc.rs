@@ -221,7 +221,7 @@ impl Shared {
         };
         within_rate(&tenant, now)?;
         Ok(Some(match &holder.agent {
-            Some(name) => Caller::Agent { tenant: tenant.name.clone(), name: name.clone() },
+            Some(name) => Caller::Agent { tenant: tenant.name.clone(), name: name.clone(), task: None },
             None => Caller::Certificate(tenant),
         }))
     }

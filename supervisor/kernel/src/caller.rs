@@ -15,6 +15,8 @@ pub enum Caller {
         tenant: TenantId,
         /// Its name.
         name: AgentName,
+        /// The task that the process at the other end was started for, when it was started for one.
+        task: Option<String>,
     },
     /// Somebody who signs with a tenant's secret, and speaks for that tenant's agents.
     Tenant(Arc<Tenant>),
@@ -43,7 +45,7 @@ impl Caller {
     #[must_use]
     pub fn subject(&self) -> String {
         match self {
-            Self::Agent { tenant, name } => format!("agent://{tenant}/{name}"),
+            Self::Agent { tenant, name, .. } => format!("agent://{tenant}/{name}"),
             Self::Tenant(tenant) => format!("hmac:{}", tenant.name),
             Self::Certificate(tenant) => format!("mtls:{}", tenant.name),
             Self::Operator { subject, .. } => subject.clone(),
@@ -56,7 +58,7 @@ impl Caller {
     /// Another tenant's or another agent's name, or none where there must be one.
     pub(crate) fn agent_of(&self, request: &Request) -> Result<Option<AgentUri>, Refusal> {
         match (self, &request.agent) {
-            (Self::Agent { tenant, name }, given) => {
+            (Self::Agent { tenant, name, .. }, given) => {
                 let own = AgentUri { tenant: tenant.clone(), name: name.clone() };
                 match given {
                     Some(given) if *given != own => Err(foreign(given, &own.to_string())),

@@ -297,6 +297,11 @@ impl Kernel {
     }
 
     async fn begin(&self, caller: Caller, request: Request, chunks: Option<mpsc::Sender<Value>>) -> Outcome {
+        // A process that was started for a task spends that task's budget, whatever it says.
+        let request = match &caller {
+            Caller::Agent { task: Some(task), .. } => request.for_task(task),
+            _ => request,
+        };
         // Dropped with this future, when the door lets go of it.
         let (_waits, caller_waits) = watch::channel(());
         let call = Call {

@@ -187,7 +187,7 @@ impl Kernel {
 pub(crate) fn own_agent(caller: &Caller, body: &Value) -> Result<AgentUri, Refusal> {
     let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
     let own = match caller {
-        Caller::Agent { tenant, name } => Some(AgentUri { tenant: tenant.clone(), name: name.clone() }),
+        Caller::Agent { tenant, name, .. } => Some(AgentUri { tenant: tenant.clone(), name: name.clone() }),
         _ => None,
     };
     let given = match map.get("agent_id") {

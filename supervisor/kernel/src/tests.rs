@@ -411,7 +411,8 @@ async fn a_tenant_s_own_tool_comes_first_and_its_files_must_be_its_own() {
 async fn an_agent_of_a_revoked_tenant_may_do_nothing() {
     let world = World::new().await;
     let tenant = TenantId::parse("tenantA").unwrap();
-    let caller = Caller::Agent { tenant: tenant.clone(), name: AgentName::parse("a").unwrap() };
+    let name = AgentName::parse("a").unwrap();
+    let caller = Caller::Agent { tenant: tenant.clone(), name, task: None };
     let ask = || Request::from_value(json!({"syscall": "tool.list"}), None).unwrap();
     world.fake.agents.lock().unwrap()[0].2 = manifest(true, "").replace("tool.invoke", "\"tool.*\"");
     assert_eq!(world.kernel.invoke(caller.clone(), ask()).await.answer.status, Status::Ok);

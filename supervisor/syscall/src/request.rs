@@ -111,6 +111,13 @@ impl Request {
         Ok(Self { syscall, agent, context, caps_required, params, budget })
     }
 
+    /// The same for this task.
+    #[must_use]
+    pub fn for_task(mut self, task: &str) -> Self {
+        task.clone_into(&mut self.context.task_id);
+        self
+    }
+
     /// The same call within the trace of a `traceparent` header. What `context` names counts more: it is signed.
     #[must_use]
     pub fn within(mut self, traceparent: Option<&str>) -> Self {

@@ -142,7 +142,8 @@ async fn run(seconds: u64) -> anyhow_free::Result {
     let state = folder.path().to_owned();
     let tasks = Tasks::start(Options::new(&state), Arc::new(Nobody), vec![agent.clone()], reload)?;
     let doors = Doors::start(state.join("doors"), &tasks, tonic::service::Routes::default())?;
-    doors.open(&AgentId::from_parts(1, 0), &agent.tenant, &agent.name)?;
+    let visitor = aion_tasks::Visitor { tenant: agent.tenant.clone(), agent: agent.name.clone(), task: None };
+    doors.open(&AgentId::from_parts(1, 0), visitor)?;
     let waits = Waits::default();
     tokio::spawn(serve(state, Arc::clone(&waits)));
     for (name, in_flight, batch) in [("stream", 64, 16), ("stream", 512, 64), ("unary", 64, 1), ("one", 1, 1)]

@@ -37,6 +37,8 @@ pub struct Visitor {
     pub tenant: TenantId,
     /// The registered agent.
     pub agent: AgentName,
+    /// The task whose attempt this process is, if it is one.
+    pub task: Option<String>,
 }
 
 /// The doors that are open. Cheap to clone.
@@ -88,14 +90,13 @@ impl Doors {
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn open(&self, id: &AgentId, tenant: &TenantId, agent: &AgentName) -> io::Result<()> {
+    pub fn open(&self, id: &AgentId, visitor: Visitor) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(id).is_some_and(|accepting| !accepting.is_finished()) {
             return Ok(());
         }
         let folder = self.folder.join(id.as_str());
         let listener = bind(&folder)?;
-        let visitor = Visitor { tenant: tenant.clone(), agent: agent.clone() };
         let accepting = tokio::spawn(accept(listener, visitor, self.connections.clone()));
         open.insert(id.clone(), accepting.abort_handle());
         Ok(())

@@ -52,6 +52,18 @@ async fn a_task_s_and_an_agent_s_hour_are_kept() {
         "{refusal:?}"
     );
     world.done(invoke("")).await.unwrap();
+    // A process that was started for the task is not let out of it, whatever it says.
+    let task = Some("poor".to_owned());
+    let caller = Caller::Agent {
+        tenant: TenantId::parse("tenantA").unwrap(),
+        name: AgentName::parse("a").unwrap(),
+        task,
+    };
+    for said in ["", "t-123", "poor"] {
+        let call = Request::from_value(invoke(said), None).unwrap();
+        let refusal = world.kernel.invoke(caller.clone(), call).await.refusal.unwrap();
+        assert_eq!(refusal.code, ErrorCode::BudgetExceeded, "{said}");
+    }
 
     let limited = manifest(true, "  quota: {usd_per_hour: 0.01, token_rate: 5}\n");
     world.fake.agents.lock().unwrap().push(("tenantA".to_owned(), "limited".to_owned(), limited));

@@ -9,7 +9,7 @@ use aion_api_proto::v1::runtime_service_client::RuntimeServiceClient;
 use aion_manifest::SchedulerFile;
 use aion_tasks::{
     AuditRecord, BoxFuture, Doors, Error, Host, JobFound, JobLaunch, Known, LaunchError, Options, Place,
-    Tasks,
+    Tasks, Visitor,
 };
 use aion_types::{AgentId, AgentName, ErrorCode, TenantId};
 use api::to_agent::Kind as Told;
@@ -148,7 +148,8 @@ impl World {
         let doors =
             Doors::start(state.path().join("doors"), &tasks, tonic::service::Routes::default()).unwrap();
         for (n, agent) in (1..).zip(&agents) {
-            doors.open(&AgentId::from_parts(n, 0), &agent.tenant, &agent.name).unwrap();
+            let visitor = Visitor { tenant: agent.tenant.clone(), agent: agent.name.clone(), task: None };
+            doors.open(&AgentId::from_parts(n, 0), visitor).unwrap();
         }
         Self { tasks, doors, host, state, agents, settings: text }
     }

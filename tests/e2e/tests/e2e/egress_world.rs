@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,10 +111,25 @@ pub(crate) fn alias(to: &str) -> RData {
     RData::CNAME(CNAME(to.parse().unwrap()))
 }
 
+/// What this kernel lacks for `egress`, if it lacks something.
+pub(crate) fn missing() -> Option<String> {
+    let protocol = SockProtocol::NetlinkNetFilter;
+    socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+        .err()
+        .map(|error| format!("this kernel has no nf_tables, and no module of it is at hand: {error}"))
+}
+
 impl World {
     pub(crate) fn start() -> Self {
         let (host, internet) = (Space::new(), Space::new());
         host.ip("link set lo up");
+        // Kernels before 6.17 forward IPv6 on all links or on none.
+        host.run(|| {
+            let conf = Path::new("/proc/sys/net/ipv6/conf/all");
+            if !conf.join("force_forwarding").exists() {
+                std::fs::write(conf.join("forwarding"), "1").unwrap();
+            }
+        });
         host.ip(&format!("link add up0 type veth peer name wire netns {}", internet.child.id()));
         for line in [
             &format!("addr add {HOST}/24 dev up0"),

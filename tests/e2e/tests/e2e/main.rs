@@ -47,7 +47,7 @@ mod trouble;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use aion_e2e::{Daemons, Options, Report, Suite, why_not};
+use aion_e2e::{Daemons, Options, Report, Suite, Verdict, why_not};
 
 /// Tests that share a pair of daemons.
 macro_rules! shared {
@@ -60,6 +60,19 @@ macro_rules! shared {
 macro_rules! alone {
     ($suite:ident: $($module:ident::{$($name:ident),* $(,)?})*) => {
         $($($suite.test(concat!(stringify!($module), "::", stringify!($name)), $module::$name);)*)*
+    };
+}
+
+/// The same for those that a kernel may lack something for.
+macro_rules! where_it_can {
+    ($suite:ident, $missing:expr => $module:ident::{$($name:ident),* $(,)?}) => {
+        $($suite.test(concat!(stringify!($module), "::", stringify!($name)), || match $missing {
+            Some(why) => Verdict::Skipped(why),
+            None => {
+                $module::$name();
+                Verdict::Passed
+            }
+        });)*
     };
 }
 
@@ -124,11 +137,12 @@ fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
 
 fn apart<'a>(options: &Options) -> Suite<'a> {
     let mut suite = Suite::new(options);
+    where_it_can!(suite, egress_world::missing() => egress::{allowed_names_work_for_curl_python_and_node,
+        every_way_around_fails_and_no_packet_leaves, names_are_asked_for_by_the_list_and_run_out, verdicts_outlive_the_daemons,
+        what_cannot_be_set_up_does_not_start});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
-        egress::{allowed_names_work_for_curl_python_and_node, every_way_around_fails_and_no_packet_leaves,
-            names_are_asked_for_by_the_list_and_run_out, verdicts_outlive_the_daemons, what_cannot_be_set_up_does_not_start}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}
