@@ -29,7 +29,8 @@ pub(crate) fn show(project: &Project, daemons: &Daemons<'_>) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("aion-demo-{}", std::process::id()));
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for sample in samples(&project.root.join("examples"))? {
-        if let Err(error) = one(daemons, &sample, &folder.join(&sample.name)) {
+        let sdk = project.root.join("sdk/python/aion_sdk");
+        if let Err(error) = one(daemons, &sample, &folder.join(&sample.name), &sdk) {
             warn(&format!("{}: {error:#}", sample.name));
         }
     }
@@ -43,6 +44,9 @@ struct Sample {
 
 /// Label of the samples that do nothing by themselves: they wait for tasks, or run elsewhere.
 const NOT_ALONE: [&str; 2] = ["example: task", "example: external"];
+
+/// Label of the samples that need `aion_sdk`.
+const SPEAKS: &str = "example: sdk";
 
 /// The folders that hold an agent.yml; the hostile one last.
 fn samples(examples: &Path) -> Result<Vec<Sample>> {
@@ -59,13 +63,18 @@ fn samples(examples: &Path) -> Result<Vec<Sample>> {
     Ok(found)
 }
 
-fn one(daemons: &Daemons<'_>, sample: &Sample, workspace: &Path) -> Result<()> {
+fn one(daemons: &Daemons<'_>, sample: &Sample, workspace: &Path, sdk: &Path) -> Result<()> {
     let agent = format!("demo-{}", sample.name);
     println!();
     head(&format!("{}: {}", sample.name, summary(&sample.folder)?));
     succeeds(daemons.aionctl().args(["rm", "--force", &agent]));
     if !succeeds(Command::new("cp").arg("-r").arg(&sample.folder).arg(workspace)) {
         bail!("cannot copy {} to {}", sample.folder.display(), workspace.display());
+    }
+    // A sample that speaks to AION finds the package beside it, as its manifest says.
+    let speaks = fs::read_to_string(sample.folder.join("agent.yml")).is_ok_and(|text| text.contains(SPEAKS));
+    if speaks && !succeeds(Command::new("cp").arg("-r").arg(sdk).arg(workspace)) {
+        bail!("cannot copy {} to {}", sdk.display(), workspace.display());
     }
     let mut command = daemons.aionctl();
     command.arg("run").arg("-f").arg(sample.folder.join("agent.yml"));
