@@ -195,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn what_egress_takes_for_special_is_special_here() {
+        for block in aion_egress::blocks().filter(|block| block.cidr.fixed_bits() > 0) {
+            let first = Ipv6Addr::from(block.cidr.octets());
+            let last = Ipv6Addr::from_bits(
+                first.to_bits() | u128::MAX.checked_shr(block.cidr.fixed_bits().into()).unwrap_or(0),
+            );
+            for address in [first, last] {
+                assert!(special(address.into()).is_some(), "{address} of {:?}", block.cidr);
+            }
+        }
+    }
+
+    #[test]
     fn neighbours_of_the_blocks_are_public() {
         for address in [
             "1.0.0.0",

@@ -330,8 +330,12 @@ impl Gate for Door<'_> {
         let capability =
             Capability::Net { host: HostPattern::One(host), port: PortPattern::One(target.port()) };
         let about = || format!("{capability}, of {}", target.place());
-        let denies =
-            |rule: &&Rule| names_one(&rule.capability) && rule.capability.denies(&capability).is_some();
+        // Names were decided before; a block is denied whatever name leads into it.
+        let of_addresses = |rule: &Rule| {
+            names_one(&rule.capability)
+                || matches!(rule.capability, Capability::Net { host: HostPattern::Block(_), .. })
+        };
+        let denies = |rule: &&Rule| of_addresses(rule) && rule.capability.denies(&capability).is_some();
         let mut denials = self.operator_rules().flat_map(CapabilityPolicy::deny).chain(self.rules.deny);
         if let Some(rule) = denials.find(denies) {
             let message = format!("{} has an address that is denied", target.place());

@@ -141,6 +141,9 @@ async fn a_private_address_needs_the_operator_and_a_host_the_agent() {
     world.allow(&both, &["net:connect:127.0.0.1:*"]);
     let denied = world.fetch("net", format!("http://localhost:{port}/")).await;
     assert!(denied.error.unwrap().message.contains("is denied"), "a denied address is denied by any name");
+    world.allow(&both, &["net:connect:127.0.0.0/8:*"]);
+    let denied = world.fetch("net", format!("http://localhost:{port}/")).await;
+    assert!(denied.error.unwrap().message.contains("is denied"), "and so is a block");
     assert_eq!(heads.lock().unwrap().len(), before);
 }
 

@@ -1,8 +1,9 @@
 //! The global capability rules over one agent: what is left, or which rule forbids it.
 
+use aion_egress::{Rule as EgressRule, Target, block_of};
 use aion_types::ErrorCode;
 
-use crate::capability::{Access, Capability, CapabilityPolicy, Effective, PathPattern, effective};
+use crate::capability::{Access, Capability, CapabilityPolicy, Effective, PathPattern, Rule, effective};
 use crate::error::{Error, Place, Problem};
 use crate::spec::{AgentSpec, Network, Rootfs};
 
@@ -48,8 +49,33 @@ impl AgentSpec {
                 problems.push(self.denial(&rule.capability, by));
             }
         }
+        problems.extend(self.names_into_denied(global));
         problems.extend(self.folders().filter_map(|(field, wanted)| folder_denial(field, &wanted, global)));
         if problems.is_empty() { Ok(result) } else { Err(Error::new(ErrorCode::PolicyDenied, problems)) }
+    }
+
+    /// With network mode `egress` a name is reached wherever it leads. An operator's denial of public addresses cannot be kept beside
+    /// that; special ones no name leads to.
+    fn names_into_denied<'a>(&'a self, global: &'a CapabilityPolicy) -> impl Iterator<Item = Problem> + 'a {
+        let of = |rule: &Rule| match &rule.capability {
+            Capability::Net { host, port } => format!("{host}:{port}").parse::<EgressRule>().ok(),
+            _ => None,
+        };
+        let denied: Vec<_> = global
+            .deny()
+            .iter()
+            .filter_map(|rule| Some((rule, of(rule)?)))
+            .filter(|(_, to)| matches!(to.target, Target::Block(block) if block_of(block).is_none()))
+            .collect();
+        let asked = self.allow.iter().filter(|_| self.network == Network::Egress);
+        asked.filter_map(move |rule| {
+            let wanted = of(rule).filter(|to| matches!(to.target, Target::Name(_) | Target::Below(_)))?;
+            let meets =
+                |to: &EgressRule| to.port.is_none() || wanted.port.is_none() || to.port == wanted.port;
+            let (by, _) = denied.iter().find(|(_, to)| meets(to))?;
+            let by = format!("may lead to addresses that are denied by {by}; name addresses instead");
+            Some(self.denial(&rule.capability, by))
+        })
     }
 
     /// The host folders that stand for `/workspace` and `/`, with the field that names each and what it takes.

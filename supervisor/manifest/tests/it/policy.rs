@@ -86,6 +86,32 @@ fn the_hosts_network_is_given_as_a_whole() {
 }
 
 #[test]
+fn a_name_leads_to_no_address_that_an_operator_denies() {
+    let policy =
+        global("allow: [network]\ndeny: ['net:connect:93.184.0.0/16:443', 'net:connect:10.0.0.0/8:*']");
+    let egress = |rule: &str| good(&format!("capabilities: ['net:connect:{rule}']\nnetwork: egress"));
+    for (rule, allowed) in [
+        ("example.com:443", false),
+        ("*.example.com:*", false),
+        ("93.184.216.34:443", false),
+        ("93.0.0.0/8:443", false),
+        ("10.1.0.0/16:443", false),
+        // Another port; other addresses. What is special no name leads to.
+        ("example.com:80", true),
+        ("93.185.0.1:443", true),
+    ] {
+        let result = egress(rule).restrict(&policy);
+        assert_eq!(result.is_ok(), allowed, "{rule}: {result:?}");
+    }
+    let told = egress("example.com:443").restrict(&policy).unwrap_err().to_string();
+    assert!(told.contains("may lead to addresses that are denied by caps.yaml:4"), "{told}");
+    assert!(
+        good("capabilities: ['net:connect:example.com:443']").restrict(&policy).is_ok(),
+        "net.fetch looks itself"
+    );
+}
+
+#[test]
 fn host_folders_need_the_rules_that_their_binds_would_need() {
     for (fields, allowed) in [
         ("workspace: managed", true),
