@@ -66,6 +66,7 @@ impl Core {
         let yaml = self.store.manifest_of(&tenant, &registered.id)?.unwrap_or_default();
         let spec =
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;
+        self.permit(&tenant, &spec)?;
         let (record, plan) = self.attempt(&job, &id, &spec)?;
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), "")?;

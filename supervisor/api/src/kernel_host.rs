@@ -81,11 +81,8 @@ impl Core {
             return Ok(Registered { id, created: false });
         }
         self.store.check_room(false)?;
-        if let Some(policy) = &self.options.policy {
-            spec.restrict(policy)
-                .map_err(|error| Problem::from(error).with("rule", "policy:capabilities"))?;
-        }
         let id = register::new_id()?;
+        self.permit_as(tenant, &id, &spec)?;
         let plan = launch::plan(&spec, tenant, &id, Size::new(0, 0));
         nothing_of_the_host(&plan)?;
         let record = register::record_of(&spec, tenant, &id);

@@ -30,6 +30,7 @@ mod launch;
 mod lifecycle;
 mod logs;
 mod output;
+mod permitted;
 mod principal;
 mod problem;
 mod read;

@@ -58,6 +58,7 @@ impl Core {
         check_gpu(&spec)?;
         let tenant = principal.tenant();
         let id = new_id()?;
+        self.permit_as(tenant, &id, &spec)?;
         let launch = launch::plan(&spec, tenant, &id, tty_size);
         let record = AgentRecord { auto_remove, ..record_of(&spec, tenant, &id) };
         let answer = convert::agent(&record);
@@ -84,12 +85,17 @@ impl Core {
         Ok(answer)
     }
 
-    pub(crate) fn validate(&self, request: &api::ValidateRequest) -> Outcome<api::ValidateResponse> {
+    pub(crate) fn validate(
+        &self,
+        principal: &Principal,
+        request: &api::ValidateRequest,
+    ) -> Outcome<api::ValidateResponse> {
         let spec = self.spec(&request.manifest, &request.manifest_name, Overrides::default())?;
+        self.permit(principal.tenant(), &spec)?;
         Ok(api::ValidateResponse { normalised_yaml: spec.to_yaml(), warnings: spec.warnings.clone() })
     }
 
-    /// Parses, checks, and meets the policy. An empty manifest is that of a bare command.
+    /// Parses and checks. An empty manifest is that of a bare command.
     fn spec(&self, manifest: &[u8], file: &str, overrides: Overrides) -> Outcome<AgentSpec> {
         if manifest.len() > MAX_MANIFEST {
             let message =
@@ -109,10 +115,6 @@ impl Core {
         } else {
             AgentSpec::parse(manifest, file, overrides, context)?
         };
-        if let Some(policy) = &self.options.policy {
-            spec.restrict(policy)
-                .map_err(|error| Problem::from(error).with("rule", "policy:capabilities"))?;
-        }
         Ok(spec)
     }
 }

@@ -130,8 +130,8 @@ impl AgentService for Services {
         &self,
         request: Request<api::ValidateRequest>,
     ) -> Result<Response<api::ValidateResponse>, Status> {
-        let (_, request) = self.admit(request, Action::ReadHost).await?.into_parts();
-        Ok(Response::new(self.0.validate(&request)?))
+        let (principal, request) = self.admit(request, Action::ReadHost).await?.into_parts();
+        Ok(Response::new(self.0.validate(&principal, &request)?))
     }
 
     async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

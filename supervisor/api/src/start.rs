@@ -126,6 +126,10 @@ impl Core {
         let mut plan = launcher::Launch::decode(bytes.as_slice())
             .map_err(|error| Problem::internal("a stored launch cannot be read", &error))?;
         plan.incarnation = record.incarnation;
+        // The process of an attempt is made anew from its agent's manifest, which was looked at then.
+        if !record.labels.contains_key(ATTEMPT) {
+            self.still_permitted(record)?;
+        }
         launch::fill_secrets(&mut plan, &self.options.state)?;
         Ok(plan)
     }

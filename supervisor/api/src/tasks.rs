@@ -90,6 +90,7 @@ impl Core {
 
     /// An agent was removed, for good or to be replaced.
     pub(crate) fn unregistered(&self, record: &AgentRecord, replaced: bool) {
+        self.permitted.forget(&record.id);
         let Some(serving) = self.serving.get() else { return };
         serving.doors.close(&record.id);
         if !replaced && !record.labels.contains_key(ATTEMPT) {

@@ -97,12 +97,14 @@ pub(crate) fn is_tool_run(state: &launcher::AgentState) -> bool {
 }
 
 impl Core {
-    /// Runs a tool. The run goes on to its end, or its time's, also when nobody waits any more.
+    /// Runs a tool to its end, or its time's. It is ended when nobody waits any more.
     pub(crate) async fn run_tool(self: Arc<Self>, run: ToolRun) -> Result<ToolEnd, Refusal> {
         let core = Arc::clone(&self);
+        // Dropped with this future; what is left of the run is taken away all the same.
+        let (_waits, gone) = oneshot::channel();
         let done = tokio::spawn(async move {
             let id = register::new_id()?;
-            let ended = core.run_tool_as(&id, run).await;
+            let ended = core.run_tool_as(&id, run, gone).await;
             core.tool_runs.forget(&id);
             // What has ended by itself is in nobody's way: the answer goes first.
             let after = if ended.is_ok() { AFTER_ANSWER } else { Duration::ZERO };
@@ -119,7 +121,7 @@ impl Core {
         }
     }
 
-    async fn run_tool_as(&self, id: &AgentId, run: ToolRun) -> Outcome<ToolEnd> {
+    async fn run_tool_as(&self, id: &AgentId, run: ToolRun, gone: oneshot::Receiver<()>) -> Outcome<ToolEnd> {
         let wait = self.tool_runs.expect(id);
         let ToolRun { sandbox, audit_id, stdin, timeout, max_output } = run;
         let stdin = jobs::sealed(&stdin)?;
@@ -137,17 +139,23 @@ impl Core {
         // It may have ended before anybody could say that it was launched.
         self.tool_runs.noticed(&state);
         // Opened while it runs: its end is waited for, the opening is not.
-        let end = tokio::time::timeout(timeout.saturating_add(LATE), wait);
+        let end = async {
+            tokio::select! {
+                end = tokio::time::timeout(timeout.saturating_add(LATE), wait) => Some(end),
+                _ = gone => None,
+            }
+        };
         let (exit, log) = tokio::join!(end, self.launcher.open_log(id.as_str()));
         let exit = match exit {
-            Ok(Ok(exit)) => exit,
-            Ok(Err(_)) => {
+            Some(Ok(Ok(exit))) => exit,
+            Some(Ok(Err(_))) => {
                 let message = "the tool's end was not seen: the launcher was restarted meanwhile";
                 return Err(Problem::new(ErrorCode::ToolFailed, message));
             }
-            Err(_) => {
+            Some(Err(_)) => {
                 return Err(Problem::new(ErrorCode::DeadlineExceeded, "the tool did not end in its time"));
             }
+            None => return Err(Problem::new(ErrorCode::ToolFailed, "nobody waits for the tool any more")),
         };
         let file = File::from(log?);
         let read = tokio::task::spawn_blocking(move || output(file, max_output)).await;

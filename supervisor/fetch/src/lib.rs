@@ -18,6 +18,7 @@ mod request;
 mod target;
 
 pub use address::{Special, special};
+pub use aion_egress::Kind as SpecialKind;
 pub use answer::{Answer, Hop};
 pub use error::{Error, Failure};
 pub use fetch::{Fetcher, Gate, Lookup};

@@ -106,7 +106,7 @@ impl Gate for Rules {
     fn address(&self, _: &Target, address: IpAddr, special: Option<Special>) -> Result<(), String> {
         match special {
             None => Ok(()),
-            Some(Special::Loopback) if self.loopback => Ok(()),
+            Some(Special::Of(crate::SpecialKind::Loopback)) if self.loopback => Ok(()),
             Some(special) => Err(format!("{address} is {}", special.as_str())),
         }
     }

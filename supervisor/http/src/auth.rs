@@ -1,6 +1,7 @@
 //! Who it is: a tenant's signature, or a bearer token that speaks for one agent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aion_kernel::{Caller, Kernel};
@@ -37,6 +38,28 @@ impl Admitted {
     }
 }
 
+/// The agent that `X-Agent-Id` names.
+///
+/// # Errors
+/// It names none, or two; or it is the word of nobody: no signature is over it, and the tenant's requests carry a signature that is
+/// over all that counts.
+pub(crate) fn agent_header(admitted: &Admitted) -> Result<Option<&str>, Refusal> {
+    const NAME: &str = "X-Agent-Id";
+    if !admitted.parts.headers.contains_key(NAME) {
+        return Ok(None);
+    }
+    if let Caller::Tenant(tenant) = &admitted.caller
+        && tenant.settings.require_timestamp
+    {
+        let message = "no signature is over this header, and the tenant requires signatures that count once";
+        return Err(Refusal::field(NAME, message).hint("name the agent in the body, as agent_id"));
+    }
+    match header(&admitted.parts.headers, NAME) {
+        None | Some("") => Err(Refusal::field(NAME, "it names no agent").hint("name one, or leave it out")),
+        named => Ok(named),
+    }
+}
+
 pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -53,8 +76,45 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 /// Up to here a body needs no place.
 const SMALL: usize = 64 << 10;
 /// Bodies that have come to be larger and are under way at once: each can be of [`MAX_BODY`].
-const LARGE_AT_ONCE: usize = 16;
-static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+const LARGE_AT_ONCE: usize = 8;
+
+/// Who sends a body, as far as that is known before it is read. A signature is over the body, so that anybody can begin one: those
+/// who have shown who they are have places of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Known,
+    Stranger,
+}
+
+impl Sender {
+    pub(crate) fn of(connection_is_known: bool) -> Self {
+        if connection_is_known { Self::Known } else { Self::Stranger }
+    }
+
+    fn places(self) -> &'static Semaphore {
+        static KNOWN: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+        static STRANGERS: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+        match self {
+            Self::Known => &KNOWN,
+            Self::Stranger => &STRANGERS,
+        }
+    }
+}
+
+/// Set once somebody was let in on a connection. The door gives one to each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Acquainted(Arc<AtomicBool>);
+
+impl Acquainted {
+    fn sender(&self) -> Sender {
+        Sender::of(self.0.load(Ordering::Relaxed))
+    }
+
+    fn is_good(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A place for a large body is waited for so long.
 const PLACE_TIME: Duration = Duration::from_secs(10);
 /// Who has a place sends at this rate, in bytes a millisecond, or loses it; the largest body needs five times as much to come in time.
@@ -63,19 +123,19 @@ const RATE: usize = 32;
 const BEHIND: Duration = Duration::from_secs(3);
 
 /// Reads the body: bounded in bytes and in time, alone and all together.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Refusal> {
-    read_up_to(body, MAX_BODY).await
+async fn read(body: Body, sender: Sender) -> Result<Bytes, Refusal> {
+    read_up_to(body, MAX_BODY, sender).await
 }
 
 /// As [`read`], up to so many bytes.
-pub(crate) async fn read_up_to(body: Body, most: usize) -> Result<Bytes, Refusal> {
-    tokio::time::timeout(BODY_TIME, collect(body, most)).await.unwrap_or_else(|_| {
+pub(crate) async fn read_up_to(body: Body, most: usize, sender: Sender) -> Result<Bytes, Refusal> {
+    tokio::time::timeout(BODY_TIME, collect(body, most, sender)).await.unwrap_or_else(|_| {
         let message = format!("the body did not come within {} s", BODY_TIME.as_secs());
         Err(Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body"))
     })
 }
 
-async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
+async fn collect(body: Body, most: usize, sender: Sender) -> Result<Bytes, Refusal> {
     let too_large = || {
         let message = format!("the body has more than {most} bytes");
         Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("body")
@@ -106,7 +166,7 @@ async fn collect(body: Body, most: usize) -> Result<Bytes, Refusal> {
         let Ok(data) = frame.into_data() else { continue };
         // Not before: who says much and sends nothing holds no place.
         if place.is_none() && bytes.len() + data.len() > SMALL {
-            let waited = tokio::time::timeout(PLACE_TIME, LARGE.acquire()).await;
+            let waited = tokio::time::timeout(PLACE_TIME, sender.places().acquire()).await;
             let taken = waited.ok().and_then(Result::ok).ok_or_else(|| {
                 let message = "too many large bodies are under way";
                 Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
@@ -173,9 +233,11 @@ pub(crate) async fn signed(kernel: &Kernel, request: Request<Body>) -> Result<Ad
         (_, None) => return Err(refused(AuthError::NoSignature)),
         _ => {}
     }
-    let body = read(body).await?;
+    let connection = parts.extensions.get::<Acquainted>().cloned().unwrap_or_default();
+    let body = read(body, connection.sender()).await?;
     let now = now_ns();
     let tenant = verified(kernel, claimed, signed_parts(&parts, &body), now).await.map_err(refused)?;
+    connection.is_good();
     within_rate(&tenant, now)?;
     Ok(Admitted { caller: Caller::Tenant(tenant), body, parts })
 }
@@ -241,7 +303,7 @@ pub(crate) async fn bearer(kernel: &Kernel, request: Request<Body>) -> Result<Ad
         refusal.hint("use a token of `aionctl tenant token TENANT AGENT` as the API key")
     })?;
     within_rate(&tenant, now)?;
-    let body = read(body).await?;
+    let body = read(body, Sender::Known).await?;
     let caller = Caller::Agent { tenant: tenant.name.clone(), name, task: None };
     Ok(Admitted { caller, body, parts })
 }
@@ -251,7 +313,7 @@ async fn known(kernel: &Kernel, caller: Caller, parts: Parts, body: Body) -> Res
     if let Some(tenant) = kernel.tenants().get(caller.tenant()) {
         within_rate(&tenant, now_ns())?;
     }
-    Ok(Admitted { caller, body: read(body).await?, parts })
+    Ok(Admitted { caller, body: read(body, Sender::Known).await?, parts })
 }
 
 pub(crate) fn within_rate(tenant: &Tenant, now_ns: u64) -> Result<(), Refusal> {
@@ -271,6 +333,7 @@ pub(crate) fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) 
         AuthError::TimeRequired => ("time_required", Reason::Unauthenticated),
         AuthError::BadTime => ("bad_time", Reason::Unauthenticated),
         AuthError::Skew => ("skew", Reason::Unauthenticated),
+        AuthError::BeforeStart => ("before_start", Reason::Unauthenticated),
         AuthError::Replayed => ("replayed", Reason::Unauthenticated),
         AuthError::NoRoom => ("no_room", Reason::Exhausted),
         AuthError::Certificate => ("certificate", Reason::Unauthenticated),
@@ -280,4 +343,29 @@ pub(crate) fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) 
     let refusal =
         Refusal::new(reason, ErrorCode::Unauthenticated, error.to_string()).by(format!("door: {word}"));
     if reason == Reason::Exhausted { refusal.retry_after(1000) } else { refusal }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{StreamExt as _, stream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn strangers_with_large_bodies_hold_no_place_of_those_who_are_known() {
+        let large = Bytes::from(vec![b'x'; 2 * SMALL]);
+        let endless = || {
+            let begun = stream::iter([Ok::<_, std::io::Error>(large.clone())]);
+            Body::from_stream(begun.chain(stream::pending()))
+        };
+        let strangers: Vec<_> =
+            (0..LARGE_AT_ONCE).map(|_| tokio::spawn(read(endless(), Sender::Stranger))).collect();
+        while Sender::Stranger.places().available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let known = read(Body::from(large.clone()), Sender::Known).await.unwrap();
+        assert_eq!(known.len(), large.len());
+        assert_eq!(Sender::Stranger.places().available_permits(), 0, "they are still at it");
+        strangers.iter().for_each(tokio::task::JoinHandle::abort);
+    }
 }

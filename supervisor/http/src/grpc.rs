@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use crate::auth::{header, now_ns, read_up_to, unauthenticated, verified, within_rate};
+use crate::auth::{Sender, header, now_ns, read_up_to, unauthenticated, verified, within_rate};
 use crate::listen;
 use crate::tls::{Peer, Tls};
 
@@ -197,7 +197,7 @@ impl Shared {
 
     async fn admit(&self, mut parts: Parts, body: Body, visitor: &Visitor) -> Result<Request<Body>, Refusal> {
         let (caller, body) = match self.certified(&visitor.peer)? {
-            Some(caller) => (caller, read(body, visitor).await?),
+            Some(caller) => (caller, read(body, visitor, Sender::Known).await?),
             None => self.signed(&parts, body, visitor).await?,
         };
         parts.extensions.insert(caller);
@@ -239,7 +239,8 @@ impl Shared {
             (_, _, None, _) | (_, _, _, None) => return Err(refused(AuthError::TimeRequired)),
             _ => {}
         }
-        let body = read(body, visitor).await?;
+        let sender = Sender::of(visitor.known.load(Ordering::Relaxed));
+        let body = read(body, visitor, sender).await?;
         let message = message(&body)?;
         let given = Signed {
             signature,
@@ -257,10 +258,10 @@ impl Shared {
 }
 
 /// Reads a body, with a few others of its connection.
-async fn read(body: Body, visitor: &Visitor) -> Result<Bytes, Refusal> {
+async fn read(body: Body, visitor: &Visitor, sender: Sender) -> Result<Bytes, Refusal> {
     // It is never closed.
     let _turn = visitor.bodies.acquire().await;
-    read_up_to(body, MAX_MESSAGE).await
+    read_up_to(body, MAX_MESSAGE, sender).await
 }
 
 /// The one message of a request, as it was sent.

@@ -140,9 +140,8 @@ async fn memory(State(shared): State<Shared>, request: Request<Body>, name: &str
         Ok(admitted) => admitted,
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
     };
-    // One that is no text names nobody.
-    let header = admitted.parts.headers.get("x-agent-id").map(|value| value.to_str().unwrap_or_default());
-    let call = enveloped(&admitted.body, header, &admitted.caller)
+    let call = auth::agent_header(&admitted)
+        .and_then(|header| enveloped(&admitted.body, header, &admitted.caller))
         .and_then(|body| Syscall::from_value(body, Some(name)));
     match call {
         Ok(call) => {
@@ -179,7 +178,6 @@ fn enveloped(body: &[u8], header: Option<&str>, caller: &Caller) -> Result<Value
     let agent = match (params.get("agent_id"), header) {
         (Some(Value::String(given)), _) if given.is_empty() => return Err(lost("agent_id")),
         (Some(given), _) if !given.is_null() => Some(given.clone()),
-        (_, Some("")) => return Err(lost("X-Agent-Id")),
         (_, Some(header)) => Some(json!(header)),
         _ => match named("filter")? {
             Some(agent) => Some(Value::String(agent)),
@@ -220,7 +218,10 @@ async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Respo
     };
     match json_of(&admitted.body) {
         Ok(mut body) => {
-            let header = auth::header(&admitted.parts.headers, "x-agent-id");
+            let header = match auth::agent_header(&admitted) {
+                Ok(header) => header,
+                Err(refusal) => return reply::refused(&refusal),
+            };
             let says = |field: &str| body.get(field).is_some_and(|value| !value.is_null());
             if says("agent") && says("agent_id") {
                 return reply::refused(&Refusal::field(

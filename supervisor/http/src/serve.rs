@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aion_kernel::Kernel;
+use http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -13,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
+use crate::auth::Acquainted;
 use crate::backend::Backend;
 use crate::routes::{Shared, router};
 use crate::{events, listen, mcp};
@@ -66,7 +69,7 @@ impl Service {
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()> + Send) {
         let mut places = listen::Places::new(listener, self.options.connections);
         let graceful = GracefulShutdown::new();
-        let service = router(self.shared).into_service::<hyper::body::Incoming>();
+        let service = router(self.shared).into_service::<Incoming>();
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -81,8 +84,13 @@ impl Service {
             .keep_alive_interval(Duration::from_secs(30));
         tokio::pin!(stop);
         while let Some((stream, place)) = places.next(stop.as_mut()).await {
-            let service =
-                TowerToHyperService::new(service.clone().map_err(|never: Infallible| match never {}));
+            let acquainted = Acquainted::default();
+            let service = service.clone().map_err(|never: Infallible| match never {});
+            let service = service.map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(acquainted.clone());
+                request
+            });
+            let service = TowerToHyperService::new(service);
             let (builder, watcher, patience) = (builder.clone(), graceful.watcher(), self.options.head_time);
             tokio::spawn(async move {
                 let _place = place;

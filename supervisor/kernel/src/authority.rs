@@ -129,7 +129,7 @@ pub(crate) fn push(decision: &mut Decision, allowed: bool, rule: &str) {
     decision.allowed = allowed;
     decision.steps.push(Step {
         layer: Layer::Budget,
-        about: "budget".to_owned(),
+        about: "cost".to_owned(),
         allowed,
         rule: rule.to_owned(),
     });

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aion_fetch::{Error, Failure, Fetcher, Gate, HeaderMap, Request as FetchRequest, Special, Target};
+use aion_fetch::{Error, Failure, Fetcher, Gate, HeaderMap, Request as FetchRequest, Special, SpecialKind, Target};
 use aion_manifest::{
     ApprovalRule, Capability, CapabilityPolicy, HostPattern, PortPattern, Rule, parse_capabilities,
 };
@@ -260,7 +260,7 @@ impl Door<'_> {
     fn in_the_clear(&self, target: &Target, special: Option<Special>) -> Result<(), Refusal> {
         let goes = self.secret.as_ref().filter(|secret| secret.is_for(target));
         match goes {
-            Some(secret) if !target.is_https() && special != Some(Special::Loopback) => {
+            Some(secret) if !target.is_https() && special != Some(Special::Of(SpecialKind::Loopback)) => {
                 let place = target.place();
                 let message = format!("secret {} goes to {place} over https only", secret.config.name);
                 Err(self.denied(place, message, "kernel: secrets go over https".to_owned()))

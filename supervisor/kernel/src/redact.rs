@@ -243,6 +243,8 @@ impl Kernel {
             redactor.decision(decision);
         }
         redactor.text(&mut call.target);
+        redactor.text(&mut call.request.context.task_id);
+        redactor.text(&mut call.request.context.trace_id);
         match &mut done {
             // An agent's own memories hold what it has, and it has none of them.
             Ok(_) if call.request.syscall.as_str().starts_with("memory.") => {}

@@ -36,6 +36,28 @@ pub(crate) fn get<T: DeserializeOwned>(
     serde_json::from_slice(&row.value).map(Some).map_err(|error| corrupt(&error))
 }
 
+/// All rows of a table, with their keys.
+pub(crate) fn all<T: DeserializeOwned>(
+    store: &Store,
+    table: Table,
+    now_ns: u64,
+) -> Result<Vec<(Vec<String>, T)>, Refusal> {
+    let (mut found, mut broken) = (Vec::new(), None);
+    store
+        .rows(table, &[], None, now_ns, |row| match serde_json::from_slice(&row.value) {
+            Ok(value) => {
+                found.push((row.key, value));
+                true
+            }
+            Err(error) => {
+                broken = Some(corrupt(&error));
+                false
+            }
+        })
+        .map_err(|error| failed(&error))?;
+    broken.map_or(Ok(found), Err)
+}
+
 pub(crate) fn put<T: Serialize>(
     store: &Store,
     table: Table,

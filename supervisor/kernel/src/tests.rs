@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aion_store::Options as StoreOptions;
 use aion_syscall::Layer;
 use aion_tenants::{Secret, Settings};
-use aion_types::{AgentName, TenantId};
+use aion_types::AgentName;
 
 use super::*;
 use crate::host::{
@@ -426,6 +426,7 @@ async fn an_agent_of_a_revoked_tenant_may_do_nothing() {
 async fn who_is_not_let_in_is_recorded() {
     let world = World::new().await;
     world.kernel.turned_away("tenantA", "mismatch");
+    world.kernel.turned_away("a-secret-in-the-wrong-header", "mismatch");
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -436,6 +437,7 @@ async fn who_is_not_let_in_is_recorded() {
         ("door:mismatch", "denied", "")
     );
     assert_eq!(record.detail["claimed"], "tenantA");
+    assert!(!records.iter().any(|record| record.detail.to_string().contains("secret")), "{records:?}");
 }
 
 #[tokio::test]

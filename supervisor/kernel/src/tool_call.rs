@@ -47,6 +47,12 @@ fn visible(runner: &Path) -> Result<(), Refusal> {
     )))
 }
 
+/// Nobody waits for the answer any more.
+pub(crate) fn left(tool: &str) -> Refusal {
+    let message = format!("tool {tool} was ended, as its caller has gone");
+    Refusal::new(Reason::Failed, ErrorCode::ToolFailed, message)
+}
+
 impl Caller<'_> {
     pub(crate) async fn call(
         &self,

@@ -17,13 +17,31 @@ impl AgentSpec {
     /// # Errors
     /// `POLICY_DENIED`, with the place of each request in the manifest and of the rule that denies it.
     pub fn restrict(&self, global: &CapabilityPolicy) -> Result<Effective, Error> {
+        self.meet(global, |_| true)
+    }
+
+    /// Meets what the sandbox gives the agent with further bounds. What the kernel API decides call by call is left to it.
+    ///
+    /// # Errors
+    /// As [`AgentSpec::restrict`].
+    pub fn restrict_sandbox(&self, bounds: &CapabilityPolicy) -> Result<(), Error> {
+        self.meet(bounds, |capability| self.is_given_whole(capability)).map(drop)
+    }
+
+    fn is_given_whole(&self, capability: &Capability) -> bool {
+        capability.is_enforced_by_sandbox()
+            || (self.network != Network::None && matches!(capability, Capability::Net { .. }))
+    }
+
+    /// `counts`: the capabilities that must not be refused altogether.
+    fn meet(
+        &self,
+        global: &CapabilityPolicy,
+        counts: impl Fn(&Capability) -> bool,
+    ) -> Result<Effective, Error> {
         let result = effective(global, &self.allow, &self.deny);
-        let whole = |c: &Capability| {
-            c.is_enforced_by_sandbox()
-                || (self.network != Network::None && matches!(c, Capability::Net { .. }))
-        };
         let mut problems = Vec::new();
-        for refusal in &result.refused {
+        for refusal in result.refused.iter().filter(|refusal| counts(&refusal.capability)) {
             // What the manifest itself takes back is not asked for.
             let own = self.deny.iter().any(|d| Some(d) == refusal.rule.as_ref());
             if own {
@@ -35,7 +53,7 @@ impl AgentSpec {
                 .map_or_else(|| "is allowed by no global rule".to_owned(), |r| format!("is denied by {r}"));
             problems.push(self.denial(&refusal.capability, by));
         }
-        for rule in self.allow.iter().filter(|r| whole(&r.capability)) {
+        for rule in self.allow.iter().filter(|r| self.is_given_whole(&r.capability)) {
             let parts: Vec<_> =
                 result.granted.iter().filter(|g| rule.capability.covers(&g.capability)).collect();
             let complete = parts.iter().any(|g| g.capability == rule.capability);

@@ -29,6 +29,8 @@ pub enum Table {
     Approvals,
     /// What agents sent each other, by tenant, receiver and time.
     Mail,
+    /// Calls that may cost something and have begun, by audit id.
+    UnderWay,
     /// Nonces of requests whose time lies ahead, by tenant.
     Nonces,
 }
@@ -43,6 +45,7 @@ impl Table {
             Self::Usage => (keys::KERNEL, b'u'),
             Self::Approvals => (keys::KERNEL, b'p'),
             Self::Nonces => (keys::KERNEL, b'n'),
+            Self::UnderWay => (keys::KERNEL, b'w'),
             Self::Mail => (keys::MEMORY, b'g'),
             Self::Memory => (keys::MEMORY, b'k'),
             Self::Decisions => (keys::DECISIONS, b'd'),

@@ -63,8 +63,11 @@ pub enum AuthError {
     )]
     BadTime,
     /// Too old, or from the future.
-    #[error("the request's time differs too much from the kernel's")]
+    #[error("X-Timestamp differs by more than five minutes from the kernel's clock: set the clock")]
     Skew,
+    /// From before the kernel's start, which remembers nothing of it.
+    #[error("the request was signed before the kernel's start: sign it anew")]
+    BeforeStart,
     /// The nonce was used before.
     #[error("a request with this nonce was taken already")]
     Replayed,

@@ -362,9 +362,12 @@ impl Tenants {
                 if !(8..=64).contains(&nonce.len()) || !nonce.bytes().all(plain) {
                     return Err(AuthError::BadTime);
                 }
-                // Of what was taken before a restart only what lay ahead is remembered; so nothing from before it is taken.
-                if at.abs_diff(now_ms) > MAX_SKEW_MS || at < self.0.started_ms {
+                if at.abs_diff(now_ms) > MAX_SKEW_MS {
                     return Err(AuthError::Skew);
+                }
+                // Of what was taken before a restart only what lay ahead is remembered; so nothing from before it is taken.
+                if at < self.0.started_ms {
+                    return Err(AuthError::BeforeStart);
                 }
                 let until = at.saturating_add(MAX_SKEW_MS);
                 let taken = {

@@ -146,7 +146,7 @@ fn a_restart_opens_no_way_for_a_replay() {
     }
     drop(tenants);
     let again = open_at(dir.path(), ms + 5);
-    assert_eq!(try_it(&again, sent[0].0, sent[0].1, ms + 10), Err(AuthError::Skew));
+    assert_eq!(try_it(&again, sent[0].0, sent[0].1, ms + 10), Err(AuthError::BeforeStart));
     for (at, nonce) in &sent[1..] {
         assert_eq!(try_it(&again, *at, nonce, ms + 10), Err(AuthError::Replayed), "{nonce}");
     }

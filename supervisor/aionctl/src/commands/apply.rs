@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aion_client::{Client, api, duration};
-use aion_types::ErrorCode;
+use aion_types::{AgentName, ErrorCode};
 use serde::Serialize;
 
 use super::target::each;
@@ -36,6 +36,9 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
 }
 
 async fn one(client: &Client, source: Source, instance: Option<&str>, start: bool) -> Outcome<Applied> {
+    if let Some(name) = instance {
+        AgentName::parse(name).map_err(|error| Failure::new(2, format!("--as: {error}")))?;
+    }
     // Here first: a manifest that cannot be used does not even stop what runs.
     let overrides =
         aion_manifest::Overrides { name: instance.map(str::to_owned), ..aion_manifest::Overrides::default() };

@@ -86,6 +86,24 @@ fn the_hosts_network_is_given_as_a_whole() {
 }
 
 #[test]
+fn a_tenants_bounds_hold_for_what_the_sandbox_gives_alone() {
+    let bounds = global("allow: ['tool:search', 'net:connect:93.184.0.0/16:443', 'fs:read:/srv/data/**']");
+    for (fields, allowed) in [
+        // Decided call by call.
+        ("capabilities: ['tool:other', network]", true),
+        ("capabilities: ['net:connect:93.184.216.34:443']\nnetwork: egress", true),
+        ("capabilities: ['net:connect:93.184.216.34:80']\nnetwork: egress", false),
+        ("capabilities: [network]\nnetwork: host", false),
+        ("capabilities: ['fs:read:/srv/data/**']", true),
+        ("capabilities: ['fs:write:/srv/data/**']", false),
+        ("workspace: /srv/data", false),
+    ] {
+        let result = good(fields).restrict_sandbox(&bounds);
+        assert_eq!(result.is_ok(), allowed, "{fields}: {result:?}");
+    }
+}
+
+#[test]
 fn a_name_leads_to_no_address_that_an_operator_denies() {
     let policy =
         global("allow: [network]\ndeny: ['net:connect:93.184.0.0/16:443', 'net:connect:10.0.0.0/8:*']");

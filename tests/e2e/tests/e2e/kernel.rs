@@ -66,7 +66,7 @@ impl World {
         Self { daemons, address, _folder: folder }
     }
 
-    pub(crate) fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    fn open(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
         let mut head = format!(
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n",
             body.len()
@@ -79,6 +79,18 @@ impl World {
         stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
         // Who refuses a body need not read it.
         let _ = stream.write_all(body);
+        stream
+    }
+
+    /// Begins a signed call, and leaves its answer to the caller.
+    pub(crate) fn begin(&self, path: &str, body: &Value) -> TcpStream {
+        let body = body.to_string();
+        let signature = signature(SECRET, body.as_bytes());
+        self.open(path, &[("X-Tenant-Id", "tenantA"), ("X-Sig-HMAC", &signature)], body.as_bytes())
+    }
+
+    pub(crate) fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let mut stream = self.open(path, headers, body);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);

@@ -17,6 +17,7 @@ mod exit_codes;
 mod inside;
 mod kernel;
 mod kernel_approvals;
+mod kernel_bounds;
 mod kernel_contract;
 mod kernel_fetch;
 mod kernel_files;
@@ -158,6 +159,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             memories_and_tools_survive_a_crash_of_the_daemon, clients_that_misbehave_hold_nobody_up}
         kernel_contract::{its_bodies_work_as_they_stand, a_stream_ends_when_its_tenant_is_revoked,
             an_operator_s_mistake_is_told_by_its_flag}
+        kernel_bounds::{a_tenant_s_bounds_hold_at_the_next_start, nobody_leaves_a_call_behind_or_unpaid}
         kernel_approvals::{what_a_rule_names_waits_for_an_operator, a_question_ends_with_its_time_and_its_caller,
             a_stop_of_the_daemon_waits_for_nobody}
         kernel_files::{files_are_read_and_written_as_the_agent_would, limits_of_size_and_disk_hold, no_link_and_no_name_leads_out,
