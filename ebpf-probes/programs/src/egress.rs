@@ -77,9 +77,10 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     (done == 0).then_some(bytes)
 }
 
-/// Whether a packet of the agent's may leave: TCP and UDP to where it may reach, without options that lead elsewhere.
+/// Whether a packet of the agent's may leave, or come: TCP and UDP to and from where it may reach, without options that lead
+/// elsewhere. What it reaches no more it hears no more.
 #[inline(always)]
-pub fn leaves(who: &Found, ctx: &SkBuffContext) -> bool {
+pub fn passes(who: &Found, ctx: &SkBuffContext, received: bool) -> bool {
     let Some([first]) = load::<1>(ctx, 0) else { return false };
     let (protocol, addr, ports) = match first >> 4 {
         4 => {
@@ -94,7 +95,7 @@ pub fn leaves(who: &Found, ctx: &SkBuffContext) -> bool {
             if u16::from_be_bytes(fragment) & 0x1fff != 0 {
                 return false;
             }
-            let Some(to) = load::<4>(ctx, 16) else { return false };
+            let Some(to) = load::<4>(ctx, if received { 12 } else { 16 }) else { return false };
             let mut addr = [0u8; 16];
             addr[10] = 0xff;
             addr[11] = 0xff;
@@ -107,7 +108,7 @@ pub fn leaves(who: &Found, ctx: &SkBuffContext) -> bool {
         6 => {
             // No extension header: a routing header names another host than the address.
             let Some([protocol]) = load::<1>(ctx, 6) else { return false };
-            let Some(addr) = load::<16>(ctx, 24) else { return false };
+            let Some(addr) = load::<16>(ctx, if received { 8 } else { 24 }) else { return false };
             (protocol, addr, 40)
         }
         _ => return false,
@@ -117,6 +118,6 @@ pub fn leaves(who: &Found, ctx: &SkBuffContext) -> bool {
         UDP => IDLE_UDP_NS,
         _ => return false,
     };
-    let Some(port) = load::<2>(ctx, ports + 2) else { return false };
+    let Some(port) = load::<2>(ctx, if received { ports } else { ports + 2 }) else { return false };
     reaches(who, addr, port, When::GoesOn { idle_ns })
 }

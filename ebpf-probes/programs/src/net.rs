@@ -157,7 +157,7 @@ fn packet(ctx: &SkBuffContext, received: bool) -> i32 {
     if who.has(flag::NET_DENY) || (who.has(flag::NET_LOOPBACK) && device != LOOPBACK) {
         return DENY;
     }
-    if !received && who.has(flag::NET_EGRESS) && device != LOOPBACK && !egress::leaves(&who, ctx) {
+    if who.has(flag::NET_EGRESS) && device != LOOPBACK && !egress::passes(&who, ctx, received) {
         if who.records() {
             count!(who, denied);
         }

@@ -80,14 +80,38 @@ impl Files {
     /// What agents may have.
     pub(crate) fn policy(&self) -> Result<CapabilityPolicy> {
         let (path, bytes) = &self.policy;
-        match bytes {
-            Some(bytes) => Ok(CapabilityPolicy::parse(bytes, &path.display().to_string())?),
-            None => {
-                tracing::info!(path = %path.display(), "not there: the built-in capability rules are used");
-                Ok(CapabilityPolicy::parse(BUILTIN_POLICY.as_bytes(), "built-in capability rules")?)
+        Ok(policy_of(path, bytes.as_deref())?)
+    }
+
+    /// The same, from the file as it is then and as aiond's user may read it. One that cannot be read any more, or is gone, is an error:
+    /// a slip gives nobody more than they had.
+    pub(crate) fn policy_again(
+        &self,
+    ) -> impl Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync + use<> {
+        let (path, first) = self.policy.clone();
+        move || match read(&path) {
+            Ok(None) if first.is_some() => {
+                Err(unreadable(&path, "it was there when aiond started, and is gone".to_owned()))
             }
+            Ok(bytes) => policy_of(&path, bytes.as_deref()),
+            Err(error) => Err(unreadable(&path, format!("{error:#}"))),
         }
     }
+}
+
+fn policy_of(path: &Path, bytes: Option<&[u8]>) -> Result<CapabilityPolicy, aion_manifest::Error> {
+    match bytes {
+        Some(bytes) => CapabilityPolicy::parse(bytes, &path.display().to_string()),
+        None => {
+            tracing::info!(path = %path.display(), "not there: the built-in capability rules are used");
+            CapabilityPolicy::parse(BUILTIN_POLICY.as_bytes(), "built-in capability rules")
+        }
+    }
+}
+
+fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
+    let fix = "put the file back, readable for the user of aiond; what was before holds on";
+    aion_manifest::Error::of_file(ErrorCode::ProfileInvalid, path.display().to_string(), message, fix)
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {

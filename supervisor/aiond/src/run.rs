@@ -14,7 +14,7 @@ use aion_http::{GrpcOptions, Options as HttpOptions, Service};
 use aion_launcher_client::{Client, Options as LauncherOptions};
 use aion_resolver::Upstream;
 use aion_store::{Options as StoreOptions, Store};
-use aion_tasks::{Options as TaskOptions, Tasks};
+use aion_tasks::Options as TaskOptions;
 use aion_telemetry::{Settings as SpanSettings, Spans};
 use aion_types::TenantId;
 use anyhow::{Context as _, Result};
@@ -43,7 +43,7 @@ const BLOCKING: usize = 32;
 const LAST_SPANS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "aion.v1.AgentService",
     "aion.v1.HostService",
@@ -52,6 +52,7 @@ const SERVICES: [&str; 9] = [
     "aion.v1.TaskService",
     "aion.v1.JournalService",
     "aion.v1.KernelService",
+    "aion.v1.PolicyService",
     "aion.v1.SyscallService",
 ];
 
@@ -152,7 +153,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
-    let reload = files.scheduler();
+    let (reload, policy) = (files.scheduler(), files.policy_again());
     let (offline, for_tasks) = (options.offline, spans.clone());
     let (api, kernel) = tokio::task::spawn_blocking(move || {
         let kernel = api.start_kernel(offline)?;
@@ -163,9 +164,8 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
     })
     .await
     .context("restoring the tasks did not run to its end")??;
-    if let Some(tasks) = api.tasks() {
-        tokio::spawn(reload_on_hangup(tasks)?);
-    }
+    api.read_policy_with(policy);
+    tokio::spawn(reload_on_hangup(&api)?);
     let tenant = TenantId::parse("default")?;
     let door = Door::new(tenant, account.uid(), Some(account.gid()));
     let listener = UnixListener::from_std(listener).context("cannot use the socket")?;
@@ -230,12 +230,18 @@ async fn fixed_services() -> Result<Routes> {
 }
 
 /// Reads the scheduler's settings again with each SIGHUP.
-fn reload_on_hangup(tasks: Tasks) -> Result<impl Future<Output = ()> + Send + 'static> {
+fn reload_on_hangup(api: &Api) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+    let (tasks, policy) = (api.tasks(), api.policy_reloader());
     Ok(async move {
         while hangup.recv().await.is_some() {
-            if let Err(error) = tasks.reload().await {
+            if let Some(tasks) = &tasks
+                && let Err(error) = tasks.reload().await
+            {
                 tracing::error!(%error, "scheduler.yaml was not taken; what was before holds");
+            }
+            if let Err(error) = policy().await {
+                tracing::error!(%error, "agent.capabilities.yaml was not taken; what was before holds");
             }
         }
     })

@@ -20,6 +20,7 @@ use crate::attach::Attached;
 use crate::exec_exits::ExecExits;
 use crate::journal_watch::JournalWatch;
 use crate::permitted::Permitted;
+use crate::policies::ReadPolicy;
 use crate::problem::{Outcome, Problem};
 use crate::requests::Requests;
 use crate::resolvers::Resolvers;
@@ -90,6 +91,10 @@ pub(crate) struct Core {
     pub(crate) tool_runs: ToolRuns,
     pub(crate) resolvers: Resolvers,
     pub(crate) permitted: Permitted,
+    /// Reads the operator's rules anew.
+    pub(crate) read_policy: OnceLock<ReadPolicy>,
+    /// Held while agents are held to their bounds: one change after the other.
+    pub(crate) policy_turn: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -112,6 +117,8 @@ impl Core {
             tool_runs: ToolRuns::default(),
             resolvers: Resolvers::default(),
             permitted: Permitted::default(),
+            read_policy: OnceLock::new(),
+            policy_turn: tokio::sync::Mutex::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

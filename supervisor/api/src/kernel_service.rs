@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use crate::clock::{now_ns, timestamp};
+use crate::policies::Which;
 use crate::problem::{Outcome, Problem};
 use crate::service::Services;
 use crate::stage::Action;
@@ -203,6 +204,15 @@ impl Services {
         outcome.map(Response::new).map_err(Status::from)
     }
 
+    /// Holds a tenant's running agents to bounds that have changed.
+    async fn hold_tenant(&self, name: &str, has_changed: bool) {
+        let Some(tenant) = TenantId::parse(name).ok().filter(|_| has_changed) else { return };
+        if let Err(problem) = self.0.hold_to_bounds(Which::Of(&tenant)).await {
+            // The next meeting with the launcher does it.
+            tracing::warn!(%tenant, %problem, "the tenant's running agents are not held to its new bounds yet");
+        }
+    }
+
     async fn with_tenants<T: Send + 'static>(
         &self,
         work: impl FnOnce(aion_tenants::Tenants) -> Outcome<T> + Send + 'static,
@@ -246,11 +256,13 @@ impl KernelService for Services {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
         let api::SetTenantRequest { name, settings: given } = request;
         let detail = json!({"tenant": name});
+        let set = name.clone();
         let outcome = self
             .with_tenants(move |tenants| {
                 Ok(tenant(tenants.set(&name_of(&name)?, settings(given)?, now_ns())?))
             })
             .await;
+        self.hold_tenant(&set, outcome.is_ok()).await;
         self.done(&principal, "api.tenant.set", detail, outcome).await
     }
 
@@ -286,6 +298,7 @@ impl KernelService for Services {
             Ok(api::RevokeTenantResponse {})
         };
         let outcome = outcome.await;
+        self.hold_tenant(&request.name, outcome.is_ok()).await;
         self.done(&principal, "api.tenant.revoke", detail, outcome).await
     }
 

@@ -31,6 +31,8 @@ mod lifecycle;
 mod logs;
 mod output;
 mod permitted;
+mod policies;
+mod policy_service;
 mod principal;
 mod problem;
 mod read;

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aion_manifest::{AgentSpec, Overrides};
+use aion_kernel::Kernel;
+use aion_manifest::{AgentSpec, CapabilityPolicy, Overrides};
 use aion_store::AgentRecord;
 use aion_tenants::Tenant;
 use aion_types::{AgentId, ErrorCode, TenantId};
@@ -15,12 +16,43 @@ use crate::problem::{Outcome, Problem};
 /// The tenant of local operators: it has no bounds of its own.
 const LOCAL_TENANT: &str = "default";
 
-/// Under which bounds agents were permitted since this daemon started; the operator's rules stay the same as long.
+/// What bounds an agent: the operator's rules, and its tenant's.
+#[derive(Clone)]
+pub(crate) struct Bounds {
+    global: Option<Arc<CapabilityPolicy>>,
+    tenant: Option<Arc<Tenant>>,
+}
+
+impl Bounds {
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        fn one<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        one(self.global.as_ref(), other.global.as_ref()) && one(self.tenant.as_ref(), other.tenant.as_ref())
+    }
+
+    /// The same under other rules of the operator.
+    pub(crate) fn under(self, global: Arc<CapabilityPolicy>) -> Self {
+        Self { global: Some(global), ..self }
+    }
+
+    /// All of them.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &CapabilityPolicy> {
+        let tenant = self.tenant.as_ref().and_then(|tenant| tenant.policy.as_ref());
+        self.global.as_deref().into_iter().chain(tenant)
+    }
+}
+
+/// Under which bounds agents were permitted since this daemon started.
 #[derive(Default)]
-pub(crate) struct Permitted(Mutex<HashMap<AgentId, Option<Arc<Tenant>>>>);
+pub(crate) struct Permitted(Mutex<HashMap<AgentId, Bounds>>);
 
 impl Permitted {
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Option<Arc<Tenant>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Bounds>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -35,14 +67,13 @@ impl Core {
     /// # Errors
     /// Which rule denies what; the tenant is gone.
     pub(crate) fn permit(&self, tenant: &TenantId, spec: &AgentSpec) -> Outcome<()> {
-        let bounds = self.bounds(tenant)?;
-        self.within(bounds.as_deref(), spec)
+        within(&self.bounds(tenant)?, spec)
     }
 
     /// The same, remembered for the launches of a registered agent.
     pub(crate) fn permit_as(&self, tenant: &TenantId, id: &AgentId, spec: &AgentSpec) -> Outcome<()> {
         let bounds = self.bounds(tenant)?;
-        self.within(bounds.as_deref(), spec)?;
+        within(&bounds, spec)?;
         self.permitted.lock().insert(id.clone(), bounds);
         Ok(())
     }
@@ -54,12 +85,7 @@ impl Core {
     pub(crate) fn still_permitted(&self, record: &AgentRecord) -> Outcome<()> {
         let bounds = self.bounds(&record.tenant)?;
         let known = self.permitted.lock().get(&record.id).cloned();
-        let same = match (&known, &bounds) {
-            (Some(None), None) => true,
-            (Some(Some(before)), Some(now)) => Arc::ptr_eq(before, now),
-            _ => false,
-        };
-        if same {
+        if known.is_some_and(|known| known.same(&bounds)) {
             return Ok(());
         }
         let yaml = self.store.manifest_of(&record.tenant, &record.id)?.unwrap_or_default();
@@ -68,24 +94,34 @@ impl Core {
         self.permit_as(&record.tenant, &record.id, &spec)
     }
 
-    fn bounds(&self, tenant: &TenantId) -> Outcome<Option<Arc<Tenant>>> {
+    /// # Errors
+    /// The tenant is gone.
+    pub(crate) fn bounds(&self, tenant: &TenantId) -> Outcome<Bounds> {
+        let global = self.policy();
         if tenant.as_str() == LOCAL_TENANT {
-            return Ok(None);
+            return Ok(Bounds { global, tenant: None });
         }
-        self.kernel()?.tenants().get(tenant).map(Some).ok_or_else(|| {
+        let found = self.kernel()?.tenants().get(tenant);
+        let tenant = found.map(Some).ok_or_else(|| {
             Problem::new(ErrorCode::TenantNotFound, format!("tenant {tenant} is not there any more"))
                 .hint("`aionctl tenant ls` shows all of them")
-        })
+        })?;
+        Ok(Bounds { global, tenant })
     }
 
-    fn within(&self, tenant: Option<&Tenant>, spec: &AgentSpec) -> Outcome<()> {
-        let denied = |rule| move |error| Problem::from(error).with("rule", rule);
-        if let Some(policy) = &self.options.policy {
-            spec.restrict(policy).map_err(denied("policy:capabilities"))?;
-        }
-        if let Some(policy) = tenant.and_then(|tenant| tenant.policy.as_ref()) {
-            spec.restrict_sandbox(policy).map_err(denied("policy:tenant"))?;
-        }
-        Ok(())
+    /// The operator's rules; none: everything is allowed.
+    pub(crate) fn policy(&self) -> Option<Arc<CapabilityPolicy>> {
+        self.kernel.get().map_or_else(|| self.options.policy.clone(), Kernel::policy)
     }
+}
+
+fn within(bounds: &Bounds, spec: &AgentSpec) -> Outcome<()> {
+    let denied = |rule| move |error| Problem::from(error).with("rule", rule);
+    if let Some(policy) = &bounds.global {
+        spec.restrict(policy).map_err(denied("policy:capabilities"))?;
+    }
+    if let Some(policy) = bounds.tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()) {
+        spec.restrict_sandbox(policy).map_err(denied("policy:tenant"))?;
+    }
+    Ok(())
 }

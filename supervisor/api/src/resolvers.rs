@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aion_egress::{Name, Rules};
@@ -13,7 +13,7 @@ use aion_launcher_client::Client;
 use aion_launcher_proto::v1 as launcher;
 use aion_resolver::{Admit, Refused, serve};
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ pub(crate) struct Resolvers {
 
 struct Running {
     incarnation: u32,
+    /// Once its sockets are there.
+    rules: Arc<OnceLock<watch::Sender<Rules>>>,
     stop: CancellationToken,
     task: AbortHandle,
 }
@@ -69,9 +71,20 @@ impl Core {
         }
         let (core, id, tenant) = (Arc::clone(self), state.id.clone(), state.tenant.clone());
         let stop = self.shutdown.child_token();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move { core.resolve_for(id, tenant, stopped).await }).abort_handle();
-        running.insert(state.id.clone(), Running { incarnation: state.incarnation, stop, task });
+        let (stopped, rules) = (stop.clone(), Arc::default());
+        let set = Arc::clone(&rules);
+        let task =
+            tokio::spawn(async move { core.resolve_for(id, tenant, set, stopped).await }).abort_handle();
+        running.insert(state.id.clone(), Running { incarnation: state.incarnation, rules, stop, task });
+    }
+
+    /// Names are looked up by other rules from now on.
+    pub(crate) fn set_names(&self, id: &str, rules: Rules) {
+        if let Some(running) = self.resolvers.lock().get(id)
+            && let Some(sender) = running.rules.get()
+        {
+            sender.send_replace(rules);
+        }
     }
 
     /// The same for all that the launcher knows; the others are gone.
@@ -82,15 +95,25 @@ impl Core {
         table.iter().for_each(|state| self.mind_resolver(state));
     }
 
-    async fn resolve_for(self: Arc<Self>, id: String, tenant: String, stop: CancellationToken) {
+    async fn resolve_for(
+        self: Arc<Self>,
+        id: String,
+        tenant: String,
+        set: Arc<OnceLock<watch::Sender<Rules>>>,
+        stop: CancellationToken,
+    ) {
         for _ in 0..TRIES {
             if stop.is_cancelled() {
                 return;
             }
             match self.launcher.open_resolver(&id).await {
                 Ok((rules, udp, tcp)) => {
-                    let done =
-                        self.serve_resolver((&id, &tenant), &rules, (udp.into(), tcp.into()), stop).await;
+                    let served = async {
+                        let (sender, rules) = watch::channel(Rules::parse(&rules)?);
+                        let _ = set.set(sender);
+                        self.serve_resolver((&id, &tenant), rules, (udp.into(), tcp.into()), stop).await
+                    };
+                    let done: Result<(), String> = served.await;
                     if let Err(error) = done {
                         tracing::error!(agent = id, error, "the agent's resolver has ended");
                     }
@@ -109,11 +132,10 @@ impl Core {
     async fn serve_resolver(
         self: &Arc<Self>,
         (id, tenant): (&str, &str),
-        rules: &[String],
+        rules: watch::Receiver<Rules>,
         (udp, tcp): (UdpSocket, TcpListener),
         stop: CancellationToken,
     ) -> Result<(), String> {
-        let rules = Rules::parse(rules)?;
         let refusals = Arc::new(Refusals::default());
         let gate =
             Gate { launcher: self.launcher.clone(), id: id.to_owned(), refusals: Arc::clone(&refusals) };

@@ -11,12 +11,14 @@ use aion_api_proto::v1::event_service_server::EventServiceServer;
 use aion_api_proto::v1::host_service_server::HostServiceServer;
 use aion_api_proto::v1::journal_service_server::JournalServiceServer;
 use aion_api_proto::v1::kernel_service_server::KernelServiceServer;
+use aion_api_proto::v1::policy_service_server::PolicyServiceServer;
 use aion_api_proto::v1::syscall_service_server::SyscallServiceServer;
 use aion_api_proto::v1::task_service_server::TaskServiceServer;
 use aion_launcher_client::Client;
-use aion_manifest::SchedulerFile;
+use aion_manifest::{CapabilityPolicy, SchedulerFile};
 use aion_store::Store;
 use aion_tasks::Connection;
+use futures::future::BoxFuture;
 use tokio::net::UnixListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -86,6 +88,28 @@ impl Api {
         self.core.start_tasks(options, reload).map_err(|reason| Error::Begin { reason })
     }
 
+    /// Reads the operator's rules anew whenever it is asked for.
+    pub fn read_policy_with(
+        &self,
+        read: impl Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync + 'static,
+    ) {
+        // The first one counts.
+        let _ = self.core.read_policy.set(Arc::new(read));
+    }
+
+    /// What takes the operator's rules as they are in the file, and holds running agents to them. Where the file cannot be used, the
+    /// rules before hold on.
+    pub fn policy_reloader(&self) -> impl Fn() -> BoxFuture<'static, Result<(), Error>> + Send + use<> {
+        let core = Arc::clone(&self.core);
+        move || {
+            let core = Arc::clone(&core);
+            Box::pin(async move {
+                let held = core.reload_policy(false).await;
+                held.map(drop).map_err(|problem| Error::Begin { reason: problem.to_string() })
+            })
+        }
+    }
+
     /// Opens the kernel API. Blocks; on the runtime that serves.
     ///
     /// # Errors
@@ -150,6 +174,7 @@ impl Api {
             .add_service(limited!(EventServiceServer))
             .add_service(limited!(AuditServiceServer))
             .add_service(limited!(JournalServiceServer))
+            .add_service(limited!(PolicyServiceServer))
             .add_service(limited!(SyscallServiceServer).max_decoding_message_size(MAX_SYSCALL))
             .add_service(limited!(KernelServiceServer).max_decoding_message_size(MAX_TOOL))
             .add_service(limited!(TaskServiceServer).max_decoding_message_size(MAX_TASKS));

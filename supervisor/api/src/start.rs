@@ -88,6 +88,7 @@ impl Core {
     /// As [`Core::launch`], with what a job is given.
     pub(crate) async fn launch_with(&self, record: &AgentRecord, fds: Vec<OwnedFd>) -> Outcome<AgentRecord> {
         let (tenant, id) = (&record.tenant, &record.id);
+        let bounds = self.bounds(tenant);
         let plan = match self.launch_message(record) {
             Ok(plan) => plan,
             Err(problem) => {
@@ -99,7 +100,12 @@ impl Core {
             self.open_door(record)?;
         }
         match self.launcher.launch_with(plan, fds).await {
-            Ok((state, _tty)) => self.take_in(tenant, id, &state),
+            Ok((state, _tty)) => {
+                if let Ok(bounds) = &bounds {
+                    self.hold_launched(record, &state, bounds).await;
+                }
+                self.take_in(tenant, id, &state)
+            }
             Err(error @ LauncherError::Unreachable { .. }) => {
                 // `executed` tells the caller, and is of use to clients, too.
                 Err(Problem::from(error).with("executed", "no"))

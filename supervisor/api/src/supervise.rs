@@ -55,6 +55,7 @@ impl Core {
                     if let Err(problem) = self.reconcile(&agents).await {
                         tracing::error!(%problem, "cannot compare the records with the launcher's table");
                     }
+                    self.hold_meanwhile();
                     index.notify_one();
                 }
                 WatchEvent::Lost => self.exec_exits.lost(),

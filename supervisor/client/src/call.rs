@@ -145,6 +145,8 @@ reads! {
     models: kernel.list_models(ListModelsRequest) -> ListModelsResponse;
     /// System calls that wait for a person.
     approvals: kernel.list_approvals(ListApprovalsRequest) -> ListApprovalsResponse;
+    /// Reads the operator's rules anew, and holds running agents to them.
+    reload_policy: policy.reload(ReloadPolicyRequest) -> ReloadPolicyResponse;
     /// How a system call was decided.
     explain: kernel.explain(ExplainRequest) -> ExplainResponse;
     /// What accounts have used.

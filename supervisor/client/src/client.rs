@@ -12,6 +12,7 @@ use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_api_proto::v1::host_service_client::HostServiceClient;
 use aion_api_proto::v1::journal_service_client::JournalServiceClient;
 use aion_api_proto::v1::kernel_service_client::KernelServiceClient;
+use aion_api_proto::v1::policy_service_client::PolicyServiceClient;
 use aion_api_proto::v1::syscall_service_client::SyscallServiceClient;
 use aion_api_proto::v1::task_service_client::TaskServiceClient;
 use hyper_util::rt::TokioIo;
@@ -156,6 +157,10 @@ impl Client {
 
     pub(crate) fn task_journal(&self) -> JournalServiceClient<Way> {
         JournalServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn policy(&self) -> PolicyServiceClient<Way> {
+        PolicyServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn kernel(&self) -> KernelServiceClient<Way> {

@@ -73,6 +73,12 @@ impl Rules {
         &self.rules
     }
 
+    /// The same without some of them.
+    #[must_use]
+    pub fn without(&self, withheld: &[Rule]) -> Self {
+        Self { rules: self.rules.iter().filter(|rule| !withheld.contains(rule)).cloned().collect() }
+    }
+
     /// What is in the kernel's table while the agent runs.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {

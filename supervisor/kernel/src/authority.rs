@@ -40,7 +40,7 @@ impl Kernel {
             allow: &grants.spec.allow,
             deny: &grants.spec.deny,
             syscalls: &grants.spec.syscalls,
-            global: self.0.grants.policy(),
+            global: grants.policy.as_deref(),
             tenant: tenant.as_ref().and_then(|tenant| tenant.policy.as_ref()),
         };
         let ask = Ask { syscall: &call.request.syscall, caps_required: &call.request.caps_required, needs };

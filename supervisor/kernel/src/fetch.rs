@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aion_fetch::{Error, Failure, Fetcher, Gate, HeaderMap, Request as FetchRequest, Special, SpecialKind, Target};
+use aion_fetch::{
+    Error, Failure, Fetcher, Gate, HeaderMap, Request as FetchRequest, Special, SpecialKind, Target,
+};
 use aion_manifest::{
     ApprovalRule, Capability, CapabilityPolicy, HostPattern, PortPattern, Rule, parse_capabilities,
 };
@@ -206,14 +208,13 @@ impl Kernel {
             None => None,
         };
         let tenant = self.0.tenants.get(call.caller.tenant());
+        let policy = self.0.grants.policy();
         let rules = Rules {
             decide: &|needs| self.decide(call, grants.as_deref(), needs),
-            operator: [self.0.grants.policy(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
+            operator: [policy.as_deref(), tenant.as_ref().and_then(|tenant| tenant.policy.as_ref())],
             deny: grants.as_deref().map_or(&[], |grants| &grants.spec.deny),
-            approval: self
-                .0
-                .grants
-                .policy()
+            approval: policy
+                .as_deref()
                 .filter(|_| call.agent.is_some())
                 .map_or(&[], CapabilityPolicy::approval),
             offline: self.0.offline,

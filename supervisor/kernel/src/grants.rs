@@ -1,7 +1,7 @@
 //! What an agent may do, as far as its manifest and the global rules say. Computed once for each registration.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aion_manifest::{AgentSpec, CapabilityPolicy, Context, Effective, Overrides, effective};
 use aion_syscall::{Reason, Refusal};
@@ -23,22 +23,30 @@ pub(crate) struct Grants {
     pub(crate) address: String,
     pub(crate) spec: AgentSpec,
     pub(crate) effective: Effective,
+    /// The global rules that it was computed under.
+    pub(crate) policy: Option<Arc<CapabilityPolicy>>,
 }
 
 /// The grants that were looked at.
 pub(crate) struct GrantsOf {
     context: Context,
-    policy: Option<Arc<CapabilityPolicy>>,
+    policy: RwLock<Option<Arc<CapabilityPolicy>>>,
     known: Mutex<HashMap<String, Arc<Grants>>>,
 }
 
 impl GrantsOf {
     pub(crate) fn new(context: Context, policy: Option<Arc<CapabilityPolicy>>) -> Self {
-        Self { context, policy, known: Mutex::default() }
+        Self { context, policy: RwLock::new(policy), known: Mutex::default() }
     }
 
-    pub(crate) fn policy(&self) -> Option<&CapabilityPolicy> {
-        self.policy.as_deref()
+    pub(crate) fn policy(&self) -> Option<Arc<CapabilityPolicy>> {
+        self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls that are decided from now on are decided by other rules.
+    pub(crate) fn set_policy(&self, policy: Arc<CapabilityPolicy>) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Some(policy);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(crate) fn of(&self, host: &dyn Host, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
@@ -66,7 +74,14 @@ impl GrantsOf {
     }
 
     fn known(&self, id: &str) -> Option<Arc<Grants>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()?;
+        // One that was computed while the rules were changed is of the old ones.
+        let same = match (&known.policy, &self.policy()) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (None, None) => true,
+            _ => false,
+        };
+        same.then_some(known)
     }
 
     fn read(&self, found: AgentInfo, uri: &AgentUri) -> Result<Arc<Grants>, Refusal> {
@@ -77,7 +92,8 @@ impl GrantsOf {
                     Refusal::new(Reason::Conflict, ErrorCode::ManifestInvalid, message)
                         .hint("register it again")
                 })?;
-        let effective = match &self.policy {
+        let policy = self.policy();
+        let effective = match &policy {
             Some(policy) => effective(policy, &spec.allow, &spec.deny),
             None => {
                 // What cannot be read is not given; it is a constant, and a test reads it.
@@ -85,8 +101,8 @@ impl GrantsOf {
                 effective(&open.unwrap_or_else(|_| CapabilityPolicy::nothing()), &spec.allow, &spec.deny)
             }
         };
-        let grants =
-            Arc::new(Grants { id: found.id, uri: uri.clone(), address: uri.to_string(), spec, effective });
+        let (id, address) = (found.id, uri.to_string());
+        let grants = Arc::new(Grants { id, uri: uri.clone(), address, spec, effective, policy });
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MOST {
             known.clear();

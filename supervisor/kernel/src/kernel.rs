@@ -216,6 +216,22 @@ impl Kernel {
         &self.0.tenants
     }
 
+    /// What agents may have at all; none: everything.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<CapabilityPolicy>> {
+        self.0.grants.policy()
+    }
+
+    /// Decides by other rules from now on. Calls that were let in go on.
+    ///
+    /// # Errors
+    /// A rule asks for a person's agreement to a call that this kernel has not.
+    pub fn set_policy(&self, policy: Arc<CapabilityPolicy>) -> Result<(), Refusal> {
+        approvals::check(policy.approval(), &plan::SYSCALLS)?;
+        self.0.grants.set_policy(policy);
+        Ok(())
+    }
+
     /// The figures.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {

@@ -287,6 +287,18 @@ impl Client {
         }
     }
 
+    /// Takes hosts that a running agent was launched with from it, all others of its are its again.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn withhold(&self, id: &str, rules: Vec<String>) -> Result<v1::AgentState> {
+        let op = Op::Withhold(v1::Withhold { id: id.to_owned(), rules });
+        match self.call("Withhold", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::Agent(state) => Ok(state),
+            _ => Err(Error::Unexpected { op: "Withhold" }),
+        }
+    }
+
     /// Follows the launcher's notices from an audit record on.
     #[must_use]
     pub fn watch(&self, audit_after_seq: u64) -> Watch {

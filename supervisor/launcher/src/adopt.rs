@@ -140,6 +140,7 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         probed: launcher.probes.get().is_some(),
         network: record.network,
         resolver: None,
+        reach: Mutex::new(Reach::taken_up(&record.withheld)),
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
         told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },
@@ -160,8 +161,10 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
-            let reach =
-                spec.as_deref().filter(|s| s.network == NetworkMode::Egress).map(|s| s.egress.entries());
+            let reach = spec
+                .as_deref()
+                .filter(|s| s.network == NetworkMode::Egress)
+                .map(|s| crate::lock::lock(&run.reach).of(&s.egress).entries());
             let known = probes
                 .add_agent(cgroup_id, config(spec.as_deref()))
                 .and_then(|()| reach.map_or(Ok(()), |entries| probes.set_reach(cgroup_id, &entries)))

@@ -11,7 +11,7 @@ use aion_probes::FinalCounters;
 use aion_sandbox::InitProcess;
 use aion_types::AgentId;
 
-use crate::egress::Resolver;
+use crate::egress::{Reach, Resolver};
 use crate::lock::lock;
 use crate::request::Launch;
 use crate::slots::Held;
@@ -59,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) network: Option<u32>,
     /// Its resolver's sockets, which stand in its network before it runs.
     pub(crate) resolver: Option<Resolver>,
+    /// What has become of the hosts of its launch.
+    pub(crate) reach: Mutex<Reach>,
     pub(crate) journal: Mutex<Journal>,
     /// What has been told of limits so far.
     pub(crate) told: Mutex<Told>,
@@ -147,6 +149,7 @@ impl Run {
 impl Inner {
     pub(crate) fn view(&self) -> v1::AgentState {
         let mut view = self.record.agent.clone();
+        view.withheld.clone_from(&self.record.withheld);
         match self.record.phase() {
             Phase::Running if self.record.paused => "frozen",
             Phase::Running | Phase::Launching => "running",

@@ -3,24 +3,33 @@
 //! aiond resolves, and is not trusted with it: a name counts only if a rule of the agent has it, an address only if it is
 //! public or a rule of addresses names it, and for a bounded time.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use aion_egress::{Name, Rules};
+use aion_egress::{Entry as Reached, Name, Rule, Rules};
 use aion_launcher_proto::v1;
 use aion_network::{Attached, Network, Options, RESOLVER};
 use aion_probes::NetPolicy;
 use aion_sandbox::{NetworkMode, Slot, mounts};
 use aion_types::{AgentId, ErrorCode, LayerName, LayerReport, LayerState};
+use serde_json::json;
 
-use crate::Failure;
+use crate::agent::Agent;
+use crate::audit::Entry;
 use crate::launcher::Launcher;
+use crate::lock::lock;
 use crate::options::RunOptions;
 use crate::request::{Launch, Resolved};
 use crate::state::{Folder, replace};
+use crate::{Failure, limits};
 
+/// Names whose entries are known to be theirs.
+const MAX_NAMES: usize = 512;
+/// How the report of the network begins to say what is withheld.
+const WITHHELD: &str = "; withheld: ";
 /// A name's answer holds a little longer than its time: a program connects after it has asked.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -55,6 +64,50 @@ pub(crate) fn policy(network: NetworkMode) -> NetPolicy {
 pub(crate) struct Resolver {
     udp: UdpSocket,
     tcp: TcpListener,
+}
+
+/// What has become of the hosts that an agent was launched with.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    withheld: Vec<Rule>,
+    /// The kernel's table could not be made to say so.
+    is_behind: bool,
+    /// What names added, as far as this launcher saw it.
+    names: BTreeMap<Name, BTreeSet<Reached>>,
+}
+
+impl Reach {
+    /// As an earlier launcher left it.
+    pub(crate) fn taken_up(withheld: &[String]) -> Self {
+        // What was written was read before; of what cannot be read any more, no rule is one.
+        let withheld = withheld.iter().filter_map(|rule| rule.parse().ok()).collect();
+        Self { withheld, ..Self::default() }
+    }
+
+    /// The rules that hold now, of those of the launch.
+    pub(crate) fn of(&self, launched: &Rules) -> Rules {
+        launched.without(&self.withheld)
+    }
+
+    fn note(&mut self, name: &Name, entries: Vec<Reached>) {
+        if self.names.len() >= MAX_NAMES && !self.names.contains_key(name) {
+            // Its entries go when rules are withheld the next time: they could be anybody's.
+            self.names.pop_first();
+        }
+        self.names.entry(name.clone()).or_default().extend(entries);
+    }
+
+    /// What names added that they would still add.
+    fn named(&self, rules: &Rules) -> BTreeSet<Reached> {
+        let still = |(name, entries): (&Name, &BTreeSet<Reached>)| -> Vec<Reached> {
+            let would = |entry: &Reached| {
+                let address = Ipv6Addr::from(entry.cidr.octets()).to_canonical();
+                rules.admit(name, address).is_some_and(|admitted| admitted.contains(entry))
+            };
+            entries.iter().copied().filter(would).collect()
+        };
+        self.names.iter().flat_map(still).collect()
+    }
 }
 
 /// Makes the network of a slot whose agent has mode `egress`.
@@ -105,7 +158,7 @@ impl Launcher {
     /// The sockets of an agent's resolver, and its rules.
     pub(crate) fn open_resolver(&self, id: &AgentId) -> Result<(v1::ResolverOk, Vec<OwnedFd>), Failure> {
         let (agent, run) = self.running(id)?;
-        let rules = self.egress_rules(&agent)?;
+        let rules = lock(&run.reach).of(&launched(&agent)?);
         let (udp, tcp) = match &run.resolver {
             Some(Resolver { udp, tcp }) => {
                 let copied = |e: std::io::Error| Failure::internal(format!("cannot copy a socket: {e}"));
@@ -124,7 +177,8 @@ impl Launcher {
     /// Lets an agent reach what one of its names resolved to; answers which of the addresses it may hear of.
     pub(crate) fn resolved(&self, resolved: &Resolved) -> Result<v1::ResolvedOk, Failure> {
         let (agent, run) = self.running(&resolved.id)?;
-        let rules = self.egress_rules(&agent)?;
+        let mut reach = lock(&run.reach);
+        let rules = reach.of(&launched(&agent)?);
         if !rules.allows_name(&resolved.name) {
             let message = format!("no rule of the agent has the name {}", resolved.name);
             return Err(Failure::new(ErrorCode::PolicyDenied, message));
@@ -147,16 +201,69 @@ impl Launcher {
                 error => error.into(),
             },
         )?;
+        reach.note(&resolved.name, entries);
         Ok(v1::ResolvedOk { addresses })
     }
 
-    fn egress_rules(&self, agent: &crate::agent::Agent) -> Result<Rules, Failure> {
-        let spec = agent.lock().spec.clone();
-        match spec.as_deref() {
-            Some(Launch { network: NetworkMode::Egress, egress, .. }) => Ok(egress.clone()),
-            _ => Err(Failure::field("id", format!("agent {} has no network of mode egress", agent.id))),
+    /// Takes hosts of its launch from a running agent, or gives them back. Connections to what is taken are cut. A launcher that dies in
+    /// between has written down what is to be, and the next one does it.
+    pub(crate) fn withhold(&self, id: &AgentId, withheld: Vec<Rule>) -> Result<v1::AgentState, Failure> {
+        let agent = self.agent(id)?;
+        let _turn = lock(&agent.turn);
+        let run = agent.running().ok_or_else(|| Failure::not_running(id))?;
+        let all = launched(&agent)?;
+        if let Some(rule) = withheld.iter().find(|rule| !all.all().contains(rule)) {
+            return Err(Failure::field("rules", format!("the agent was not launched with {rule}")));
         }
+        let mut reach = lock(&run.reach);
+        if reach.withheld == withheld && !reach.is_behind {
+            return Ok(agent.view());
+        }
+        let told: Vec<String> = withheld.iter().map(ToString::to_string).collect();
+        let before = {
+            let mut inner = agent.lock();
+            let record = &mut inner.record;
+            let before = (record.withheld.clone(), record.agent.layers.clone());
+            for layer in record.agent.layers.iter_mut().filter(|l| l.name == LayerName::Network.as_str()) {
+                let kept = layer.detail.find(WITHHELD).unwrap_or(layer.detail.len());
+                layer.detail.truncate(kept);
+                if !told.is_empty() {
+                    layer.detail.push_str(&format!("{WITHHELD}{}", told.join(" ")));
+                }
+            }
+            record.withheld.clone_from(&told);
+            before
+        };
+        if let Err(failure) = self.publish(&agent) {
+            let mut inner = agent.lock();
+            (inner.record.withheld, inner.record.agent.layers) = before;
+            return Err(failure);
+        }
+        reach.withheld = withheld;
+        let rules = reach.of(&all);
+        let Some(probes) = self.probes.get() else {
+            return Err(Failure::layer(LayerName::Probes, 0, "no probes"));
+        };
+        let done = probes.renew_reach(run.held.group.id(), &rules.entries(), &reach.named(&rules));
+        reach.is_behind = done.is_err();
+        done?;
+        limits::tell(self, &agent, vec![Entry::new("agent.egress", "allowed", &json!({ "withheld": told }))]);
+        Ok(agent.view())
     }
+}
+
+fn launched(agent: &Agent) -> Result<Rules, Failure> {
+    let spec = agent.lock().spec.clone();
+    match spec.as_deref() {
+        Some(Launch { network: NetworkMode::Egress, egress, .. }) => Ok(egress.clone()),
+        _ => Err(Failure::field("id", format!("agent {} has no network of mode egress", agent.id))),
+    }
+}
+
+/// Rules as they come.
+pub(crate) fn rules(field: &str, texts: &[String]) -> Result<Vec<Rule>, Failure> {
+    let rules = Rules::parse(texts).map_err(|why| Failure::field(field, why))?;
+    Ok(rules.all().to_vec())
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -384,6 +384,7 @@ impl<'a> Attempt<'a> {
             probed: self.probed,
             network: self.network,
             resolver,
+            reach: Mutex::default(),
             journal: Mutex::new(Journal { cursor, ..Journal::default() }),
             told: Mutex::new(Told::default()),
         };

@@ -80,6 +80,7 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             Ok((Answer::Resolver(answer), fds))
         }
         Op::Resolved(resolved) => only(Answer::Resolved(launcher.resolved(&resolved)?)),
+        Op::Withhold { id, rules } => only(Answer::Agent(launcher.withhold(&id, rules)?)),
     }
 }
 

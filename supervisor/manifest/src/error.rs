@@ -67,6 +67,13 @@ impl Error {
         Self { code, problems }
     }
 
+    /// About a file as a whole.
+    #[must_use]
+    pub fn of_file(code: ErrorCode, file: String, message: String, fix: &str) -> Self {
+        let problem = Problem { file, place: None, field: String::new(), message, fix: fix.to_owned() };
+        Self::new(code, vec![problem])
+    }
+
     /// The stable code that a user sees.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {

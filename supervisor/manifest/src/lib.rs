@@ -31,6 +31,7 @@ pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
 pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla, Usd};
 pub use raw::{QueueName, Span};
+pub use restrict::withheld_hosts;
 pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{
     AgentSpec, Bind, Checkpoint, ExecPolicy, MemoryTtl, Network, Resources, Restart, Rootfs, Spec, Tasks,

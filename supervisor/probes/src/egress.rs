@@ -3,7 +3,7 @@
 //! The map is one trie for all agents. What is in it is known here too, and read again after a restart, so that an agent's part
 //! can be bounded and taken out without walking through the others'.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -80,20 +80,32 @@ impl EgressTable {
         Ok(())
     }
 
-    /// Makes `entries` all that the agent reaches for good; what names added stays.
-    pub(crate) fn set(&mut self, cgroup: u64, entries: &[Entry]) -> Result<(), Error> {
+    /// Makes `entries` all that the agent reaches for good. Of what names added stays what `named` has, all of it without. What goes,
+    /// goes first: at no time more is reached than before and than afterwards.
+    pub(crate) fn set(
+        &mut self,
+        cgroup: u64,
+        entries: &[Entry],
+        named: Option<&BTreeSet<Entry>>,
+    ) -> Result<(), Error> {
         if entries.len() > MAX_ENTRIES {
             return Err(Error::EgressFull { cgroup_id: cgroup, max: MAX_ENTRIES });
         }
+        let place_of = |entry: &Entry| place(cgroup, entry.cidr, entry.port);
+        let wanted: BTreeSet<At> = entries.iter().map(place_of).collect();
+        let named: Option<BTreeSet<At>> = named.map(|named| named.iter().map(place_of).collect());
+        let stays = |at: &At, value: &Egress| {
+            let by_name = value.expires_ns != u64::MAX;
+            wanted.contains(at) || (by_name && named.as_ref().is_none_or(|named| named.contains(at)))
+        };
+        let known = self.agents.get(&cgroup).into_iter().flatten();
+        let gone: Vec<At> = known.filter(|(at, value)| !stays(at, value)).map(|(at, _)| *at).collect();
+        for at in gone {
+            self.erase(at)?;
+        }
         for entry in entries {
             let value = Egress { expires_ns: u64::MAX, used_ns: 0, named: entry.named.into(), zero: 0 };
-            self.write(place(cgroup, entry.cidr, entry.port), value)?;
-        }
-        let wanted: Vec<At> = entries.iter().map(|e| place(cgroup, e.cidr, e.port)).collect();
-        let known = self.agents.get(&cgroup).into_iter().flatten();
-        let fixed = known.filter(|(at, value)| value.expires_ns == u64::MAX && !wanted.contains(at));
-        for at in fixed.map(|(at, _)| *at).collect::<Vec<_>>() {
-            self.erase(at)?;
+            self.write(place_of(entry), value)?;
         }
         Ok(())
     }

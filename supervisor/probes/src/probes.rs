@@ -1,6 +1,6 @@
 //! Control: agents in, agents out, counters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -152,7 +152,21 @@ impl Probes {
     /// # Errors
     /// [`Error::EgressFull`], or a map that cannot be written.
     pub fn set_reach(&self, cgroup_id: u64, entries: &[Entry]) -> Result<(), Error> {
-        self.lock().egress.set(cgroup_id, entries)
+        self.lock().egress.set(cgroup_id, entries, None)
+    }
+
+    /// Makes `entries` all that an agent reaches for good, and `named` all that stays of what names added. Connections to the rest are
+    /// cut with their next packet. At no time more is reached than before and than afterwards.
+    ///
+    /// # Errors
+    /// As [`Probes::set_reach`].
+    pub fn renew_reach(
+        &self,
+        cgroup_id: u64,
+        entries: &[Entry],
+        named: &BTreeSet<Entry>,
+    ) -> Result<(), Error> {
+        self.lock().egress.set(cgroup_id, entries, Some(named))
     }
 
     /// Adds what an agent may begin connections to for a time: what a name resolved to. Connections that were begun in time go

@@ -10,7 +10,7 @@ use aion_egress::{Name, Rules};
 use hickory_proto::op::{Message, ResponseCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -50,21 +50,21 @@ pub trait Admit: Send + Sync + 'static {
 }
 
 struct Shared<A> {
-    rules: Rules,
+    rules: watch::Receiver<Rules>,
     upstream: Upstream,
     admit: A,
     budget: Mutex<Budget>,
     at_once: Semaphore,
 }
 
-/// Serves one agent until it is dropped.
+/// Serves one agent until it is dropped. Each question is judged by the rules as they are then.
 ///
 /// # Errors
 /// The sockets cannot be used.
 pub async fn serve<A: Admit>(
     udp: std::net::UdpSocket,
     tcp: std::net::TcpListener,
-    rules: Rules,
+    rules: watch::Receiver<Rules>,
     upstream: Upstream,
     admit: A,
 ) -> io::Result<()> {
@@ -153,7 +153,7 @@ impl<A: Admit> Shared<A> {
     }
 
     fn may_ask(&self, question: &Question) -> bool {
-        let allowed = self.rules.allows_name(&question.name);
+        let allowed = self.rules.borrow().allows_name(&question.name);
         if !allowed {
             self.admit.refused(&question.name, Refused::Name);
         }

@@ -119,6 +119,7 @@ async fn only_names_of_the_rules_are_asked_for_and_only_admitted_addresses_are_t
     let (at, at_tcp) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
     let gate = Gate::default();
     let rules = Rules::parse(&["good.example:443", "*.wild.example:443"]).unwrap();
+    let (_, rules) = tokio::sync::watch::channel(rules);
     tokio::spawn(serve(udp, tcp, rules, Upstream::Servers(vec![world.at]), gate.clone()));
     let asked = Arc::clone(&world.asked);
     tokio::task::spawn_blocking(move || {

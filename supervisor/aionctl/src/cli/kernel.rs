@@ -13,6 +13,16 @@ fn span_or_zero(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Read agent.capabilities.yaml anew and hold running agents to it; lists those that have more than it leaves them
+    Reload {
+        /// Tell what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {
     /// Add a tenant
     Add {

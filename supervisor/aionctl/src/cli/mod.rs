@@ -18,8 +18,8 @@ pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
-    AnswerArgs, ExplainArgs, ModelAdd, ModelCommand, SecretAdd, SecretCommand, TenantCommand, TenantSettings,
-    ToolCommand, ToolInvoke,
+    AnswerArgs, ExplainArgs, ModelAdd, ModelCommand, PolicyCommand, SecretAdd, SecretCommand, TenantCommand,
+    TenantSettings, ToolCommand, ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};
@@ -157,6 +157,9 @@ pub(crate) enum Command {
     Approve(AnswerArgs),
     /// Refuse system calls that wait
     Deny(AnswerArgs),
+    /// Look after the rules that bound what agents have
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Show how a system call was decided
     Explain(ExplainArgs),
     /// Show what agents and tenants have used

@@ -6,6 +6,7 @@ pub(crate) mod approval;
 pub(crate) mod host;
 pub(crate) mod inspect;
 pub(crate) mod kernel;
+pub(crate) mod policy;
 pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod secret;

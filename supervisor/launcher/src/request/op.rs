@@ -1,9 +1,11 @@
 //! One request, checked.
 
+use aion_egress::Rule;
 use aion_launcher_proto::{PROTOCOL, v1};
 use aion_types::{AgentId, ErrorCode};
 
 use crate::Failure;
+use crate::egress;
 use crate::request::field::{self, Checked};
 use crate::request::{AuditEntry, Exec, FileOp, Job, Launch, Resolved};
 
@@ -33,6 +35,7 @@ pub enum Op {
     File(Box<FileOp>),
     OpenResolver(AgentId),
     Resolved(Box<Resolved>),
+    Withhold { id: AgentId, rules: Vec<Rule> },
 }
 
 /// Checks a request that came with `fds` descriptors.
@@ -84,6 +87,9 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::StatFile(stat) => Op::File(Box::new(FileOp::stat(stat)?)),
         Raw::OpenResolver(open) => Op::OpenResolver(id(&open.id)?),
         Raw::Resolved(resolved) => Op::Resolved(Box::new(Resolved::check(resolved)?)),
+        Raw::Withhold(withhold) => {
+            Op::Withhold { id: id(&withhold.id)?, rules: egress::rules("rules", &withhold.rules)? }
+        }
         Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })
 }

@@ -62,6 +62,9 @@ pub struct Record {
     /// The number of its network, with mode `egress`.
     #[prost(uint32, optional, tag = "14")]
     pub network: Option<u32>,
+    /// Hosts of its launch that are withheld from it.
+    #[prost(string, repeated, tag = "15")]
+    pub withheld: Vec<String>,
 }
 
 impl Record {

@@ -11,6 +11,7 @@ mod bad_input;
 mod crash_aiond;
 mod crash_launcher;
 mod egress;
+mod egress_live;
 mod egress_world;
 mod exec;
 mod exit_codes;
@@ -141,6 +142,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, egress_world::missing() => egress::{allowed_names_work_for_curl_python_and_node,
         every_way_around_fails_and_no_packet_leaves, names_are_asked_for_by_the_list_and_run_out, verdicts_outlive_the_daemons,
         what_cannot_be_set_up_does_not_start});
+    where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
+        what_stays_until_the_next_start_is_told});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}

@@ -1,0 +1,212 @@
+//! The operator's rules while agents run: read anew, and what they take from running agents is taken by the kernel.
+//!
+//! A host that is not reached any more is withheld by aion-launcher, of the hosts that the agent was launched with: nothing can be given
+//! that a launch did not give. The rest of a sandbox stays as it was set up until the next start, and is told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aion_api_proto::v1 as api;
+use aion_egress::{Rule, Rules};
+use aion_launcher_proto::v1 as launcher;
+use aion_manifest::{AgentSpec, CapabilityPolicy, Overrides, withheld_hosts};
+use aion_store::AgentRecord;
+use aion_types::{AgentId, ErrorCode, TenantId};
+use futures::{StreamExt as _, stream};
+use prost::Message as _;
+use serde_json::json;
+
+use crate::core::Core;
+use crate::permitted::Bounds;
+use crate::problem::{Outcome, Problem};
+use crate::tasks::{AGENT, ATTEMPT};
+
+/// Agents that are told of at once.
+const AT_ONCE: usize = 16;
+
+/// Reads the operator's rules.
+pub(crate) type ReadPolicy = Arc<dyn Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync>;
+
+/// Who is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which<'a> {
+    All,
+    Of(&'a TenantId),
+}
+
+impl Core {
+    /// Takes the rules as they are now in the file, and holds all agents to them; `dry_run` looks and changes nothing.
+    pub(crate) async fn reload_policy(&self, dry_run: bool) -> Outcome<Vec<api::HeldAgent>> {
+        let read = self.read_policy.get().ok_or_else(|| {
+            Problem::new(ErrorCode::DaemonUnavailable, "this daemon has no file with rules")
+        })?;
+        let read = Arc::clone(read);
+        let policy = tokio::task::spawn_blocking(move || read())
+            .await
+            .map_err(|error| Problem::internal("reading the rules did not run to its end", &error))??;
+        let policy = Arc::new(policy);
+        let _turn = self.policy_turn.lock().await;
+        if !dry_run {
+            self.kernel()?.set_policy(Arc::clone(&policy))?;
+        }
+        self.hold(Which::All, Some(&policy), dry_run).await
+    }
+
+    /// Holds running agents to what their bounds are now.
+    pub(crate) async fn hold_to_bounds(&self, which: Which<'_>) -> Outcome<Vec<api::HeldAgent>> {
+        let _turn = self.policy_turn.lock().await;
+        self.hold(which, None, false).await
+    }
+
+    /// Holds all of them, for the rules may have changed while this daemon or the launcher was away.
+    pub(crate) fn hold_meanwhile(self: &Arc<Self>) {
+        let core = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(problem) = core.hold_to_bounds(Which::All).await {
+                tracing::warn!(%problem, "running agents were not compared with the rules");
+            }
+        });
+    }
+
+    /// Holds one that was launched while its bounds changed.
+    pub(crate) async fn hold_launched(
+        &self,
+        record: &AgentRecord,
+        state: &launcher::AgentState,
+        before: &Bounds,
+    ) {
+        let is_same = self.bounds(&record.tenant).is_ok_and(|now| now.same(before));
+        if !is_same && state.network() == launcher::Network::Egress {
+            let _turn = self.policy_turn.lock().await;
+            self.hold_one(state, None, false).await;
+        }
+    }
+
+    async fn hold(
+        &self,
+        which: Which<'_>,
+        global: Option<&Arc<CapabilityPolicy>>,
+        dry_run: bool,
+    ) -> Outcome<Vec<api::HeldAgent>> {
+        let table = self.launcher.list().await?;
+        let counts = |state: &&launcher::AgentState| match which {
+            _ if state.state == "exited" => false,
+            Which::All => true,
+            Which::Of(tenant) => state.tenant == tenant.as_str(),
+        };
+        let running: Vec<_> = table.iter().filter(counts).collect();
+        let held = stream::iter(running)
+            .map(|state| self.hold_one(state, global, dry_run))
+            .buffered(AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        Ok(held)
+    }
+
+    /// None: nothing changes for it.
+    async fn hold_one(
+        &self,
+        state: &launcher::AgentState,
+        global: Option<&Arc<CapabilityPolicy>>,
+        dry_run: bool,
+    ) -> Option<api::HeldAgent> {
+        let (tenant, id) = (TenantId::parse(&state.tenant).ok()?, AgentId::parse(&state.id).ok()?);
+        // A tool's run is on no record.
+        let record = self.agents.get(&tenant, &id).ok().flatten()?;
+        let mut held = api::HeldAgent {
+            tenant: state.tenant.clone(),
+            id: state.id.clone(),
+            name: record.name.to_string(),
+            ..api::HeldAgent::default()
+        };
+        let bounds = self.bounds(&tenant).map(|bounds| match global {
+            Some(global) => bounds.under(Arc::clone(global)),
+            None => bounds,
+        });
+        if state.network() == launcher::Network::Egress {
+            self.hold_hosts(state, &record, &bounds, dry_run, &mut held).await;
+        }
+        held.until_restart = match (&bounds, self.spec_of(&record)) {
+            (Ok(bounds), Some(spec)) => {
+                let beyond = bounds.policies().flat_map(|policy| spec.beyond_while_running(policy));
+                beyond.map(|problem| problem.message).collect()
+            }
+            (Err(problem), _) => vec![problem.to_string()],
+            (_, None) => Vec::new(),
+        };
+        let nothing = held.withheld.is_empty() && held.given_back.is_empty();
+        (!nothing || !held.until_restart.is_empty() || !held.error.is_empty()).then_some(held)
+    }
+
+    async fn hold_hosts(
+        &self,
+        state: &launcher::AgentState,
+        record: &AgentRecord,
+        bounds: &Outcome<Bounds>,
+        dry_run: bool,
+        held: &mut api::HeldAgent,
+    ) {
+        let hosts = match self.hosts_of(record) {
+            Ok(hosts) => hosts,
+            Err(problem) => return held.error = problem.to_string(),
+        };
+        held.withheld = match bounds {
+            Ok(bounds) => {
+                let mut seen = BTreeSet::new();
+                let all = bounds.policies().flat_map(|policy| withheld_hosts(&hosts, policy));
+                all.filter(|(host, _)| seen.insert(host.clone()))
+                    .map(|(host, why)| api::WithheldHost { host, why })
+                    .collect()
+            }
+            // Nobody knows what it may reach.
+            Err(problem) => hosts
+                .iter()
+                .map(|host| api::WithheldHost { host: host.clone(), why: problem.to_string() })
+                .collect(),
+        };
+        let now: BTreeSet<&str> = held.withheld.iter().map(|one| one.host.as_str()).collect();
+        let before: BTreeSet<&str> = state.withheld.iter().map(String::as_str).collect();
+        held.given_back = before.difference(&now).map(|host| (*host).to_owned()).collect();
+        if now == before || dry_run {
+            return;
+        }
+        let rules: Vec<String> = now.iter().map(|host| (*host).to_owned()).collect();
+        let left: Vec<&String> = hosts.iter().filter(|host| !now.contains(host.as_str())).collect();
+        match self.launcher.withhold(&state.id, rules).await {
+            Ok(_) => {
+                if let Ok(rules) = Rules::parse(&left) {
+                    self.set_names(&state.id, rules);
+                }
+                let told: Vec<_> =
+                    held.withheld.iter().map(|one| json!({"host": one.host, "why": one.why})).collect();
+                let detail = json!({"withheld": told, "given_back": held.given_back});
+                self.trail.own(&state.tenant, &state.id, "api.policy.held", "policy", detail).await;
+            }
+            Err(error) if error.code() == ErrorCode::AgentNotRunning => {
+                (held.withheld, held.given_back) = (Vec::new(), Vec::new());
+            }
+            Err(error) => held.error = error.to_string(),
+        }
+    }
+
+    /// The hosts that it was launched with, as the launcher writes them.
+    fn hosts_of(&self, record: &AgentRecord) -> Outcome<Vec<String>> {
+        let bytes = self.store.launch_of(&record.tenant, &record.id)?.unwrap_or_default();
+        let plan = launcher::Launch::decode(bytes.as_slice())
+            .map_err(|error| Problem::internal("a stored launch cannot be read", &error))?;
+        let written = |host: String| host.parse::<Rule>().map_or(host, |rule| rule.to_string());
+        Ok(plan.egress.into_iter().map(written).collect())
+    }
+
+    /// Its manifest; the process of an attempt has that of its agent.
+    fn spec_of(&self, record: &AgentRecord) -> Option<AgentSpec> {
+        let of_attempt = record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT));
+        let id = match of_attempt {
+            Some(agent) => self.agents.find(&record.tenant, agent).ok()?.id,
+            None => record.id.clone(),
+        };
+        let yaml = self.store.manifest_of(&record.tenant, &id).ok().flatten()?;
+        AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests).ok()
+    }
+}
