@@ -16,8 +16,20 @@ use crate::project::Project;
 
 /// Without these nothing boots.
 const NEEDED: &[&str] = &["virtio_pci", "virtio_blk"];
-/// What suites and sandboxes can use: disk volumes, quotas, attacks over vsock.
-const USEFUL: &[&str] = &["virtio_rng", "loop", "overlay", "quota_v2", "veth", "vsock_loopback"];
+/// What suites and sandboxes can use: disk volumes, quotas, attacks over vsock, agents' networks.
+const USEFUL: &[&str] = &[
+    "virtio_rng",
+    "loop",
+    "overlay",
+    "quota_v2",
+    "vsock_loopback",
+    "veth",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_ct",
+    "nft_reject_inet",
+];
 
 /// The archive for this kernel.
 pub(crate) fn build(project: &Project, folder: &Path, kernel: &Files, busybox: &Path) -> Result<PathBuf> {
