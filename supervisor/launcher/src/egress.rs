@@ -239,12 +239,18 @@ impl Launcher {
             (inner.record.withheld, inner.record.agent.layers) = before;
             return Err(failure);
         }
+        // Where hosts are given back alone, what names added stays, also what an earlier launcher added.
+        let only_back = !reach.is_behind && withheld.iter().all(|rule| reach.withheld.contains(rule));
         reach.withheld = withheld;
         let rules = reach.of(&all);
         let Some(probes) = self.probes.get() else {
             return Err(Failure::layer(LayerName::Probes, 0, "no probes"));
         };
-        let done = probes.renew_reach(run.held.group.id(), &rules.entries(), &reach.named(&rules));
+        let (group, entries) = (run.held.group.id(), rules.entries());
+        let done = match only_back {
+            true => probes.set_reach(group, &entries),
+            false => probes.renew_reach(group, &entries, &reach.named(&rules)),
+        };
         reach.is_behind = done.is_err();
         done?;
         limits::tell(self, &agent, vec![Entry::new("agent.egress", "allowed", &json!({ "withheld": told }))]);
