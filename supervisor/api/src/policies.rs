@@ -36,7 +36,7 @@ pub(crate) enum Which<'a> {
 
 impl Core {
     /// Takes the rules as they are now in the file, and holds all agents to them; `dry_run` looks and changes nothing.
-    pub(crate) async fn reload_policy(&self, dry_run: bool) -> Outcome<Vec<api::HeldAgent>> {
+    pub(crate) async fn reload_policy(self: &Arc<Self>, dry_run: bool) -> Outcome<Vec<api::HeldAgent>> {
         let read = self.read_policy.get().ok_or_else(|| {
             Problem::new(ErrorCode::DaemonUnavailable, "this daemon has no file with rules")
         })?;
@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// Holds running agents to what their bounds are now.
-    pub(crate) async fn hold_to_bounds(&self, which: Which<'_>) -> Outcome<Vec<api::HeldAgent>> {
+    pub(crate) async fn hold_to_bounds(self: &Arc<Self>, which: Which<'_>) -> Outcome<Vec<api::HeldAgent>> {
         let _turn = self.policy_turn.lock().await;
         self.hold(which, None, false).await
     }
@@ -76,14 +76,14 @@ impl Core {
         before: &Bounds,
     ) {
         let is_same = self.bounds(&record.tenant).is_ok_and(|now| now.same(before));
-        if !is_same && state.network() == launcher::Network::Egress {
+        if !is_same {
             let _turn = self.policy_turn.lock().await;
-            self.hold_one(state, None, false).await;
+            self.hold_hosts(state, record, &self.bounds(&record.tenant), false).await;
         }
     }
 
     async fn hold(
-        &self,
+        self: &Arc<Self>,
         which: Which<'_>,
         global: Option<&Arc<CapabilityPolicy>>,
         dry_run: bool,
@@ -94,49 +94,55 @@ impl Core {
             Which::All => true,
             Which::Of(tenant) => state.tenant == tenant.as_str(),
         };
-        let running: Vec<_> = table.iter().filter(counts).collect();
-        let held = stream::iter(running)
-            .map(|state| self.hold_one(state, global, dry_run))
+        let known = |state| {
+            let record = self.record_of(state)?;
+            let bounds = self.bounds(&record.tenant).map(|bounds| match global {
+                Some(global) => bounds.under(Arc::clone(global)),
+                None => bounds,
+            });
+            Some((state, record, bounds))
+        };
+        let running: Vec<_> = table.iter().filter(counts).filter_map(known).collect();
+        // What the kernel can hold it holds before manifests are read for what it cannot.
+        let held: Vec<_> = stream::iter(running)
+            .map(|(state, record, bounds)| async move {
+                let held = self.hold_hosts(state, &record, &bounds, dry_run).await;
+                (held, record, bounds)
+            })
             .buffered(AT_ONCE)
-            .filter_map(std::future::ready)
             .collect()
             .await;
-        Ok(held)
+        let core = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || {
+            let told = |(held, record, bounds): (api::HeldAgent, AgentRecord, Outcome<Bounds>)| {
+                let held = api::HeldAgent { until_restart: core.kept(&record, &bounds), ..held };
+                let is_told = !held.withheld.is_empty()
+                    || !held.given_back.is_empty()
+                    || !held.until_restart.is_empty()
+                    || !held.error.is_empty();
+                is_told.then_some(held)
+            };
+            held.into_iter().filter_map(told).collect()
+        });
+        told.await.map_err(|error| Problem::internal("comparing did not run to its end", &error))
     }
 
-    /// None: nothing changes for it.
-    async fn hold_one(
-        &self,
-        state: &launcher::AgentState,
-        global: Option<&Arc<CapabilityPolicy>>,
-        dry_run: bool,
-    ) -> Option<api::HeldAgent> {
+    /// The record of what runs; none: it is no agent, as a tool's run.
+    fn record_of(&self, state: &launcher::AgentState) -> Option<AgentRecord> {
         let (tenant, id) = (TenantId::parse(&state.tenant).ok()?, AgentId::parse(&state.id).ok()?);
-        // A tool's run is on no record.
-        let record = self.agents.get(&tenant, &id).ok().flatten()?;
-        let mut held = api::HeldAgent {
-            tenant: state.tenant.clone(),
-            id: state.id.clone(),
-            name: record.name.to_string(),
-            ..api::HeldAgent::default()
-        };
-        let bounds = self.bounds(&tenant).map(|bounds| match global {
-            Some(global) => bounds.under(Arc::clone(global)),
-            None => bounds,
-        });
-        if state.network() == launcher::Network::Egress {
-            self.hold_hosts(state, &record, &bounds, dry_run, &mut held).await;
-        }
-        held.until_restart = match (&bounds, self.spec_of(&record)) {
+        self.agents.get(&tenant, &id).ok().flatten()
+    }
+
+    /// What a running agent's sandbox keeps, and why it should not. Blocks.
+    fn kept(&self, record: &AgentRecord, bounds: &Outcome<Bounds>) -> Vec<String> {
+        match (bounds, self.spec_of(record)) {
             (Ok(bounds), Some(spec)) => {
                 let beyond = bounds.policies().flat_map(|policy| spec.beyond_while_running(policy));
                 beyond.map(|problem| problem.message).collect()
             }
             (Err(problem), _) => vec![problem.to_string()],
             (_, None) => Vec::new(),
-        };
-        let nothing = held.withheld.is_empty() && held.given_back.is_empty();
-        (!nothing || !held.until_restart.is_empty() || !held.error.is_empty()).then_some(held)
+        }
     }
 
     async fn hold_hosts(
@@ -145,11 +151,19 @@ impl Core {
         record: &AgentRecord,
         bounds: &Outcome<Bounds>,
         dry_run: bool,
-        held: &mut api::HeldAgent,
-    ) {
+    ) -> api::HeldAgent {
+        let mut held = api::HeldAgent {
+            tenant: state.tenant.clone(),
+            id: state.id.clone(),
+            name: record.name.to_string(),
+            ..api::HeldAgent::default()
+        };
+        if state.network() != launcher::Network::Egress {
+            return held;
+        }
         let hosts = match self.hosts_of(record) {
             Ok(hosts) => hosts,
-            Err(problem) => return held.error = problem.to_string(),
+            Err(problem) => return api::HeldAgent { error: problem.to_string(), ..held },
         };
         held.withheld = match bounds {
             Ok(bounds) => {
@@ -169,7 +183,7 @@ impl Core {
         let before: BTreeSet<&str> = state.withheld.iter().map(String::as_str).collect();
         held.given_back = before.difference(&now).map(|host| (*host).to_owned()).collect();
         if now == before || dry_run {
-            return;
+            return held;
         }
         let rules: Vec<String> = now.iter().map(|host| (*host).to_owned()).collect();
         let left: Vec<&String> = hosts.iter().filter(|host| !now.contains(host.as_str())).collect();
@@ -188,6 +202,7 @@ impl Core {
             }
             Err(error) => held.error = error.to_string(),
         }
+        held
     }
 
     /// The hosts that it was launched with, as the launcher writes them.
