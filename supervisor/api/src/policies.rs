@@ -9,7 +9,7 @@ use std::sync::Arc;
 use aion_api_proto::v1 as api;
 use aion_egress::{Rule, Rules};
 use aion_launcher_proto::v1 as launcher;
-use aion_manifest::{AgentSpec, CapabilityPolicy, Overrides, withheld_hosts};
+use aion_manifest::{AgentSpec, CapabilityPolicy, withheld_hosts};
 use aion_store::AgentRecord;
 use aion_types::{AgentId, ErrorCode, TenantId};
 use futures::{StreamExt as _, stream};
@@ -89,24 +89,24 @@ impl Core {
         dry_run: bool,
     ) -> Outcome<Vec<api::HeldAgent>> {
         let table = self.launcher.list().await?;
-        let counts = |state: &&launcher::AgentState| match which {
+        let counts = |state: &launcher::AgentState| match which {
             _ if state.state == "exited" => false,
             Which::All => true,
             Which::Of(tenant) => state.tenant == tenant.as_str(),
         };
-        let known = |state| {
-            let record = self.record_of(state)?;
+        let known = |state: launcher::AgentState| {
+            let record = self.record_of(&state)?;
             let bounds = self.bounds(&record.tenant).map(|bounds| match global {
                 Some(global) => bounds.under(Arc::clone(global)),
                 None => bounds,
             });
             Some((state, record, bounds))
         };
-        let running: Vec<_> = table.iter().filter(counts).filter_map(known).collect();
+        let running: Vec<_> = table.into_iter().filter(counts).filter_map(known).collect();
         // What the kernel can hold it holds before manifests are read for what it cannot.
         let held: Vec<_> = stream::iter(running)
             .map(|(state, record, bounds)| async move {
-                let held = self.hold_hosts(state, &record, &bounds, dry_run).await;
+                let held = self.hold_hosts(&state, &record, &bounds, dry_run).await;
                 (held, record, bounds)
             })
             .buffered(AT_ONCE)
@@ -135,7 +135,7 @@ impl Core {
 
     /// What a running agent's sandbox keeps, and why it should not. Blocks.
     fn kept(&self, record: &AgentRecord, bounds: &Outcome<Bounds>) -> Vec<String> {
-        match (bounds, self.spec_of(record)) {
+        match (bounds, self.runs_by(record)) {
             (Ok(bounds), Some(spec)) => {
                 let beyond = bounds.policies().flat_map(|policy| spec.beyond_while_running(policy));
                 beyond.map(|problem| problem.message).collect()
@@ -214,14 +214,11 @@ impl Core {
         Ok(plan.egress.into_iter().map(written).collect())
     }
 
-    /// Its manifest; the process of an attempt has that of its agent.
-    fn spec_of(&self, record: &AgentRecord) -> Option<AgentSpec> {
-        let of_attempt = record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT));
-        let id = match of_attempt {
-            Some(agent) => self.agents.find(&record.tenant, agent).ok()?.id,
-            None => record.id.clone(),
-        };
-        let yaml = self.store.manifest_of(&record.tenant, &id).ok().flatten()?;
-        AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests).ok()
+    /// The manifest that it runs by; the process of an attempt has that of its agent.
+    fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
+        match record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT)) {
+            Some(agent) => self.spec_of(&self.agents.find(&record.tenant, agent).ok()?),
+            None => self.spec_of(record),
+        }
     }
 }

@@ -71,7 +71,8 @@ impl Core {
         self.serving.get().map(|serving| &serving.tasks).ok_or_else(away)
     }
 
-    fn spec_of(&self, record: &AgentRecord) -> Option<AgentSpec> {
+    /// An agent's manifest; none: it is the process of an attempt, or cannot be read.
+    pub(crate) fn spec_of(&self, record: &AgentRecord) -> Option<AgentSpec> {
         if record.labels.contains_key(ATTEMPT) {
             return None;
         }

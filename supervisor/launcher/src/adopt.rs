@@ -140,7 +140,7 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         probed: launcher.probes.get().is_some(),
         network: record.network,
         resolver: None,
-        reach: Mutex::new(Reach::taken_up(&record.withheld)),
+        reach: Mutex::new(egress::Reach::taken_up(&record.withheld)),
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
         told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },

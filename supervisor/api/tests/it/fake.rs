@@ -257,7 +257,7 @@ impl Server {
             Op::OpenFile(_) | Op::PutFile(_) | Op::StatFile(_) | Op::ListFolder(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no files here"))
             }
-            Op::OpenResolver(_) | Op::Resolved(_) => {
+            Op::OpenResolver(_) | Op::Resolved(_) | Op::Withhold(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no networks here"))
             }
             Op::OpenTty(open) => {
