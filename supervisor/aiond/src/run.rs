@@ -43,12 +43,13 @@ const BLOCKING: usize = 32;
 const LAST_SPANS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "aion.v1.AgentService",
     "aion.v1.HostService",
     "aion.v1.EventService",
     "aion.v1.AuditService",
+    "aion.v1.DetectionService",
     "aion.v1.TaskService",
     "aion.v1.JournalService",
     "aion.v1.KernelService",
@@ -152,6 +153,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
+    api.start_detections(files.detections())?;
     let reload = files.scheduler();
     let (offline, for_tasks) = (options.offline, spans.clone());
     let (api, kernel) = tokio::task::spawn_blocking(move || {
@@ -164,7 +166,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
     .await
     .context("restoring the tasks did not run to its end")??;
     if let Some(tasks) = api.tasks() {
-        tokio::spawn(reload_on_hangup(tasks)?);
+        tokio::spawn(reload_on_hangup(tasks, api.reload_detections())?);
     }
     let tenant = TenantId::parse("default")?;
     let door = Door::new(tenant, account.uid(), Some(account.gid()));
@@ -229,13 +231,19 @@ async fn fixed_services() -> Result<Routes> {
     Ok(Routes::new(health).add_service(reflection))
 }
 
-/// Reads the scheduler's settings again with each SIGHUP.
-fn reload_on_hangup(tasks: Tasks) -> Result<impl Future<Output = ()> + Send + 'static> {
+/// Reads the scheduler's settings and the detections again with each SIGHUP.
+fn reload_on_hangup(
+    tasks: Tasks,
+    detections: impl Fn() -> aion_api::ReloadedRules + Send + Sync + 'static,
+) -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
     Ok(async move {
         while hangup.recv().await.is_some() {
             if let Err(error) = tasks.reload().await {
                 tracing::error!(%error, "scheduler.yaml was not taken; what was before holds");
+            }
+            if let Err(error) = detections() {
+                tracing::error!(error, "detections were not taken; those of before hold");
             }
         }
     })

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use crate::agents::Agents;
 use crate::attach::Attached;
+use crate::detections::Detections;
 use crate::exec_exits::ExecExits;
 use crate::journal_watch::JournalWatch;
 use crate::problem::{Outcome, Problem};
@@ -88,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) kernel: OnceLock<Kernel>,
     pub(crate) tool_runs: ToolRuns,
     pub(crate) resolvers: Resolvers,
+    pub(crate) detections: Detections,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -109,6 +111,7 @@ impl Core {
             kernel: OnceLock::new(),
             tool_runs: ToolRuns::default(),
             resolvers: Resolvers::default(),
+            detections: Detections::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

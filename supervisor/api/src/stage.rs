@@ -36,6 +36,9 @@ pub(crate) enum Action {
     ManageSecrets,
     AnswerApprovals,
     ReadKernel,
+    ReadDetections,
+    ManageDetections,
+    ClearRestraints,
 }
 
 impl Action {
@@ -67,6 +70,9 @@ impl Action {
             Self::ManageSecrets => "api.secret.manage",
             Self::AnswerApprovals => "api.approval.answer",
             Self::ReadKernel => "api.kernel.read",
+            Self::ReadDetections => "api.detection.read",
+            Self::ManageDetections => "api.detection.reload",
+            Self::ClearRestraints => "api.agent.clear",
         }
     }
 }
