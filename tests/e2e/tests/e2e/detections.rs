@@ -81,6 +81,9 @@ pub(crate) fn restraint(kind: &str, reason: &str) -> Vec<(String, String)> {
     vec![(kind.to_owned(), reason.to_owned())]
 }
 
+/// Without a network there is no loopback either.
+pub(crate) const HOST: &[&str] = &["--network", "host"];
+
 const CALLS: &str = "import ctypes, time\nlibc = ctypes.CDLL(None)\n";
 
 pub(crate) fn what_is_run_and_how_is_found_and_answered() {
@@ -212,7 +215,7 @@ import socket, subprocess, time
 server = socket.create_server(('127.0.0.1', 0))
 def connect():
     try:
-        client = socket.create_connection(server.getsockname(), timeout=5); server.accept(); return client
+        client = socket.create_connection(server.getsockname()); server.accept(); return client
     except OSError as error: return error.errno
 client = connect()
 print('first', isinstance(client, socket.socket), flush=True)
@@ -227,7 +230,7 @@ pub(crate) fn what_leaves_is_cut_off() {
     let world = World::shipped();
     let daemons = &world.daemons;
 
-    let agent = py(daemons, "shell", &[], SHELL);
+    let agent = py(daemons, "shell", HOST, SHELL);
     let found = world.finding(&agent, "reverse-shell");
     assert_eq!((&found["action"], &found["result"]), (&"isolate_network".into(), &"done".into()), "{found}");
     assert_eq!((&found["severity"], &found["detail"]["tags"][0]), (&"critical".into(), &"T1059.004".into()));
@@ -246,7 +249,7 @@ pub(crate) fn what_leaves_is_cut_off() {
     let quiet = "import socket, subprocess\na, b = socket.socketpair()\nsubprocess.run(['sh', '-c', 'true'], stdin=a, stdout=a)\n\
                  s = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname())\n\
                  subprocess.run(['sh', '-c', 'true'], stdout=c)\nprint('done', flush=True)\nimport time; time.sleep(300)";
-    let agent = py(daemons, "pair", &[], quiet);
+    let agent = py(daemons, "pair", HOST, quiet);
     agent.await_log("done");
 
     // Much that leaves.
@@ -311,7 +314,7 @@ pub(crate) fn ordinary_work_raises_nothing() {
             for (let n = 0; n < 50; n++) await (await fetch('http://127.0.0.1:' + s.address().port)).text();\
             console.log('scripted'); process.exit(0); });";
         let node = ["node", "-e", script];
-        agents.push((detached(daemons, "node", &["--audit", "count", "--memory", "1Gi"], &node), "scripted"));
+        agents.push((detached(daemons, "node", &["--audit", "count", "--memory", "1Gi", "--network", "host"], &node), "scripted"));
     }
     for (agent, word) in &agents {
         let code = agent.wait();
