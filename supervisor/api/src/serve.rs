@@ -96,7 +96,6 @@ impl Api {
     }
 
     /// Reads the detections' rules again; bad ones change nothing.
-    #[must_use]
     pub fn reload_detections(&self) -> impl Fn() -> crate::ReloadedRules + Send + Sync + use<> {
         let core = Arc::clone(&self.core);
         move || core.detections.reload()

@@ -219,6 +219,13 @@ impl Engine {
         self.agents.remove(agent);
     }
 
+    /// Begins to count anew, after events of the past were looked at once more. What they left is remembered.
+    pub fn count_anew(&mut self) {
+        for status in &mut self.rules {
+            (status.fired, status.suppressed, status.last_ns) = (0, 0, 0);
+        }
+    }
+
     /// Forgets agents of which nothing came for long.
     pub fn tidy(&mut self, now_ns: u64) {
         let keep = self.longest_ns.saturating_add(SILENT_NS);

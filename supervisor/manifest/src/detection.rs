@@ -111,6 +111,9 @@ fn whole(file: &str, message: &str, fix: &str) -> Problem {
     }
 }
 
+/// A test with a list of words.
+type OfWords = fn(Vec<String>) -> Op;
+
 struct Check<'a> {
     tree: &'a yaml::Node,
     file: &'a str,
@@ -354,7 +357,7 @@ impl Check<'_> {
                 _ => add(Op::In(vec![is.clone()])),
             }
         }
-        let lists: [(&str, &Vec<String>, fn(Vec<String>) -> Op, bool); 5] = [
+        let lists: [(&str, &Vec<String>, OfWords, bool); 5] = [
             ("in", &raw.one_of, Op::In, kind != FieldType::Flag),
             ("not_in", &raw.not_in, Op::NotIn, kind != FieldType::Flag),
             ("prefix", &raw.prefix, Op::Prefix, kind == FieldType::Text),

@@ -21,7 +21,7 @@ const TEXT: usize = 200;
 const FIELDS: usize = 24;
 
 /// How an action went.
-enum Done {
+enum Ended {
     /// Nothing was to be done.
     None,
     Done,
@@ -29,7 +29,7 @@ enum Done {
     Failed(String),
 }
 
-impl Done {
+impl Ended {
     const fn word(&self) -> &'static str {
         match self {
             Self::None => "none",
@@ -46,7 +46,7 @@ impl Core {
         let rule = Arc::clone(&found.finding.rule);
         let done = self.take_action(&found).await;
         let (agent, tenant) = (found.finding.agent.clone(), found.finding.tenant.clone());
-        if let Done::Failed(why) = &done {
+        if let Ended::Failed(why) = &done {
             tracing::error!(agent, rule = rule.name, action = %rule.action, why, "a detection's action failed");
         } else {
             tracing::warn!(agent, rule = rule.name, severity = %rule.severity, action = %rule.action, "detected");
@@ -55,42 +55,42 @@ impl Core {
             state.figures.found(&found.finding, done.word());
         }
         let verdict = match &done {
-            Done::Failed(_) => "error",
-            Done::Done => "denied",
-            Done::None | Done::Skipped(_) => "allowed",
+            Ended::Failed(_) => "error",
+            Ended::Done => "denied",
+            Ended::None | Ended::Skipped(_) => "allowed",
         };
         let detail = describe(&found, &done);
         self.trail.finding(&tenant, &agent, verdict, &rule.name, &detail).await;
     }
 
-    async fn take_action(&self, found: &Found) -> Done {
+    async fn take_action(&self, found: &Found) -> Ended {
         let finding = &found.finding;
         let action = finding.rule.action;
         if action == Action::Alert {
-            return Done::None;
+            return Ended::None;
         }
         let (Ok(tenant), Ok(id)) = (TenantId::parse(&finding.tenant), AgentId::parse(&finding.agent)) else {
-            return Done::Skipped("it is no agent");
+            return Ended::Skipped("it is no agent");
         };
         let _op = self.agents.lock(&id).await;
         let record = match self.agents.get(&tenant, &id) {
             Ok(record) => record,
-            Err(problem) => return Done::Failed(problem.to_string()),
+            Err(problem) => return Ended::Failed(problem.to_string()),
         };
         if let Some(record) = &record
             && record.started_ns > finding.time_ns
         {
-            return Done::Skipped("it was launched anew since");
+            return Ended::Skipped("it was launched anew since");
         }
         let reason = format!("detection {}", finding.rule.name);
         match self.do_it(action, &tenant, &id, record.as_ref(), &reason).await {
-            Ok(()) => Done::Done,
+            Ok(()) => Ended::Done,
             Err(problem)
                 if matches!(problem.code(), ErrorCode::AgentNotRunning | ErrorCode::AgentNotFound) =>
             {
-                Done::Skipped("it does not run any more")
+                Ended::Skipped("it does not run any more")
             }
-            Err(problem) => Done::Failed(problem.to_string()),
+            Err(problem) => Ended::Failed(problem.to_string()),
         }
     }
 
@@ -153,7 +153,7 @@ impl Core {
     }
 }
 
-fn describe(found: &Found, done: &Done) -> Value {
+fn describe(found: &Found, done: &Ended) -> Value {
     let finding = &found.finding;
     let rule = &finding.rule;
     let mut detail = json!({
@@ -163,9 +163,9 @@ fn describe(found: &Found, done: &Done) -> Value {
         "evidence": { "kind": found.kind, "detail": shortened(&found.detail) },
     });
     match done {
-        Done::Skipped(why) => detail["why"] = json!(why),
-        Done::Failed(why) => detail["why"] = json!(cut(why)),
-        Done::None | Done::Done => {}
+        Ended::Skipped(why) => detail["why"] = json!(why),
+        Ended::Failed(why) => detail["why"] = json!(cut(why)),
+        Ended::None | Ended::Done => {}
     }
     if finding.suppressed > 0 {
         detail["suppressed"] = json!(finding.suppressed);

@@ -126,6 +126,7 @@ impl Feed {
             self.told.extend(records.iter().filter(|record| record.kind == FINDING).filter_map(told));
         }
         if let Some(mut state) = core.detections.lock() {
+            state.engine.count_anew();
             state.cursor = cursor;
         }
         self.cursor = Some(cursor);

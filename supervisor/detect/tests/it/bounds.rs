@@ -60,6 +60,20 @@ fn a_clock_that_is_set_back_makes_no_window_stand_still() {
     assert!(stream.findings.is_empty());
 }
 
+#[test]
+fn what_was_looked_at_once_more_counts_for_windows_and_not_for_figures() {
+    let mut stream = several();
+    for n in 0..5 {
+        stream.tell(T0 + n, "proc.fork", Value::Null);
+    }
+    stream.engine.count_anew();
+    assert!(stream.engine.status().iter().all(|status| status.fired == 0));
+    for n in 0..5 {
+        stream.tell(T0 + 10 + n, "proc.fork", Value::Null);
+    }
+    assert_eq!(stream.findings.len(), 1, "it is still quiet");
+}
+
 proptest! {
     #[test]
     fn the_same_events_give_the_same_findings(

@@ -165,7 +165,7 @@ fn op(op: v1::request::Op, fds: usize) -> Result<Op, Failure> {
 fn descriptors_come_with_exec_alone() {
     use v1::request::Op as Raw;
     let id = usual().id;
-    let failure = op(Raw::Freeze(v1::Freeze { id: id.clone() }), 1).unwrap_err();
+    let failure = op(Raw::Freeze(v1::Freeze { id: id.clone(), ..Default::default() }), 1).unwrap_err();
     assert_eq!(failure.field, "fds");
     let exec = |tty| v1::Exec {
         id: id.clone(),

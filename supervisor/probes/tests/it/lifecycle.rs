@@ -27,7 +27,9 @@ fn a_life_with_lineage() {
     let What::Fork(forked) = &fork.what else { panic!("{fork:?}") };
     assert_eq!(fork.pid, shell.pid);
 
-    let What::Exec { filename, args, truncated, start_ns, comm } = &child.what else { panic!("{child:?}") };
+    let What::Exec { filename, args, truncated, start_ns, comm, .. } = &child.what else {
+        panic!("{child:?}")
+    };
     assert_eq!((filename.as_str(), comm.as_bytes()), ("/bin/true", b"true".as_slice()));
     assert_eq!(args, &[b"/bin/true".to_vec(), b"one".to_vec(), b"two three".to_vec()]);
     assert!(!truncated);

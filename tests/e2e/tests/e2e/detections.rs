@@ -52,6 +52,12 @@ impl World {
         Self { daemons, rules, _dir: dir }
     }
 
+    /// Does a test, and looks at what is left behind once its agents are gone.
+    pub(crate) fn check(self, test: impl FnOnce(&Self)) {
+        test(&self);
+        self.daemons.finish().unwrap();
+    }
+
     /// What was found of an agent.
     pub(crate) fn history(&self, agent: &str) -> Vec<Value> {
         let found = self.daemons.ctl(["detections", "history", agent]).json();
@@ -87,7 +93,7 @@ pub(crate) const HOST: &[&str] = &["--network", "host"];
 const CALLS: &str = "import ctypes, time\nlibc = ctypes.CDLL(None)\n";
 
 pub(crate) fn what_is_run_and_how_is_found_and_answered() {
-    let world = World::shipped();
+    World::shipped().check(|world| {
     let daemons = &world.daemons;
 
     // From memory: stopped where it stands, and an operator lets it go on.
@@ -153,11 +159,11 @@ pub(crate) fn what_is_run_and_how_is_found_and_answered() {
     ] {
         assert!(figures.contains(line), "{line} is not in\n{figures}");
     }
-    world.daemons.finish().unwrap();
+    });
 }
 
 pub(crate) fn what_floods_is_slowed_or_stopped() {
-    let world = World::shipped();
+    World::shipped().check(|world| {
     let daemons = &world.daemons;
 
     let bomb = "import os, time\nwhile True:\n  try:\n    if os.fork() == 0: time.sleep(300)\n  except OSError: pass\n";
@@ -191,7 +197,7 @@ pub(crate) fn what_floods_is_slowed_or_stopped() {
     let files = "import time\nfor n in range(1500): open(f'f{n % 300}', 'w').close()\ntime.sleep(300)";
     let agent = py(daemons, "files", &["--audit", "count"], files);
     assert_eq!(world.finding(&agent, "mass-write")["severity"], "info");
-    world.daemons.finish().unwrap();
+    });
 }
 
 /// Thousandths of a processor that the agent's group may use, in whichever hierarchy they are counted.
@@ -227,7 +233,7 @@ while True:
 ";
 
 pub(crate) fn what_leaves_is_cut_off() {
-    let world = World::shipped();
+    World::shipped().check(|world| {
     let daemons = &world.daemons;
 
     let agent = py(daemons, "shell", HOST, SHELL);
@@ -273,11 +279,11 @@ pub(crate) fn what_leaves_is_cut_off() {
     let _ = reader.join();
 
     assert!(world.history(&agent.name).is_empty(), "{:?}", world.history(&agent.name));
-    world.daemons.finish().unwrap();
+    });
 }
 
 pub(crate) fn ordinary_work_raises_nothing() {
-    let world = World::shipped();
+    World::shipped().check(|world| {
     let daemons = &world.daemons;
     let folder = workspace();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -314,7 +320,10 @@ pub(crate) fn ordinary_work_raises_nothing() {
             for (let n = 0; n < 50; n++) await (await fetch('http://127.0.0.1:' + s.address().port)).text();\
             console.log('scripted'); process.exit(0); });";
         let node = ["node", "-e", script];
-        agents.push((detached(daemons, "node", &["--audit", "count", "--memory", "1Gi", "--network", "host"], &node), "scripted"));
+        agents.push((
+            detached(daemons, "node", &["--audit", "count", "--memory", "1Gi", "--network", "host"], &node),
+            "scripted",
+        ));
     }
     for (agent, word) in &agents {
         let code = agent.wait();
@@ -329,6 +338,5 @@ pub(crate) fn ordinary_work_raises_nothing() {
         assert!(loud.is_empty(), "{}: {loud:#?}", agent.name);
         assert!(agent.inspect()["restraints"].as_array().unwrap().is_empty());
     }
-    drop((agents, last));
-    world.daemons.finish().unwrap();
+    });
 }

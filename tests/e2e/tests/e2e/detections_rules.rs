@@ -24,69 +24,71 @@ fn names(world: &World) -> Vec<String> {
 }
 
 pub(crate) fn rules_are_read_again_all_of_them_or_none() {
-    let world = World::with(&[("one.yaml", &about("one", "first-word", "alert"))]);
-    let daemons = &world.daemons;
-    assert_eq!(names(&world), ["one"]);
+    World::with(&[("one.yaml", &about("one", "first-word", "alert"))]).check(|world| {
+        let daemons = &world.daemons;
+        assert_eq!(names(world), ["one"]);
 
-    // One that is wrong: none of the folder is taken, also not what is right.
-    std::fs::write(world.rules.join("two.yaml"), about("two", "second-word", "freeze")).unwrap();
-    let wrong = about("three", "x", "explode").replace("contains", "containz");
-    std::fs::write(world.rules.join("wrong.yaml"), &wrong).unwrap();
-    let refused = daemons.ctl(["detections", "reload"]).done();
-    assert_ne!(refused.code, 0);
-    assert!(refused.err.contains("wrong.yaml:7:") && refused.err.contains("containz"), "{}", refused.err);
-    let tested = daemons.ctl(["detections", "test"]).args([&world.rules]).done().expect(2);
-    assert!(tested.err.contains("wrong.yaml:7:") && tested.err.contains("did you mean"), "{}", tested.err);
-    assert_eq!(names(&world), ["one"]);
-    let agent = detached(daemons, "before", &[], &["sh", "-c", "sleep 300; : second-word first-word"]);
-    world.finding(&agent, "one");
-    assert_eq!(agent.state(), "running");
+        // One that is wrong: none of the folder is taken, also not what is right.
+        std::fs::write(world.rules.join("two.yaml"), about("two", "second-word", "freeze")).unwrap();
+        let wrong = about("three", "x", "explode").replace("contains", "containz");
+        std::fs::write(world.rules.join("wrong.yaml"), &wrong).unwrap();
+        let refused = daemons.ctl(["detections", "reload"]).done();
+        assert_ne!(refused.code, 0);
+        assert!(refused.err.contains("wrong.yaml:7:") && refused.err.contains("containz"), "{}", refused.err);
+        let tested = daemons.ctl(["detections", "test"]).args([&world.rules]).done().expect(2);
+        assert!(
+            tested.err.contains("wrong.yaml:7:") && tested.err.contains("did you mean"),
+            "{}",
+            tested.err
+        );
+        assert_eq!(names(world), ["one"]);
+        let agent = detached(daemons, "before", &[], &["sh", "-c", "sleep 300; : second-word first-word"]);
+        world.finding(&agent, "one");
+        assert_eq!(agent.state(), "running");
 
-    std::fs::remove_file(world.rules.join("wrong.yaml")).unwrap();
-    daemons.ctl(["detections", "test"]).args([&world.rules]).ok();
-    daemons.ctl(["detections", "reload"]).ok();
-    assert_eq!(names(&world), ["one", "two"]);
-    let agent = detached(daemons, "after", &[], &["sh", "-c", "sleep 300; : second-word"]);
-    world.finding(&agent, "two");
-    assert_eq!(restraints(&agent), restraint("frozen", "detection two"));
+        std::fs::remove_file(world.rules.join("wrong.yaml")).unwrap();
+        daemons.ctl(["detections", "test"]).args([&world.rules]).ok();
+        daemons.ctl(["detections", "reload"]).ok();
+        assert_eq!(names(world), ["one", "two"]);
+        let agent = detached(daemons, "after", &[], &["sh", "-c", "sleep 300; : second-word"]);
+        world.finding(&agent, "two");
+        assert_eq!(restraints(&agent), restraint("frozen", "detection two"));
 
-    // As scheduler.yaml, by a signal.
-    std::fs::remove_file(world.rules.join("two.yaml")).unwrap();
-    let pid = daemons.pid(Which::Aiond).unwrap();
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGHUP).unwrap();
-    assert!(until(Duration::from_secs(20), || (names(&world) == ["one"]).then_some(())).is_some());
-    drop(agent);
-    world.daemons.finish().unwrap();
+        // As scheduler.yaml, by a signal.
+        std::fs::remove_file(world.rules.join("two.yaml")).unwrap();
+        let pid = daemons.pid(Which::Aiond).unwrap();
+        kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGHUP).unwrap();
+        assert!(until(Duration::from_secs(20), || (names(world) == ["one"]).then_some(())).is_some());
+    });
 }
 
 pub(crate) fn a_daemon_finds_what_happened_while_it_was_away() {
-    let world = World::with(&[("one.yaml", &about("one", "while-away", "freeze"))]);
-    let daemons = &world.daemons;
-    let folder = workspace();
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    let script = "while [ ! -e go ]; do sleep 0.1; done; sh -c 'sleep 300; : while-away'; sleep 300";
-    std::fs::write(folder.path().join("script"), script).unwrap();
-    let agent = detached(daemons, "late", &["--workspace", path(&folder)], &["sh", "./script"]);
-    daemons.kill(Which::Aiond);
-    std::fs::write(folder.path().join("go"), "").unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    daemons.start_one(Which::Aiond).unwrap();
-    daemons.await_ready().unwrap();
-    let found = world.finding(&agent, "one");
-    assert_eq!(found["result"], "done", "{found}");
-    assert_eq!(agent.state(), "paused");
+    World::with(&[("one.yaml", &about("one", "while-away", "freeze"))]).check(|world| {
+        let daemons = &world.daemons;
+        let folder = workspace();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let script = "while [ ! -e go ]; do sleep 0.1; done; sh -c 'sleep 300; : while-away'; sleep 300";
+        std::fs::write(folder.path().join("script"), script).unwrap();
+        let agent = detached(daemons, "late", &["--workspace", path(&folder)], &["sh", "./script"]);
+        daemons.kill(Which::Aiond);
+        std::fs::write(folder.path().join("go"), "").unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        daemons.start_one(Which::Aiond).unwrap();
+        daemons.await_ready().unwrap();
+        let found = world.finding(&agent, "one");
+        assert_eq!(found["result"], "done", "{found}");
+        assert_eq!(agent.state(), "paused");
 
-    // What was told is not told again by the daemon after that.
-    daemons.kill_and_restart(Which::Aiond).unwrap();
-    let other = detached(daemons, "mark", &[], &["sh", "-c", "sleep 300; : while-away"]);
-    world.finding(&other, "one");
-    assert_eq!(world.history(&agent.name).len(), 1);
-    drop((agent, other));
-    world.daemons.finish().unwrap();
+        // What was told is not told again by the daemon after that.
+        daemons.kill_and_restart(Which::Aiond).unwrap();
+        let other = detached(daemons, "mark", &[], &["sh", "-c", "sleep 300; : while-away"]);
+        world.finding(&other, "one");
+        assert_eq!(world.history(&agent.name).len(), 1);
+    });
 }
 
 pub(crate) fn what_was_taken_stays_taken_without_daemons() {
-    let world = World::with(&[("one.yaml", &about("one", "phone-home", "isolate_network"))]);
+    World::with(&[("one.yaml", &about("one", "phone-home", "isolate_network"))]).check(|world| {
     let daemons = &world.daemons;
     let folder = workspace();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -113,15 +115,14 @@ pub(crate) fn what_was_taken_stays_taken_without_daemons() {
     assert_eq!(restraints(&agent), restraint("isolated", "detection one"), "and the reason is known");
     daemons.ctl(["detections", "clear", &agent.name]).ok();
     assert!(until(Duration::from_secs(10), || (said() == "open").then_some(())).is_some(), "{}", said());
-    drop(agent);
-    world.daemons.finish().unwrap();
+    });
 }
 
 pub(crate) fn an_agent_s_restart_gets_it_out_of_nothing() {
-    let world = World::with(&[
+    World::with(&[
         ("one.yaml", &about("one", "take-network", "isolate_network")),
         ("two.yaml", &about("two", "take-processor", "throttle")),
-    ]);
+    ]).check(|world| {
     let daemons = &world.daemons;
     let program = "import socket, os, subprocess, time\nserver = socket.create_server(('127.0.0.1', 0)) if not os.path.exists('again') else None\n\
         if server:\n  subprocess.Popen(['sh', '-c', 'sleep 300; : take-network take-processor'])\n  \
@@ -140,6 +141,5 @@ pub(crate) fn an_agent_s_restart_gets_it_out_of_nothing() {
     held.sort();
     let wanted = [restraint("isolated", "detection one"), restraint("throttled", "detection two")].concat();
     assert_eq!(held, wanted);
-    drop(agent);
-    world.daemons.finish().unwrap();
+    });
 }
