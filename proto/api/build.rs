@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "aion/v1/agent.proto",
+    "aion/v1/detection.proto",
     "aion/v1/event.proto",
     "aion/v1/kernel.proto",
     "aion/v1/policy.proto",

@@ -47,6 +47,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-seccomp",
             "aion-audit",
             "aion-egress",
+            "aion-detect",
             "aion-agent-journal",
             "aion-scheduler",
             "aion-syscall",

@@ -4,8 +4,8 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, PrivChange,
-    PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, Origin,
+    PrivChange, PrivSource, Syscall, Verdict,
 };
 use crate::layout::{self, head_flag, kind};
 
@@ -210,6 +210,7 @@ fn exec<'a>(c: &mut Cursor<'a>, flags: u16) -> Result<Kind<'a>, DecodeError> {
         truncated: flags & head_flag::TRUNCATED != 0,
         unreadable: flags & head_flag::UNREADABLE != 0,
         secure: flags & head_flag::SECURE_EXEC != 0,
+        origin: Origin::from_flags(flags),
         cred,
         start_ns,
         ns_pid,

@@ -132,6 +132,36 @@ pub struct Fork {
     pub comm: Comm,
 }
 
+/// Where a program came from, and what it reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// Standard input is a socket of IPv4 or IPv6.
+    pub stdin_socket: bool,
+    /// Standard output is one.
+    pub stdout_socket: bool,
+    /// The file has no name any more: it was deleted, or never had one.
+    pub unlinked: bool,
+    /// The file is memory.
+    pub memfd: bool,
+    /// The file is on a mount that can be written to.
+    pub writable: bool,
+}
+
+impl Origin {
+    /// From the flags of a record.
+    #[must_use]
+    pub const fn from_flags(flags: u16) -> Self {
+        use layout::head_flag as flag;
+        Self {
+            stdin_socket: flags & flag::STDIN_SOCKET != 0,
+            stdout_socket: flags & flag::STDOUT_SOCKET != 0,
+            unlinked: flags & flag::UNLINKED != 0,
+            memfd: flags & flag::MEMFD != 0,
+            writable: flags & flag::WRITABLE != 0,
+        }
+    }
+}
+
 /// A program was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exec<'a> {
@@ -145,6 +175,8 @@ pub struct Exec<'a> {
     pub unreadable: bool,
     /// The program got more privileges than its caller.
     pub secure: bool,
+    /// Where the program came from, and what it reads and writes.
+    pub origin: Origin,
     /// Credentials after the exec.
     pub cred: Credentials,
     /// The process's start, boot time in ns.

@@ -51,6 +51,8 @@ pub mod flag {
     pub const NO_LSM: u32 = 1 << 7;
     /// Beyond its own loopback it reaches what `EGRESS` says (the agent has a network namespace of its own).
     pub const NET_EGRESS: u32 = 1 << 8;
+    /// Its network was taken away: as [`NET_DENY`], beside the policy that it has otherwise.
+    pub const ISOLATED: u32 = 1 << 9;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }
@@ -226,6 +228,16 @@ pub mod head_flag {
     pub const SECURE_EXEC: u16 = 1 << 3;
     /// argv could not be read.
     pub const UNREADABLE: u16 = 1 << 4;
+    /// Standard input of the new program is a socket of IPv4 or IPv6.
+    pub const STDIN_SOCKET: u16 = 1 << 5;
+    /// Standard output of the new program is a socket of IPv4 or IPv6.
+    pub const STDOUT_SOCKET: u16 = 1 << 6;
+    /// The program's file has no name any more: it was deleted, or never had one.
+    pub const UNLINKED: u16 = 1 << 7;
+    /// The program's file is memory (memfd_create).
+    pub const MEMFD: u16 = 1 << 8;
+    /// The program's file is on a mount that can be written to.
+    pub const WRITABLE: u16 = 1 << 9;
 }
 
 /// Begins every record.

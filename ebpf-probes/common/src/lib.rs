@@ -14,6 +14,6 @@ pub mod layout;
 
 pub use decode::{DecodeError, decode};
 pub use event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, PrivChange,
-    PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, Origin,
+    PrivChange, PrivSource, Syscall, Verdict,
 };

@@ -65,6 +65,7 @@ struct signal_struct {
 	int group_exit_code;
 	struct mm_struct *oom_mm;
 };
+struct files_struct;
 struct task_struct {
 	int pid;
 	int tgid;
@@ -78,10 +79,13 @@ struct task_struct {
 	struct signal_struct *signal;
 	const struct cred *cred;
 	struct css_set *cgroups;
+	struct files_struct *files;
 	char comm[16];
 };
+struct file;
 struct linux_binprm {
 	const char *filename;
+	struct file *file;
 };
 struct pt_regs {
 	unsigned long r10;
@@ -92,20 +96,49 @@ struct pt_regs {
 };
 struct super_block {
 	__u32 s_dev;
+	unsigned long s_flags;
 };
 struct inode {
 	__u16 i_mode;
+	unsigned int i_nlink;
 	unsigned long i_ino;
 	struct super_block *i_sb;
 };
+struct vfsmount {
+	int mnt_flags;
+};
+struct qstr {
+	const unsigned char *name;
+};
+struct dentry {
+	struct qstr d_name;
+};
 struct path {
-	void *dentry;
+	struct vfsmount *mnt;
+	struct dentry *dentry;
 };
 struct file {
 	unsigned int f_mode;
 	unsigned int f_flags;
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+struct files_struct {
+	struct fdtable *fdt;
+};
+struct sock_common {
+	unsigned short skc_family;
+};
+struct sock {
+	struct sock_common __sk_common;
+};
+struct socket {
+	struct sock *sk;
 };
 
 #pragma clang attribute pop
@@ -118,6 +151,21 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 #define SIGNAL_GROUP_EXIT 4
 #define PFA_NO_NEW_PRIVS 1 /* bit 0 */
 #define FMODE_WRITE 2
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define AF_INET 2
+#define AF_INET6 10
+#define MNT_READONLY 0x40
+#define SB_RDONLY 1
+/* layout::head_flag */
+#define STDIN_SOCKET (1 << 5)
+#define STDOUT_SOCKET (1 << 6)
+#define UNLINKED (1 << 7)
+#define MEMFD (1 << 8)
+#define WRITABLE (1 << 9)
+
+/* A member of a structure whose pointer the verifier does not know. What cannot be read is 0. */
+#define READ(to, member) probe_read_kernel(&(to), sizeof(to), __builtin_preserve_access_index(&(member)))
 
 struct shim_cred {
 	__u32 uid, euid, gid, egid;
@@ -243,6 +291,72 @@ SHIM __u64 shim_arg_end(struct task_struct *task)
 SHIM __u64 shim_bprm_filename(struct linux_binprm *bprm)
 {
 	return (__u64)bprm->filename;
+}
+
+/* Whether a file is a socket of IPv4 or IPv6. Pairs of Unix sockets are how programs talk to their children. */
+SHIM __u32 shim_is_inet(struct file *file)
+{
+	struct inode *inode = 0;
+	struct socket *socket = 0;
+	struct sock *sock = 0;
+	__u16 mode = 0, family = 0;
+
+	if (!file)
+		return 0;
+	READ(inode, file->f_inode);
+	READ(mode, inode->i_mode);
+	if ((mode & S_IFMT) != S_IFSOCK)
+		return 0;
+	READ(socket, file->private_data);
+	READ(sock, socket->sk);
+	READ(family, sock->__sk_common.skc_family);
+	return family == AF_INET || family == AF_INET6;
+}
+
+/* Where a new program comes from, and what its standard input and output are; bits of layout::head_flag. */
+SHIM __u32 shim_exec_origin(struct task_struct *task, struct linux_binprm *bprm)
+{
+	struct file *file = 0, *io[2] = { 0, 0 }, **fds = 0;
+	struct files_struct *files = 0;
+	struct fdtable *table = 0;
+	struct inode *inode = 0;
+	struct super_block *sb = 0;
+	struct vfsmount *mnt = 0;
+	struct dentry *dentry = 0;
+	const unsigned char *name = 0;
+	unsigned long sb_flags = 0;
+	int mnt_flags = 0;
+	__u32 links = 1, flags = 0;
+	__u64 head = 0;
+
+	READ(file, bprm->file);
+	READ(inode, file->f_inode);
+	READ(links, inode->i_nlink);
+	if (inode && !links) {
+		flags |= UNLINKED;
+		READ(dentry, file->f_path.dentry);
+		READ(name, dentry->d_name.name);
+		probe_read_kernel(&head, 6, name);
+		if (head == 0x3a64666d656dULL) /* "memfd:" */
+			flags |= MEMFD;
+	}
+	READ(mnt, file->f_path.mnt);
+	READ(mnt_flags, mnt->mnt_flags);
+	READ(sb, inode->i_sb);
+	READ(sb_flags, sb->s_flags);
+	if (mnt && !(mnt_flags & MNT_READONLY) && !(sb_flags & SB_RDONLY))
+		flags |= WRITABLE;
+
+	READ(files, task->files);
+	READ(table, files->fdt);
+	READ(fds, table->fd);
+	/* A table has room for 64 at least. */
+	probe_read_kernel(io, sizeof(io), fds);
+	if (shim_is_inet(io[0]))
+		flags |= STDIN_SOCKET;
+	if (shim_is_inet(io[1]))
+		flags |= STDOUT_SOCKET;
+	return flags;
 }
 
 SHIM __u64 shim_regs_nr(struct pt_regs *regs)

@@ -20,6 +20,8 @@ const BIND: u8 = 2;
 const SEND: u8 = 3;
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
+/// Nothing goes in or out, whatever the policy.
+const REFUSED: u32 = flag::NET_DENY | flag::ISOLATED;
 /// The loopback device's index in every network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -83,7 +85,7 @@ fn verdict(ctx: &SockAddrContext, op: u8, family: u8) -> i32 {
 
 #[inline(always)]
 fn permitted(who: &Found, op: u8, family: u8, addr: &[u32; 4]) -> bool {
-    if who.has(flag::NET_DENY) {
+    if who.has(REFUSED) {
         return false;
     }
     if !who.has(flag::NET_LOOPBACK) {
@@ -97,7 +99,7 @@ fn permitted(who: &Found, op: u8, family: u8, addr: &[u32; 4]) -> bool {
 fn permitted_beyond(who: &Found, op: u8, family: u8, addr: &[u32; 4], port: u16, protocol: u32) -> bool {
     const TCP: u32 = 6;
     const UDP: u32 = 17;
-    if who.has(flag::NET_DENY) || (protocol != TCP && protocol != UDP) {
+    if who.has(REFUSED) || (protocol != TCP && protocol != UDP) {
         return false;
     }
     if local(op, family, addr) {
@@ -154,7 +156,7 @@ fn packet(ctx: &SkBuffContext, received: bool) -> i32 {
     let Some(who) = agent::by_cgroup(unsafe { bpf_skb_cgroup_id(skb) }) else { return ALLOW };
     // SAFETY: fields of the context.
     let (len, device) = unsafe { (word(&raw const (*skb).len), word(&raw const (*skb).ifindex)) };
-    if who.has(flag::NET_DENY) || (who.has(flag::NET_LOOPBACK) && device != LOOPBACK) {
+    if who.has(REFUSED) || (who.has(flag::NET_LOOPBACK) && device != LOOPBACK) {
         return DENY;
     }
     if who.has(flag::NET_EGRESS) && device != LOOPBACK && !egress::passes(&who, ctx, received) {

@@ -105,6 +105,7 @@ fn exec(who: &Found, task: *const Task, bprm: *const Binprm) -> Option<()> {
         if gained {
             flags |= head_flag::SECURE_EXEC;
         }
+        flags |= shim::shim_exec_origin(task, bprm) as u16;
         let record = buf.cast::<ExecRecord>();
         (*record).head = emit::head(who, now, kind::EXEC, flags, shim::shim_task_ppid(task));
         (*record).cred = cred;

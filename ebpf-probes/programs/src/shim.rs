@@ -29,6 +29,7 @@ unsafe extern "C" {
     pub fn shim_arg_start(task: *const Task) -> u64;
     pub fn shim_arg_end(task: *const Task) -> u64;
     pub fn shim_bprm_filename(bprm: *const Binprm) -> u64;
+    pub fn shim_exec_origin(task: *const Task, bprm: *const Binprm) -> u32;
     pub fn shim_regs_nr(regs: *const Regs) -> u64;
     pub fn shim_regs_args(regs: *const Regs, to: *mut u64);
     pub fn shim_probe_task_cgroup(task: *const Task) -> u64;

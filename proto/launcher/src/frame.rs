@@ -170,7 +170,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn request(seq: u64, id: &str) -> v1::Request {
-        v1::Request { seq, op: Some(v1::request::Op::Freeze(v1::Freeze { id: id.to_owned() })) }
+        v1::Request {
+            seq,
+            op: Some(v1::request::Op::Freeze(v1::Freeze { id: id.to_owned(), ..Default::default() })),
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aion_manifest::{CapabilityPolicy, Classes, Context, SchedulerFile};
+use aion_api::ReloadRules;
+use aion_manifest::{
+    CapabilityPolicy, Classes, Context, SchedulerFile, parse_detections, shipped_detections,
+};
 use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
@@ -12,6 +15,8 @@ use crate::options::Options;
 
 /// The rules as AION ships them, for an installation that has none of its own.
 const BUILTIN_POLICY: &str = include_str!("../../../policies/agent.capabilities.yaml");
+/// Detections in one folder.
+const MAX_DETECTIONS: usize = 1024;
 /// No configuration file is larger.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -21,17 +26,23 @@ pub(crate) struct Files {
     classes: (PathBuf, Option<Vec<u8>>),
     policy: (PathBuf, Option<Vec<u8>>),
     scheduler: (PathBuf, Option<Vec<u8>>),
+    detections: (PathBuf, Folder),
 }
+
+/// The YAML files of a folder by name; none when it is not there.
+type Folder = Option<Vec<(String, Vec<u8>)>>;
 
 impl Files {
     pub(crate) fn read(options: &Options) -> Result<Self> {
         let classes = options.profiles.join("cgroup_profiles.yaml");
         let policy = options.policies.join("agent.capabilities.yaml");
         let scheduler = options.profiles.join("scheduler.yaml");
+        let detections = options.detections.clone().unwrap_or_else(|| options.policies.join("detections"));
         Ok(Self {
             classes: (classes.clone(), read(&classes)?),
             policy: (policy.clone(), read(&policy)?),
             scheduler: (scheduler.clone(), read(&scheduler)?),
+            detections: (detections.clone(), read_folder(&detections)?),
         })
     }
 
@@ -77,6 +88,30 @@ impl Files {
         }
     }
 
+    /// Reads the rules of the detections, as [`Files::scheduler`] reads its file. A folder that is not there means the built-in ones; one
+    /// that is there and empty means none.
+    pub(crate) fn detections(&self) -> ReloadRules {
+        let (path, first) = self.detections.clone();
+        let first = Mutex::new(Some(first));
+        Box::new(move || {
+            let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let files = match given {
+                Some(files) => files,
+                None => read_folder(&path).map_err(|error| format!("{error:#}"))?,
+            };
+            let rules = match files {
+                Some(files) => {
+                    parse_detections(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
+                }
+                None => {
+                    tracing::info!(path = %path.display(), "not there: the built-in detections are used");
+                    shipped_detections()
+                }
+            };
+            rules.map_err(|error| error.to_string())
+        })
+    }
+
     /// What agents may have.
     pub(crate) fn policy(&self) -> Result<CapabilityPolicy> {
         let (path, bytes) = &self.policy;
@@ -114,6 +149,32 @@ fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
     aion_manifest::Error::of_file(ErrorCode::ProfileInvalid, path.display().to_string(), message, fix)
 }
 
+fn read_folder(folder: &Path) -> Result<Folder> {
+    let context = || format!("cannot read {}", folder.display());
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(context)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(context)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml") {
+            paths.push(path);
+        }
+    }
+    anyhow::ensure!(paths.len() <= MAX_DETECTIONS, "{} has too many files", folder.display());
+    paths.sort();
+    let mut files = Vec::new();
+    for path in paths {
+        // One that is gone since the folder was read is no file of it.
+        if let Some(bytes) = read(&path)? {
+            files.push((path.display().to_string(), bytes));
+        }
+    }
+    Ok(Some(files))
+}
+
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let context = || format!("cannot read {}", path.display());
     match std::fs::metadata(path) {
@@ -146,7 +207,9 @@ mod tests {
             classes: (PathBuf::new(), None),
             policy: (PathBuf::new(), None),
             scheduler: (PathBuf::new(), None),
+            detections: (PathBuf::new(), None),
         };
+        assert!(none.detections()().unwrap().len() > 10);
         none.policy().unwrap();
         let context = none.manifests(Path::new("/srv/state")).unwrap();
         assert!(context.private.contains(&PathBuf::from("/srv/state")));

@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// The folder of policies
     #[arg(long, env = "AION_POLICIES", default_value = "/etc/aion/policies")]
     pub(crate) policies: PathBuf,
+    /// The folder of detections [default: `detections` in the folder of policies]
+    #[arg(long, env = "AION_DETECTIONS", value_name = "DIR")]
+    pub(crate) detections: Option<PathBuf>,
     /// Where to serve the kernel API over HTTP: an address of this host's loopback, as 127.0.0.1:8010, or `off`. The address is
     /// in STATE/run/http once it is served; port 0 takes a free one
     #[arg(long, env = "AION_HTTP", value_name = "ADDRESS", value_parser = http_address)]
@@ -128,6 +131,7 @@ impl Options {
             *path = std::path::absolute(&*path)?;
         }
         let files = [
+            &mut self.detections,
             &mut self.otlp_certificate,
             &mut self.grpc_tls_cert,
             &mut self.grpc_tls_key,

@@ -43,12 +43,13 @@ const BLOCKING: usize = 32;
 const LAST_SPANS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "",
     "aion.v1.AgentService",
     "aion.v1.HostService",
     "aion.v1.EventService",
     "aion.v1.AuditService",
+    "aion.v1.DetectionService",
     "aion.v1.TaskService",
     "aion.v1.JournalService",
     "aion.v1.KernelService",
@@ -153,6 +154,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
     let api = Api::new(settings, Arc::new(store), launcher)?;
+    api.start_detections(files.detections())?;
     let (reload, policy) = (files.scheduler(), files.policy_again());
     let (offline, for_tasks) = (options.offline, spans.clone());
     let (api, kernel) = tokio::task::spawn_blocking(move || {
@@ -229,10 +231,10 @@ async fn fixed_services() -> Result<Routes> {
     Ok(Routes::new(health).add_service(reflection))
 }
 
-/// Reads the scheduler's settings again with each SIGHUP.
+/// Reads the scheduler's settings, the operator's rules and the detections again with each SIGHUP.
 fn reload_on_hangup(api: &Api) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
-    let (tasks, policy) = (api.tasks(), api.policy_reloader());
+    let (tasks, policy, detections) = (api.tasks(), api.policy_reloader(), api.reload_detections());
     Ok(async move {
         while hangup.recv().await.is_some() {
             if let Some(tasks) = &tasks
@@ -242,6 +244,9 @@ fn reload_on_hangup(api: &Api) -> Result<impl Future<Output = ()> + Send + use<>
             }
             if let Err(error) = policy().await {
                 tracing::error!(%error, "agent.capabilities.yaml was not taken; what was before holds");
+            }
+            if let Err(error) = detections() {
+                tracing::error!(error, "detections were not taken; those of before hold");
             }
         }
     })

@@ -2,7 +2,7 @@
 
 use aion_api_proto::v1 as api;
 use aion_launcher_proto::v1 as launcher;
-use aion_store::{AgentRecord, EventRow, LayerRow};
+use aion_store::{AgentRecord, AgentState, EventRow, LayerRow, RestraintRow};
 use aion_types::{Exit, ExitReason};
 
 use crate::clock::timestamp;
@@ -42,6 +42,21 @@ pub(crate) fn agent(record: &AgentRecord) -> api::Agent {
         restart_policy: record.restart.mode.as_str().to_owned(),
         launch_ns: record.launch_ns,
         status: record.status.clone().into_iter().collect(),
+        restraints: record.restraints.iter().filter(|r| holds(record, r)).map(restraint).collect(),
+    }
+}
+
+/// Whoever has ended is not frozen any more.
+fn holds(record: &AgentRecord, restraint: &RestraintRow) -> bool {
+    restraint.kind != "frozen" || record.state == AgentState::Paused
+}
+
+fn restraint(row: &RestraintRow) -> api::Restraint {
+    api::Restraint {
+        kind: row.kind.clone(),
+        reason: row.reason.clone(),
+        since: timestamp(row.since_ns),
+        cpu_millis: row.cpu_millis,
     }
 }
 
@@ -88,6 +103,16 @@ pub(crate) fn sighting(state: &launcher::AgentState, now_ns: u64) -> Option<Sigh
         started_ns: state.started_ns,
         dropped_events: state.dropped_events,
         launch_ns: state.launch_ns,
+        restraints: state
+            .restraints
+            .iter()
+            .map(|r| RestraintRow {
+                kind: r.kind.clone(),
+                reason: r.reason.clone(),
+                since_ns: r.since_ns,
+                cpu_millis: r.cpu_millis,
+            })
+            .collect(),
     })
 }
 

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use crate::agents::Agents;
 use crate::attach::Attached;
+use crate::detections::Detections;
 use crate::exec_exits::ExecExits;
 use crate::journal_watch::JournalWatch;
 use crate::permitted::Permitted;
@@ -95,6 +96,7 @@ pub(crate) struct Core {
     pub(crate) read_policy: OnceLock<ReadPolicy>,
     /// Held while agents are held to their bounds: one change after the other.
     pub(crate) policy_turn: tokio::sync::Mutex<()>,
+    pub(crate) detections: Detections,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -119,6 +121,7 @@ impl Core {
             permitted: Permitted::default(),
             read_policy: OnceLock::new(),
             policy_turn: tokio::sync::Mutex::default(),
+            detections: Detections::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

@@ -49,6 +49,7 @@ fn kinds(topic: &str) -> Option<&'static [&'static str]> {
         "kernel.syscalls" => Some(&["api.syscall"]),
         "kernel.scheduler" => Some(&["task.*"]),
         "kernel.agents" => Some(&["agent.*"]),
+        "kernel.detections" => Some(&["detection.*"]),
         // Collections of old memories are told by figures only.
         "kernel.gc" => Some(&["memory.*"]),
         _ => None,
@@ -62,6 +63,8 @@ fn topic_of(kind: &str) -> &'static str {
         "kernel.scheduler"
     } else if kind.starts_with("agent.") {
         "kernel.agents"
+    } else if kind.starts_with("detection.") {
+        "kernel.detections"
     } else {
         "kernel.events"
     }
@@ -131,10 +134,12 @@ impl Backend for ForHttp {
 
     fn metrics(&self) -> BoxFuture<'_, String> {
         Box::pin(async move {
-            match self.core.tasks() {
+            let mut text = match self.core.tasks() {
                 Ok(tasks) => tasks.metrics().await,
                 Err(_) => String::new(),
-            }
+            };
+            text.push_str(&self.core.detections.metrics());
+            text
         })
     }
 

@@ -15,6 +15,7 @@ mod clock;
 mod contract_task;
 mod convert;
 mod core;
+mod detections;
 mod events;
 mod exec;
 mod exec_exits;
@@ -59,5 +60,6 @@ mod tool_servers;
 mod trail;
 
 pub use crate::core::Options;
+pub use crate::detections::{ReloadRules, ReloadedRules};
 pub use crate::principal::{Admission, Door, Principal, Role, Stranger};
 pub use crate::serve::{Api, Error};

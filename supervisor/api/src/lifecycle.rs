@@ -11,7 +11,7 @@
 //!                                           exited
 //! ```
 
-use aion_store::{AgentRecord, AgentState, ExitRecord, LayerRow, RestartMode};
+use aion_store::{AgentRecord, AgentState, ExitRecord, LayerRow, RestartMode, RestraintRow};
 use aion_types::{ErrorCode, Exit, ExitReason};
 
 use crate::problem::Problem;
@@ -43,6 +43,7 @@ pub(crate) struct Sighting {
     pub(crate) started_ns: u64,
     pub(crate) dropped_events: u64,
     pub(crate) launch_ns: u64,
+    pub(crate) restraints: Vec<RestraintRow>,
 }
 
 /// Where the launcher saw it.
@@ -175,6 +176,7 @@ pub(crate) fn sighted(record: &mut AgentRecord, seen: &Sighting) -> bool {
     }
     record.launched = true;
     record.dropped_events = record.dropped_events.max(seen.dropped_events);
+    record.restraints.clone_from(&seen.restraints);
     if !seen.layers.is_empty() {
         record.layers.clone_from(&seen.layers);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_server::AgentServiceServer;
 use aion_api_proto::v1::audit_service_server::AuditServiceServer;
+use aion_api_proto::v1::detection_service_server::DetectionServiceServer;
 use aion_api_proto::v1::event_service_server::EventServiceServer;
 use aion_api_proto::v1::host_service_server::HostServiceServer;
 use aion_api_proto::v1::journal_service_server::JournalServiceServer;
@@ -110,6 +111,20 @@ impl Api {
         }
     }
 
+    /// Has the detections look at agents' events. `reload` reads their rules, now and whenever it is asked for.
+    ///
+    /// # Errors
+    /// When the rules are not valid.
+    pub fn start_detections(&self, reload: crate::ReloadRules) -> Result<(), Error> {
+        self.core.detections.start(reload).map(drop).map_err(|reason| Error::Begin { reason })
+    }
+
+    /// Reads the detections' rules again; bad ones change nothing.
+    pub fn reload_detections(&self) -> impl Fn() -> crate::ReloadedRules + Send + Sync + use<> {
+        let core = Arc::clone(&self.core);
+        move || core.detections.reload()
+    }
+
     /// Opens the kernel API. Blocks; on the runtime that serves.
     ///
     /// # Errors
@@ -173,6 +188,7 @@ impl Api {
             .add_service(limited!(HostServiceServer))
             .add_service(limited!(EventServiceServer))
             .add_service(limited!(AuditServiceServer))
+            .add_service(limited!(DetectionServiceServer))
             .add_service(limited!(JournalServiceServer))
             .add_service(limited!(PolicyServiceServer))
             .add_service(limited!(SyscallServiceServer).max_decoding_message_size(MAX_SYSCALL))

@@ -37,6 +37,9 @@ pub(crate) enum Action {
     ManageSecrets,
     AnswerApprovals,
     ReadKernel,
+    ReadDetections,
+    ManageDetections,
+    ClearRestraints,
 }
 
 impl Action {
@@ -69,6 +72,9 @@ impl Action {
             Self::ManageSecrets => "api.secret.manage",
             Self::AnswerApprovals => "api.approval.answer",
             Self::ReadKernel => "api.kernel.read",
+            Self::ReadDetections => "api.detection.read",
+            Self::ManageDetections => "api.detection.reload",
+            Self::ClearRestraints => "api.agent.clear",
         }
     }
 }

@@ -250,7 +250,7 @@ impl Core {
         claim.note(&mut batch, id.as_str());
         self.agents.update(tenant, id, batch, |record, _| lifecycle::check(record, command))?;
         let state = if command == Command::Pause {
-            self.launcher.freeze(id.as_str()).await?
+            self.launcher.freeze(id.as_str(), "").await?
         } else {
             self.launcher.thaw(id.as_str()).await?
         };

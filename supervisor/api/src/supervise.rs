@@ -29,6 +29,7 @@ impl Core {
         let tasks = [
             tokio::spawn(Arc::clone(&self).follow_launcher(Arc::clone(&wake))),
             tokio::spawn(Arc::clone(&self).index(wake)),
+            tokio::spawn(Arc::clone(&self).detect()),
             tokio::spawn(Arc::clone(&self).mind_the_clocks()),
             tokio::spawn(Arc::clone(&self).tidy()),
         ];

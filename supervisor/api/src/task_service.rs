@@ -179,7 +179,8 @@ impl TaskService for Services {
         request: Request<api::MetricsRequest>,
     ) -> Result<Response<api::MetricsResponse>, Status> {
         self.admit(request, Action::ReadHost).await?;
-        Ok(Response::new(api::MetricsResponse { text: self.0.tasks()?.metrics().await }))
+        let text = self.0.tasks()?.metrics().await + &self.0.detections.metrics();
+        Ok(Response::new(api::MetricsResponse { text }))
     }
 }
 

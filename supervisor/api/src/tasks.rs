@@ -217,6 +217,12 @@ impl Core {
     async fn freeze_at(self: Arc<Self>, place: Place, command: Command) -> Outcome<()> {
         let missing = || Problem::not_found(place.agent.as_str());
         let record = self.record_at(&place)?.ok_or_else(missing)?;
+        // Whoever made room for others may go on when there is room; whoever a detection stopped may not.
+        let held = record.restraints.iter().find(|r| r.kind == "frozen" && !r.reason.is_empty());
+        if let (Command::Resume, Some(held)) = (command, held) {
+            let message = format!("{} was frozen by {}", record.name, held.reason);
+            return Err(Problem::new(ErrorCode::AgentPaused, message));
+        }
         self.freeze_or_thaw(&record, command, &Claim::none()).await.map(drop)
     }
 

@@ -119,6 +119,27 @@ impl Trail {
         self.append(record).await;
     }
 
+    /// Records what a detection found and what was done.
+    pub(crate) async fn finding(
+        &self,
+        tenant: &str,
+        agent: &str,
+        verdict: &str,
+        rule: &str,
+        detail: &serde_json::Value,
+    ) {
+        let record = AppendAudit {
+            tenant: tenant.to_owned(),
+            agent: agent.to_owned(),
+            kind: "detection.finding".to_owned(),
+            verdict: verdict.to_owned(),
+            rule: format!("detection: {rule}"),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
     /// Records what became of tasks.
     pub(crate) async fn task(&self, told: aion_tasks::AuditRecord) {
         let record = AppendAudit {

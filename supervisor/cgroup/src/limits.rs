@@ -67,8 +67,8 @@ impl AgentGroup {
     ///
     /// # Errors
     /// [`Error::ControllerMissing`], [`Error::Limit`].
-    pub fn limit_cpu(&self, millis: Option<u32>) -> Result<()> {
-        Settings::of(self).cpu_quota(millis).map(drop)
+    pub fn limit_cpu(&self, millis: Option<u32>) -> Result<Option<String>> {
+        Settings::of(self).cpu_quota(millis)
     }
 
     /// Sets the limits; only what differs from the last call is written. With `allow_missing` a limit whose

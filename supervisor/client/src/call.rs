@@ -128,6 +128,12 @@ reads! {
     reload_queues: tasks.reload(ReloadRequest) -> ReloadResponse;
     /// Counters and gauges.
     metrics: tasks.metrics(MetricsRequest) -> MetricsResponse;
+    /// The detections that are loaded.
+    detections: detection.list(ListDetectionsRequest) -> ListDetectionsResponse;
+    /// Has the detections' rules read again.
+    reload_detections: detection.reload(ReloadDetectionsRequest) -> ReloadDetectionsResponse;
+    /// Gives an agent back what was taken from it.
+    clear_restraints: detection.clear(ClearRestraintsRequest) -> Agent;
     /// Compares the journal of the tasks with its checksums.
     check_journal: task_journal.check(JournalCheckRequest) -> JournalReport;
     /// Removes from the journal what is no longer kept.

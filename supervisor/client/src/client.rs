@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_client::AgentServiceClient;
 use aion_api_proto::v1::audit_service_client::AuditServiceClient;
+use aion_api_proto::v1::detection_service_client::DetectionServiceClient;
 use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_api_proto::v1::host_service_client::HostServiceClient;
 use aion_api_proto::v1::journal_service_client::JournalServiceClient;
@@ -145,6 +146,10 @@ impl Client {
 
     pub(crate) fn audit(&self) -> AuditServiceClient<Way> {
         AuditServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn detection(&self) -> DetectionServiceClient<Way> {
+        DetectionServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn host(&self) -> HostServiceClient<Way> {

@@ -20,9 +20,16 @@ pub(crate) fn exec(kind: &'static str, mut detail: Map<String, Value>, exec: &Ex
     detail.insert("uid".to_owned(), exec.cred.uid.into());
     detail.insert("ns_pid".to_owned(), exec.ns_pid.into());
     detail.insert("start_ns".to_owned(), exec.start_ns.into());
-    for (name, set) in
-        [("truncated", exec.truncated), ("unreadable", exec.unreadable), ("secure", exec.secure)]
-    {
+    for (name, set) in [
+        ("truncated", exec.truncated),
+        ("unreadable", exec.unreadable),
+        ("secure", exec.secure),
+        ("stdin_socket", exec.origin.stdin_socket),
+        ("stdout_socket", exec.origin.stdout_socket),
+        ("deleted", exec.origin.unlinked && !exec.origin.memfd),
+        ("memfd", exec.origin.memfd),
+        ("writable", exec.origin.writable),
+    ] {
         if set {
             detail.insert(name.to_owned(), true.into());
         }

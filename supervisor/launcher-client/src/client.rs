@@ -81,12 +81,12 @@ impl Client {
         agent("Signal", self.call("Signal", op, Vec::new(), Repeat::Unsafe, self.quick()).await?.0)
     }
 
-    /// Freezes the agent.
+    /// Freezes the agent; a reason is told and kept.
     ///
     /// # Errors
     /// The launcher's refusal, or that it cannot be reached.
-    pub async fn freeze(&self, id: &str) -> Result<v1::AgentState> {
-        let op = Op::Freeze(v1::Freeze { id: id.to_owned() });
+    pub async fn freeze(&self, id: &str, reason: &str) -> Result<v1::AgentState> {
+        let op = Op::Freeze(v1::Freeze { id: id.to_owned(), reason: reason.to_owned() });
         agent("Freeze", self.call("Freeze", op, Vec::new(), Repeat::Safe, self.slow()).await?.0)
     }
 
@@ -97,6 +97,24 @@ impl Client {
     pub async fn thaw(&self, id: &str) -> Result<v1::AgentState> {
         let op = Op::Thaw(v1::Thaw { id: id.to_owned() });
         agent("Thaw", self.call("Thaw", op, Vec::new(), Repeat::Safe, self.slow()).await?.0)
+    }
+
+    /// Leaves the agent so many thousandths of a processor; with 0 it has again what it was launched with.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn throttle(&self, id: &str, cpu_millis: u32, reason: &str) -> Result<v1::AgentState> {
+        let op = Op::Throttle(v1::Throttle { id: id.to_owned(), cpu_millis, reason: reason.to_owned() });
+        agent("Throttle", self.call("Throttle", op, Vec::new(), Repeat::Safe, self.quick()).await?.0)
+    }
+
+    /// Takes the agent's network away, or gives it back.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn isolate(&self, id: &str, on: bool, reason: &str) -> Result<v1::AgentState> {
+        let op = Op::Isolate(v1::Isolate { id: id.to_owned(), on, reason: reason.to_owned() });
+        agent("Isolate", self.call("Isolate", op, Vec::new(), Repeat::Safe, self.quick()).await?.0)
     }
 
     /// Kills the whole agent; answers when nothing of it is left.

@@ -21,7 +21,7 @@ use crate::lock::write;
 use crate::process::is_in_group;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits};
+use crate::{clock, egress, limits, restrain};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
@@ -80,7 +80,8 @@ fn recall(launcher: &Launcher, stored: Stored) -> Option<(Arc<Agent>, Option<Run
         }
         Phase::Running => {
             let run = find(launcher, &record, spec.as_deref().is_some_and(|s| s.audit_strict));
-            if let (Some(run), Some(millis)) = (&run, spec.as_deref().and_then(|s| s.limits.cpu_millis))
+            let own = spec.as_deref().and_then(|s| s.limits.cpu_millis);
+            if let (Some(run), Some(millis)) = (&run, restrain::quota(own, &record.agent.restraints))
                 && let Err(e) = run.held.group.limit_cpu(Some(millis))
             {
                 tracing::error!(agent = %id, error = chain(&e), "the agent's CPU quota cannot be set again");
@@ -150,10 +151,17 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
 fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     let run = Arc::new(run);
     let alive = crate::lock::lock(&run.init).is_some();
-    let (deadline, paused, spec, tenant) = {
+    let (isolated, deadline, paused, spec, tenant) = {
         let mut inner = agent.lock();
         inner.run = Some(Arc::clone(&run));
-        (inner.record.deadline_ns, inner.record.paused, inner.spec.clone(), inner.record.agent.tenant.clone())
+        let isolated = restrain::is_isolated(&inner.record.agent.restraints);
+        (
+            isolated,
+            inner.record.deadline_ns,
+            inner.record.paused,
+            inner.spec.clone(),
+            inner.record.agent.tenant.clone(),
+        )
     };
     let cgroup_id = run.held.group.id();
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
@@ -168,7 +176,8 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
             let known = probes
                 .add_agent(cgroup_id, config(spec.as_deref()))
                 .and_then(|()| reach.map_or(Ok(()), |entries| probes.set_reach(cgroup_id, &entries)))
-                .and_then(|()| probes.arm(cgroup_id));
+                .and_then(|()| probes.arm(cgroup_id))
+                .and_then(|()| probes.isolate(cgroup_id, isolated));
             if let Err(e) = known {
                 tracing::warn!(agent = %agent.id, error = chain(&e), "the probes keep what they know of the agent");
             }

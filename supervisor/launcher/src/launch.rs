@@ -23,7 +23,7 @@ use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
-use crate::{egress, plan, workspace};
+use crate::{egress, plan, restrain, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -100,8 +100,11 @@ impl Launcher {
         self.table.write_spec(&launch.id, raw)?;
         let journal = self.open_journal(launch)?;
         let task = TaskFds::open(self, launch, fds)?;
-        let (ready, missing) =
-            self.slots.take(launch.network, &limits(launch), launch.may_degrade(LayerName::Cgroup))?;
+        let (ready, missing) = self.slots.take(
+            launch.network,
+            &limits(launch, &before),
+            launch.may_degrade(LayerName::Cgroup),
+        )?;
         let mut attempt = Attempt::new(self, launch, ready);
         let launched = attempt.go(agent, &seccomp, (journal, task), &missing, &before);
         match launched {
@@ -240,7 +243,7 @@ impl Launcher {
 }
 
 /// The launcher's limits as control groups have them. init is one process more.
-fn limits(launch: &Launch) -> Limits {
+fn limits(launch: &Launch, before: &Record) -> Limits {
     let l = &launch.limits;
     let devices = if l.io_read_bps.is_some() || l.io_write_bps.is_some() {
         let path = match &launch.workspace.kind {
@@ -252,7 +255,7 @@ fn limits(launch: &Launch) -> Limits {
         Vec::new()
     };
     Limits {
-        cpu_millis: l.cpu_millis,
+        cpu_millis: restrain::quota(l.cpu_millis, &before.agent.restraints),
         cpu_weight: l.cpu_weight,
         memory_bytes: l.mem_bytes,
         pids: l.pids.map(|p| p + 1),
@@ -330,7 +333,7 @@ impl<'a> Attempt<'a> {
             profile: launch.seccomp_profile.clone(),
         };
         launcher.own(self.cgroup_id, owner);
-        layers.extend(self.enter_probes()?);
+        layers.extend(self.enter_probes(restrain::is_isolated(&record.agent.restraints))?);
 
         let (mut network, mut resolver, mut resolv_conf) = (None, None, None);
         if launch.network == NetworkMode::Egress {
@@ -391,7 +394,7 @@ impl<'a> Attempt<'a> {
         Ok((run, layers.iter().map(to_proto).collect(), answered_tty))
     }
 
-    fn enter_probes(&mut self) -> Result<Vec<LayerReport>, Failure> {
+    fn enter_probes(&mut self, isolated: bool) -> Result<Vec<LayerReport>, Failure> {
         let (launcher, launch) = (self.launcher, self.launch);
         let layer = |name, state, detail: String| LayerReport { name, state, detail };
         let lsm = match launcher.probes.lsm() {
@@ -418,6 +421,9 @@ impl<'a> Attempt<'a> {
             AgentConfig { mode: launch.audit, strict: launch.audit_strict, net },
         )?;
         self.probed = true;
+        if isolated {
+            probes.isolate(self.cgroup_id, true)?;
+        }
         if launch.network == NetworkMode::Egress {
             probes.set_reach(self.cgroup_id, &launch.egress.entries())?;
         }
@@ -489,6 +495,7 @@ fn record(
                 NetworkMode::Egress => v1::Network::Egress,
             }
             .into(),
+            restraints: restrain::that_stay(&before.agent.restraints),
             ..v1::AgentState::default()
         },
         slot: held.name.clone(),

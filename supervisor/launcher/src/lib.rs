@@ -31,6 +31,7 @@ mod process;
 mod profiles;
 mod purge;
 pub mod request;
+mod restrain;
 mod run;
 mod server;
 mod slots;

@@ -19,7 +19,7 @@ use crate::launcher::{END_PATIENCE, Launcher};
 use crate::lock::lock;
 use crate::request::Op;
 use crate::state::{Phase, remove_tree};
-use crate::{Failure, files, host, limits, terminal};
+use crate::{Failure, files, host, limits, restrain, terminal};
 
 /// How long processes may take to stand still.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,8 +45,12 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             Ok((Answer::Agent(done.state), done.tty.into_iter().collect()))
         }
         Op::Signal { id, signal } => only(Answer::Agent(launcher.signal(&id, signal)?)),
-        Op::Freeze(id) => only(Answer::Agent(launcher.pause(&id, true)?)),
-        Op::Thaw(id) => only(Answer::Agent(launcher.pause(&id, false)?)),
+        Op::Freeze { id, reason } => only(Answer::Agent(launcher.pause(&id, true, &reason)?)),
+        Op::Thaw(id) => only(Answer::Agent(launcher.pause(&id, false, "")?)),
+        Op::Throttle { id, cpu_millis, reason } => {
+            only(Answer::Agent(launcher.throttle(&id, cpu_millis, &reason)?))
+        }
+        Op::Isolate { id, on, reason } => only(Answer::Agent(launcher.isolate(&id, on, &reason)?)),
         Op::Kill { id, reason } => only(Answer::Agent(launcher.kill(&id, &reason)?)),
         Op::Remove { id, keep_journal } => {
             launcher.remove(&id, keep_journal)?;
@@ -116,7 +120,7 @@ impl Launcher {
         sent.map(|()| agent.view())
     }
 
-    fn pause(&self, id: &AgentId, pause: bool) -> Result<v1::AgentState, Failure> {
+    fn pause(&self, id: &AgentId, pause: bool, reason: &str) -> Result<v1::AgentState, Failure> {
         let agent = self.agent(id)?;
         let _turn = lock(&agent.turn);
         let run = agent.running().ok_or_else(|| Failure::not_running(id))?;
@@ -133,12 +137,16 @@ impl Launcher {
             agent.lock().record.paused = before;
             return Err(Failure::internal(chain(&e)));
         }
-        if before != pause {
+        // One that stands still already may have to for another reason now.
+        if before != pause || (pause && !reason.is_empty()) {
+            let frozen = pause.then(|| restrain::new(restrain::FROZEN, reason, 0));
+            restrain::note(&agent, restrain::FROZEN, frozen);
             if let Err(failure) = self.publish(&agent) {
                 tracing::error!(agent = %id, %failure, "the agent's record cannot be written");
             }
             let kind = if pause { "agent.frozen" } else { "agent.thawed" };
-            limits::tell(self, &agent, vec![Entry::new(kind, "allowed", &json!({}))]);
+            let detail = if reason.is_empty() { json!({}) } else { json!({ "reason": reason }) };
+            limits::tell(self, &agent, vec![Entry::new(kind, "allowed", &detail)]);
         }
         Ok(agent.view())
     }

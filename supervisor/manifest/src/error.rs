@@ -86,6 +86,11 @@ impl Error {
         &self.problems
     }
 
+    /// The same, to be told together with others.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
     /// The field of the first problem.
     #[must_use]
     pub fn field(&self) -> &str {

@@ -28,7 +28,7 @@ mod throttle;
 
 pub use aion_probe_types::{
     Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom,
-    PrivChange, PrivSource, Syscall, Verdict, decode,
+    Origin, PrivChange, PrivSource, Syscall, Verdict, decode,
 };
 pub use config::{AgentConfig, AuditMode, NetPolicy};
 pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};

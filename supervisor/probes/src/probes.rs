@@ -116,12 +116,24 @@ impl Probes {
     pub fn update_agent(&self, cgroup_id: u64, config: AgentConfig) -> Result<(), Error> {
         let inner = &mut *self.lock();
         let agent = inner.find(cgroup_id)?;
-        let flags = config.flags() | self.no_lsm | agent.flags & flag::ARMED;
+        let flags = config.flags() | self.no_lsm | agent.flags & (flag::ARMED | flag::ISOLATED);
         inner.tables.prepare(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.ensure(inner.slots.flags() | flags)?;
         inner.write(cgroup_id, Agent { flags, ..agent })?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.settle(inner.slots.flags())
+    }
+
+    /// Takes an agent's network away, or gives it back: every connect, bind and send is refused and its packets are dropped,
+    /// those of open connections, too. Held by the kernel until it is given back.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`].
+    pub fn isolate(&self, cgroup_id: u64, isolated: bool) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        let bit = if isolated { flag::ISOLATED } else { 0 };
+        inner.write(cgroup_id, Agent { flags: agent.flags & !flag::ISOLATED | bit, ..agent })
     }
 
     /// Takes an agent out and gives its last counters. Call it when its cgroup is empty, after a last drain.

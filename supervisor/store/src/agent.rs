@@ -113,6 +113,19 @@ pub struct LayerRow {
     pub detail: String,
 }
 
+/// What was taken from an agent while it ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestraintRow {
+    /// frozen, throttled or isolated.
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// Wall clock.
+    pub since_ns: u64,
+    /// Of throttled: what is left.
+    pub cpu_millis: u32,
+}
+
 /// How the last incarnation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
@@ -189,6 +202,9 @@ pub struct AgentRecord {
     pub tty: bool,
     /// Removed once it has ended and been read.
     pub auto_remove: bool,
+    /// What was taken from it.
+    #[serde(default)]
+    pub restraints: Vec<RestraintRow>,
 }
 
 impl AgentRecord {
@@ -227,6 +243,7 @@ impl AgentRecord {
             labels: BTreeMap::new(),
             tty: false,
             auto_remove: false,
+            restraints: Vec::new(),
         }
     }
 }

@@ -146,6 +146,11 @@ impl Batch {
         }
     }
 
+    /// The newest audit record that the detections have looked at.
+    pub fn detected(&mut self, seq: u64) {
+        self.put(keys::META, keys::META_DETECTED, codec::raw(&seq.to_be_bytes()));
+    }
+
     /// What is known about a request id.
     pub fn put_request(&mut self, key: &RequestKey, row: &RequestRow) {
         let at = keys::request(&key.tenant, &key.id);

@@ -195,6 +195,14 @@ impl Store {
         Ok(self.number(keys::META_CURSOR)?.unwrap_or(0))
     }
 
+    /// The newest audit record that the detections have looked at; none before the first.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn detected(&self) -> Result<Option<u64>, Error> {
+        self.number(keys::META_DETECTED)
+    }
+
     /// Visits rows from `from` on, in order, until `visit` says false.
     pub(crate) fn scan(
         &self,

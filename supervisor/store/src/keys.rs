@@ -30,6 +30,7 @@ pub(crate) const ROW_EXPIRY: u8 = b'!';
 
 pub(crate) const META_SCHEMA: &[u8] = b"schema";
 pub(crate) const META_CURSOR: &[u8] = b"cursor";
+pub(crate) const META_DETECTED: &[u8] = b"detected";
 pub(crate) const META_FLOOR: &[u8] = b"floor";
 
 /// A ULID's text form.

@@ -20,7 +20,7 @@ mod requests;
 mod retention;
 mod tables;
 
-pub use agent::{AgentRecord, AgentState, ExitRecord, LayerRow, RestartMode, RestartRule};
+pub use agent::{AgentRecord, AgentState, ExitRecord, LayerRow, RestartMode, RestartRule, RestraintRow};
 pub use agents::{ListQuery, ListedAgents};
 pub use batch::{Batch, Durability};
 pub use db::Store;

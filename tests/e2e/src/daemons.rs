@@ -214,6 +214,10 @@ impl Daemons {
                 let policies = if own.is_dir() { own } else { self.place.clone.join("policies") };
                 command.arg("--policies").arg(policies);
                 command.arg("--http").arg("127.0.0.1:0");
+                // Tests attack on purpose; those of the detections name the rules they want.
+                let none = self.state.join("detections");
+                fs::create_dir_all(&none)?;
+                command.env("AION_DETECTIONS", none);
                 command.envs(self.env.iter().map(|(name, value)| (name, value)));
             }
             Which::Launcher => {

@@ -2,6 +2,7 @@
 //! word a user reads about the commands stands here. Neighbours: `commands` does what is asked here.
 
 mod agents;
+mod detections;
 mod host;
 mod kernel;
 mod observe;
@@ -14,6 +15,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agents::{ApplyArgs, Kill, Names, PsArgs, Rm, Stop, ValidateArgs, WaitArgs};
+pub(crate) use detections::{ClearArgs, DetectionsCommand, HistoryArgs, TestArgs};
 pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
@@ -139,6 +141,9 @@ pub(crate) enum Command {
     Task(TaskCommand),
     /// Show the queues: depth, rates, waits, shares
     Queue(QueueArgs),
+    /// Look after detections: what is looked for in agents' events, and what was found
+    #[command(subcommand)]
+    Detections(DetectionsCommand),
     /// Look after tenants: who may sign requests of the kernel API
     #[command(subcommand)]
     Tenant(TenantCommand),

@@ -4,6 +4,7 @@
 mod apply;
 mod approvals;
 mod audit;
+mod detections;
 mod doctor;
 mod events;
 mod exec;
@@ -37,7 +38,7 @@ use std::time::Duration;
 
 use aion_client::{Client, Options};
 
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command, DetectionsCommand, Global};
 use crate::failure::{Failure, Outcome, RUN_ERROR, USAGE};
 use crate::output::Printer;
 
@@ -74,6 +75,10 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Apply(args) => apply::apply(&connect(global).await?, &args, printer).await,
         Command::Task(args) => task::task(&connect(global).await?, args, printer).await,
         Command::Queue(args) => queue::queue(&connect(global).await?, &args, printer).await,
+        Command::Detections(DetectionsCommand::Test(args)) => detections::test(&args, printer),
+        Command::Detections(command) => {
+            detections::detections(&connect(global).await?, command, printer).await
+        }
         Command::Tenant(args) => kernel::tenant(&connect(global).await?, args, printer).await,
         Command::Tool(args) => {
             kernel::tool(&connect(global).await?, args, global.tenant.clone(), printer).await

@@ -44,6 +44,8 @@ pub(crate) struct AgentView {
     pub(crate) launch_ns: u64,
     pub(crate) last_heartbeat: Option<String>,
     pub(crate) status: BTreeMap<String, String>,
+    /// What was taken from it while it ran.
+    pub(crate) restraints: Vec<RestraintView>,
     /// Only from `inspect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) manifest: Option<serde_json::Value>,
@@ -59,6 +61,35 @@ pub(crate) struct ExitView {
     pub(crate) signal: i32,
     /// exited, signaled, oom, timeout, killed or lost.
     pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RestraintView {
+    /// frozen, throttled or isolated.
+    pub(crate) kind: String,
+    /// Why; empty: it was asked for.
+    pub(crate) reason: String,
+    pub(crate) since: Option<String>,
+    /// Of throttled: thousandths of a processor that are left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_millis: Option<u32>,
+}
+
+impl RestraintView {
+    /// In words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = self.kind.clone();
+        if let Some(millis) = self.cpu_millis {
+            words.push_str(&format!(" to {millis}m of a processor"));
+        }
+        if !self.reason.is_empty() {
+            words.push_str(&format!(" by {}", self.reason));
+        }
+        if let Some(since) = &self.since {
+            words.push_str(&format!(" since {since}"));
+        }
+        words
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -94,6 +125,12 @@ impl From<api::Agent> for AgentView {
         let live = is_live(&agent.state);
         let layer =
             |layer: api::Layer| LayerView { name: layer.name, state: layer.state, detail: layer.detail };
+        let restraint = |restraint: api::Restraint| RestraintView {
+            kind: restraint.kind,
+            reason: restraint.reason,
+            since: Moment::from_api(restraint.since.as_ref()).map(Moment::rfc3339),
+            cpu_millis: (restraint.cpu_millis != 0).then_some(restraint.cpu_millis),
+        };
         let exit = |exit: api::Exit| ExitView { code: exit.code, signal: exit.signal, reason: exit.reason };
         Self {
             id: agent.id,
@@ -123,6 +160,7 @@ impl From<api::Agent> for AgentView {
             launch_ns: agent.launch_ns,
             last_heartbeat: Moment::from_api(agent.last_heartbeat.as_ref()).map(Moment::rfc3339),
             status: agent.status.into_iter().collect(),
+            restraints: agent.restraints.into_iter().map(restraint).collect(),
             manifest,
             times,
         }

@@ -33,6 +33,9 @@ pub(crate) fn inspect_text(agent: &AgentView, now: Moment, render: impl Fn(Table
             if exit.signal == 0 { String::new() } else { format!(", {}", crate::signal::name(exit.signal)) };
         line("Exit", &format!("{} ({}{by})", exit.code, exit.reason));
     }
+    for restraint in &agent.restraints {
+        line("Restrained", &restraint.words());
+    }
     line("Message", agent.message.as_deref().unwrap_or_default());
     line("Restarts", &format!("{} (policy {})", agent.restarts, agent.restart_policy));
     line("Workspace", &agent.workspace);

@@ -3,6 +3,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod approval;
+pub(crate) mod detection;
 pub(crate) mod host;
 pub(crate) mod inspect;
 pub(crate) mod kernel;

@@ -35,6 +35,7 @@ fn seen(incarnation: u32, phase: Phase) -> Sighting {
         started_ns: 1000,
         dropped_events: 0,
         launch_ns: 5,
+        restraints: Vec::new(),
     }
 }
 

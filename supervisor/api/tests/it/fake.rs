@@ -214,6 +214,15 @@ impl Server {
                 self.change(&thaw.id, |state| "running".clone_into(&mut state.state));
                 agent(&thaw.id)
             }
+            Op::Throttle(throttle) => {
+                let left = throttle.cpu_millis;
+                self.change(&throttle.id, |state| restrain(state, "throttled", &throttle.reason, left > 0));
+                agent(&throttle.id)
+            }
+            Op::Isolate(isolate) => {
+                self.change(&isolate.id, |state| restrain(state, "isolated", &isolate.reason, isolate.on));
+                agent(&isolate.id)
+            }
             Op::Kill(kill) => {
                 let exit = v1::Exit { code: 0, signal: 9, reason: "killed".into(), time_ns: now() };
                 self.end(&kill.id, exit);
@@ -448,4 +457,12 @@ fn write(stream: &UnixStream, bytes: &[u8], fds: &[OwnedFd]) {
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     }
     let _ = sendmsg(stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+}
+
+fn restrain(state: &mut v1::AgentState, kind: &str, reason: &str, on: bool) {
+    state.restraints.retain(|known| known.kind != kind);
+    if on {
+        let (kind, reason) = (kind.to_owned(), reason.to_owned());
+        state.restraints.push(v1::Restraint { kind, reason, since_ns: 1, cpu_millis: 0 });
+    }
 }

@@ -109,7 +109,7 @@ async fn calls_run_in_parallel_up_to_the_limit() {
     let calls: Vec<_> = (0..16)
         .map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.freeze("x").await.unwrap() })
+            tokio::spawn(async move { client.freeze("x", "").await.unwrap() })
         })
         .collect();
     for call in calls {

@@ -1,6 +1,6 @@
 //! A kernel record as a record of the audit log. Bytes that the agent chose become text, lossily.
 
-use aion_probes::{Credentials, Event, Kind, PrivSource, Verdict};
+use aion_probes::{Credentials, Event, Kind, Origin, PrivSource, Verdict};
 use serde_json::{Value, json};
 
 use crate::audit::Entry;
@@ -40,15 +40,21 @@ fn detail(kind: &Kind<'_>) -> Value {
         Kind::Fork(fork) => json!({
             "child": fork.child, "child_inside": fork.child_ns_pid, "comm": text(fork.comm.as_bytes()),
         }),
-        Kind::Exec(exec) => json!({
-            "file": text(exec.filename),
-            "argv": exec.args().map(text).collect::<Vec<_>>(),
-            "truncated": exec.truncated || exec.unreadable,
-            "secure": exec.secure,
-            "pid_inside": exec.ns_pid,
-            "uid": exec.cred.uid,
-            "comm": text(exec.comm.as_bytes()),
-        }),
+        Kind::Exec(exec) => {
+            let mut detail = json!({
+                "file": text(exec.filename),
+                "argv": exec.args().map(text).collect::<Vec<_>>(),
+                "truncated": exec.truncated || exec.unreadable,
+                "secure": exec.secure,
+                "pid_inside": exec.ns_pid,
+                "uid": exec.cred.uid,
+                "comm": text(exec.comm.as_bytes()),
+            });
+            for (name, set) in origin(&exec.origin).into_iter().filter(|(_, set)| *set) {
+                detail[name] = json!(set);
+            }
+            detail
+        }
         Kind::Exit(exit) => json!({
             "code": exit.code, "signal": exit.signal, "oom": exit.oom, "comm": text(exit.comm.as_bytes()),
         }),
@@ -77,6 +83,17 @@ fn detail(kind: &Kind<'_>) -> Value {
             "hook": hook.hook, "errno": hook.errno, "detail": hook.detail, "comm": text(hook.comm.as_bytes()),
         }),
     }
+}
+
+/// What is told of where a program came from when it is so. Memory has no name either; it is told apart.
+fn origin(origin: &Origin) -> [(&'static str, bool); 5] {
+    [
+        ("stdin_socket", origin.stdin_socket),
+        ("stdout_socket", origin.stdout_socket),
+        ("deleted", origin.unlinked && !origin.memfd),
+        ("memfd", origin.memfd),
+        ("writable", origin.writable),
+    ]
 }
 
 fn credentials(cred: &Credentials) -> Value {

@@ -73,9 +73,9 @@ impl AuditEntry {
         field::text("rule", &append.rule, 1024)?;
         // Kernel records are the launcher's own: a taken-over aiond must not be able to invent one.
         let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
-        let own = ["api.", "task."].iter().any(|start| append.kind.starts_with(start));
+        let own = ["api.", "task.", "detection."].iter().any(|start| append.kind.starts_with(start));
         if append.kind.len() > 64 || !own || !append.kind.bytes().all(word) {
-            let why = "it must be api.… or task.…, of at most 64 of a-z, 0-9, '.', '_', '-'";
+            let why = "it must be api.…, task.… or detection.…, of at most 64 of a-z, 0-9, '.', '_', '-'";
             return Err(Failure::field("kind", why));
         }
         if !["allowed", "denied", "error"].contains(&append.verdict.as_str()) {

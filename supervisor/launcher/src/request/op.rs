@@ -19,7 +19,7 @@ pub enum Op {
     Hello,
     Launch(Box<Launch>),
     Signal { id: AgentId, signal: i32 },
-    Freeze(AgentId),
+    Freeze { id: AgentId, reason: String },
     Thaw(AgentId),
     Kill { id: AgentId, reason: String },
     Remove { id: AgentId, keep_journal: bool },
@@ -36,6 +36,8 @@ pub enum Op {
     OpenResolver(AgentId),
     Resolved(Box<Resolved>),
     Withhold { id: AgentId, rules: Vec<Rule> },
+    Throttle { id: AgentId, cpu_millis: Option<u32>, reason: String },
+    Isolate { id: AgentId, on: bool, reason: String },
 }
 
 /// Checks a request that came with `fds` descriptors.
@@ -66,12 +68,9 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
             Op::Launch(Box::new(checked))
         }
         Raw::Signal(signal) => Op::Signal { id: id(&signal.id)?, signal: signal_number(signal.signo)? },
-        Raw::Freeze(freeze) => Op::Freeze(id(&freeze.id)?),
+        Raw::Freeze(freeze) => Op::Freeze { id: id(&freeze.id)?, reason: reason(&freeze.reason)? },
         Raw::Thaw(thaw) => Op::Thaw(id(&thaw.id)?),
-        Raw::Kill(kill) => {
-            field::text("reason", &kill.reason, 256)?;
-            Op::Kill { id: id(&kill.id)?, reason: kill.reason.clone() }
-        }
+        Raw::Kill(kill) => Op::Kill { id: id(&kill.id)?, reason: reason(&kill.reason)? },
         Raw::Remove(remove) => Op::Remove { id: id(&remove.id)?, keep_journal: remove.keep_journal },
         Raw::List(_) => Op::List,
         Raw::Watch(watch) => Op::Watch { audit_after_seq: watch.audit_after_seq },
@@ -90,6 +89,14 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::Withhold(withhold) => {
             Op::Withhold { id: id(&withhold.id)?, rules: egress::rules("rules", &withhold.rules)? }
         }
+        Raw::Throttle(throttle) => Op::Throttle {
+            id: id(&throttle.id)?,
+            cpu_millis: cpu_millis(throttle.cpu_millis)?,
+            reason: reason(&throttle.reason)?,
+        },
+        Raw::Isolate(isolate) => {
+            Op::Isolate { id: id(&isolate.id)?, on: isolate.on, reason: reason(&isolate.reason)? }
+        }
         Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })
 }
@@ -99,4 +106,21 @@ fn signal_number(signo: i32) -> Checked<i32> {
         return Ok(signo);
     }
     Err(Failure::field("signo", format!("{signo} is not a signal (1 to {LAST_SIGNAL})")))
+}
+
+/// Why something is done: it ends in records and in front of operators.
+fn reason(text: &str) -> Checked<String> {
+    field::text("reason", text, 256)?;
+    Ok(text.to_owned())
+}
+
+fn cpu_millis(millis: u32) -> Checked<Option<u32>> {
+    const MAX: u32 = 1_024_000;
+    if millis > MAX {
+        return Err(Failure::field(
+            "cpu_millis",
+            format!("{millis} is over {MAX} (0 gives back what it had)"),
+        ));
+    }
+    Ok((millis > 0).then_some(millis))
 }

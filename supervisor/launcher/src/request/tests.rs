@@ -165,7 +165,7 @@ fn op(op: v1::request::Op, fds: usize) -> Result<Op, Failure> {
 fn descriptors_come_with_exec_alone() {
     use v1::request::Op as Raw;
     let id = usual().id;
-    let failure = op(Raw::Freeze(v1::Freeze { id: id.clone() }), 1).unwrap_err();
+    let failure = op(Raw::Freeze(v1::Freeze { id: id.clone(), ..Default::default() }), 1).unwrap_err();
     assert_eq!(failure.field, "fds");
     let exec = |tty| v1::Exec {
         id: id.clone(),
@@ -187,12 +187,27 @@ fn aiond_writes_no_kernel_records() {
         let append = v1::AppendAudit { kind: kind.into(), verdict: "allowed".into(), ..Default::default() };
         op(Raw::AppendAudit(append), 0)
     };
-    for good in ["api.agent.start", "task.submitted"] {
+    for good in ["api.agent.start", "task.submitted", "detection.finding"] {
         assert!(record(good).is_ok(), "{good}");
     }
     for bad in ["proc.exec", "agent.killed", "api", "task", "api.x\n", "api.X"] {
         assert_eq!(record(bad).unwrap_err().field, "kind", "{bad}");
     }
+}
+
+#[test]
+fn what_is_taken_from_an_agent_has_its_bounds() {
+    use v1::request::Op as Raw;
+    let id = usual().id;
+    let throttle = |cpu_millis, reason: &str| {
+        op(Raw::Throttle(v1::Throttle { id: id.clone(), cpu_millis, reason: reason.into() }), 0)
+    };
+    let Ok(Op::Throttle { cpu_millis: Some(100), .. }) = throttle(100, "rule") else { panic!() };
+    let Ok(Op::Throttle { cpu_millis: None, .. }) = throttle(0, "") else { panic!("0 gives it back") };
+    assert_eq!(throttle(1_024_001, "").unwrap_err().field, "cpu_millis");
+    assert_eq!(throttle(1, &"x".repeat(257)).unwrap_err().field, "reason");
+    let isolate = v1::Isolate { id: "nobody".into(), on: true, reason: String::new() };
+    assert_eq!(op(Raw::Isolate(isolate), 0).unwrap_err().field, "id");
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Client {
     }
 
     pub(crate) fn freeze(&mut self, id: &str) -> Result<v1::AgentState, v1::Error> {
-        self.agent(Op::Freeze(v1::Freeze { id: id.into() }))
+        self.agent(Op::Freeze(v1::Freeze { id: id.into(), ..Default::default() }))
     }
 
     pub(crate) fn thaw(&mut self, id: &str) -> Result<v1::AgentState, v1::Error> {

@@ -87,7 +87,8 @@ fn frames_that_are_none_end_the_connection_alone() {
     let nine = [std::os::fd::AsFd::as_fd(&file); 9];
     client.send_bytes(b"\x00\x00\x00\x01", &nine).unwrap();
     assert!(client.frame().is_none());
-    let error = daemon.client().call(Op::Freeze(v1::Freeze { id: "x".into() })).unwrap_err();
+    let error =
+        daemon.client().call(Op::Freeze(v1::Freeze { id: "x".into(), ..Default::default() })).unwrap_err();
     assert_eq!((error.code.as_str(), error.field.as_str()), ("INVALID_FIELD", "id"));
 }
 

@@ -1,5 +1,6 @@
 //! The files as they are written: serde types with a JSON Schema, before any check. Unknown fields are errors.
 
+mod detection;
 mod manifest;
 mod policy;
 mod scheduler;
@@ -8,6 +9,10 @@ mod span;
 mod task;
 mod tool;
 
+pub(crate) use detection::{
+    ActionWord, BeaconOf, Condition, Detection, DeviationOf, Exception, RateWord, SeverityWord, StepOf,
+    TestOf,
+};
 pub(crate) use manifest::{
     ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
     NetworkMode, Resources, Restart, Spec, Workspace,

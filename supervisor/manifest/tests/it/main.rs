@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop")]
 
 mod accepted;
+mod detections;
 mod examples;
 mod policy;
 mod refused;

@@ -1,6 +1,11 @@
 //! Exec, fork, exit, with lineage; and nobody else's.
 
-use std::process::Command;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use aion_probes::Origin;
 
 use crate::world::{EVENTS, Seen, What, World, drain};
 
@@ -22,7 +27,9 @@ fn a_life_with_lineage() {
     let What::Fork(forked) = &fork.what else { panic!("{fork:?}") };
     assert_eq!(fork.pid, shell.pid);
 
-    let What::Exec { filename, args, truncated, start_ns, comm } = &child.what else { panic!("{child:?}") };
+    let What::Exec { filename, args, truncated, start_ns, comm, .. } = &child.what else {
+        panic!("{child:?}")
+    };
     assert_eq!((filename.as_str(), comm.as_bytes()), ("/bin/true", b"true".as_slice()));
     assert_eq!(args, &[b"/bin/true".to_vec(), b"one".to_vec(), b"two three".to_vec()]);
     assert!(!truncated);
@@ -32,6 +39,74 @@ fn a_life_with_lineage() {
     assert_eq!((gone.pid, exit.code, exit.signal, exit.start_ns), (child.pid, 0, 0, *start_ns));
     let What::Exit(exit) = &end.what else { panic!("{end:?}") };
     assert_eq!((end.pid, exit.code, exit.signal, exit.start_ns), (shell.pid, 7, 0, *shell_start));
+}
+
+/// The last program that the agent executed.
+fn origin(seen: &[Seen]) -> Origin {
+    let exec = seen.iter().rev().find_map(|s| match s.what {
+        What::Exec { origin, .. } => Some(origin),
+        _ => None,
+    });
+    exec.unwrap_or_else(|| panic!("{seen:#?}"))
+}
+
+#[test]
+fn where_a_program_comes_from() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let mut opened = world.open();
+    let agent = world.agent(&opened.probes, EVENTS);
+    agent.run(&["/bin/true"]);
+    let plain = origin(&drain(&mut opened));
+    assert_eq!(plain, Origin { writable: plain.writable, ..Origin::default() });
+
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    std::fs::copy("/bin/true", &copy).unwrap();
+    agent.run(&[copy.to_str().unwrap()]);
+    assert_eq!(origin(&drain(&mut opened)), Origin { writable: true, ..Origin::default() });
+
+    let script = "exec 9<\"$0\"; rm \"$0\"; exec /proc/self/fd/9";
+    agent.run(&["/bin/sh", "-c", script, copy.to_str().unwrap()]);
+    let gone = origin(&drain(&mut opened));
+    assert_eq!(gone, Origin { writable: true, unlinked: true, ..Origin::default() });
+
+    let memory = nix::sys::memfd::memfd_create("x", nix::sys::memfd::MFdFlags::MFD_CLOEXEC).unwrap();
+    let mut memory = std::fs::File::from(memory);
+    std::io::copy(&mut std::fs::File::open("/bin/true").unwrap(), &mut memory).unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+    // What is open for writing cannot be executed.
+    let read_only = std::fs::File::open(&path).unwrap();
+    drop(memory);
+    let path = format!("/proc/{}/fd/{}", std::process::id(), read_only.as_raw_fd());
+    agent.run(&[&path]);
+    let found = origin(&drain(&mut opened));
+    assert!(found.memfd && found.unlinked, "{found:?}");
+}
+
+#[test]
+fn sockets_as_standard_input_and_output() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let mut opened = world.open();
+    let agent = world.agent(&opened.probes, EVENTS);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let mut run = |stdin: Option<OwnedFd>, stdout: Option<OwnedFd>| {
+        let mut command = agent.command(&["/bin/true"]);
+        command.stdin(stdin.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(stdout.map_or_else(Stdio::null, Stdio::from));
+        command.status().unwrap();
+        let found = origin(&drain(&mut opened));
+        (found.stdin_socket, found.stdout_socket)
+    };
+    let tcp = || Some(OwnedFd::from(stream.try_clone().unwrap()));
+    assert_eq!(run(tcp(), tcp()), (true, true));
+    assert_eq!(run(tcp(), None), (true, false));
+    assert_eq!(run(None, tcp()), (false, true));
+    let (pair, _other) = UnixStream::pair().unwrap();
+    let unix = || Some(OwnedFd::from(pair.try_clone().unwrap()));
+    assert_eq!(run(unix(), unix()), (false, false), "how programs talk to their children");
+    let udp = UdpSocket::bind("[::1]:0").or_else(|_| UdpSocket::bind("127.0.0.1:0")).unwrap();
+    assert_eq!(run(Some(udp.into()), None), (true, false));
 }
 
 #[test]

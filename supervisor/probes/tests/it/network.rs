@@ -40,6 +40,60 @@ fn allowed_and_recorded() {
 }
 
 #[test]
+fn an_isolated_agent_reaches_nothing_until_its_network_is_given_back() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let opened = world.open();
+    let agent = world.agent(&opened.probes, EVENTS);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap().to_string();
+    assert_eq!(agent.help(&["connect", &to]), "ok");
+    opened.probes.isolate(agent.id, true).unwrap();
+    assert_eq!(agent.help(&["connect", &to]), "EPERM");
+    assert_eq!(agent.help(&["bind", "127.0.0.1:0"]), "EPERM");
+    // Another handle, another mode, the same agent again: it stays.
+    drop(opened);
+    let opened = world.open();
+    opened.probes.add_agent(agent.id, EVENTS).unwrap();
+    opened.probes.update_agent(agent.id, AgentConfig { strict: true, ..EVENTS }).unwrap();
+    opened.probes.arm(agent.id).unwrap();
+    assert_eq!(agent.help(&["connect", &to]), "EPERM");
+    opened.probes.isolate(agent.id, false).unwrap();
+    assert_eq!(agent.help(&["connect", &to]), "ok");
+    assert!(opened.probes.isolate(agent.id + 1, true).is_err());
+}
+
+#[test]
+fn an_open_connection_of_an_isolated_agent_is_dead() {
+    if !std::path::Path::new("/bin/bash").exists() {
+        return println!("skipped: no bash, which connects by itself");
+    }
+    let Some(world) = World::new(1 << 20) else { return };
+    let opened = world.open();
+    let agent = world.agent(&opened.probes, EVENTS);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap().to_string();
+    let script =
+        format!("exec 9<>/dev/tcp/{}; while :; do echo x >&9; sleep 0.05; done", to.replace(':', "/"));
+    let mut child = agent.spawn(&["/bin/bash", "-c", &script]);
+    let (mut stream, _) = server.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
+    let mut byte = [0; 1];
+    stream.read_exact(&mut byte).unwrap();
+    opened.probes.isolate(agent.id, true).unwrap();
+    let mut came = 0;
+    // What was on its way comes; then nothing does.
+    while let Ok(1..) = stream.read(&mut byte) {
+        came += 1;
+        assert!(came < 100, "it goes on");
+    }
+    opened.probes.isolate(agent.id, false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.read_exact(&mut byte).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn denied_and_recorded() {
     let Some(world) = World::new(1 << 20) else { return };
     let mut opened = world.open();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aion_probes::{
-    AgentConfig, AuditMode, Comm, Event, Exit, Fork, Kind, Net, NetPolicy, Object, Opened, Options,
+    AgentConfig, AuditMode, Comm, Event, Exit, Fork, Kind, Net, NetPolicy, Object, Opened, Options, Origin,
     PrivChange, Probes, Syscall,
 };
 
@@ -159,7 +159,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     Fork(Fork),
-    Exec { filename: String, args: Vec<Vec<u8>>, truncated: bool, start_ns: u64, comm: Comm },
+    Exec { filename: String, args: Vec<Vec<u8>>, truncated: bool, start_ns: u64, comm: Comm, origin: Origin },
     Exit(Exit),
     Net(Net),
     Oom(u32),
@@ -181,6 +181,7 @@ impl Seen {
                 truncated: exec.truncated,
                 start_ns: exec.start_ns,
                 comm: exec.comm,
+                origin: exec.origin,
             },
             Kind::Exit(exit) => What::Exit(exit),
             Kind::Net(net) => What::Net(net),

@@ -10,6 +10,8 @@ mod audit_log;
 mod bad_input;
 mod crash_aiond;
 mod crash_launcher;
+mod detections;
+mod detections_rules;
 mod egress;
 mod egress_live;
 mod egress_world;
@@ -156,6 +158,10 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
         tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}
+        detections::{what_is_run_and_how_is_found_and_answered, what_floods_is_slowed_or_stopped, what_leaves_is_cut_off,
+            ordinary_work_raises_nothing}
+        detections_rules::{rules_are_read_again_all_of_them_or_none, a_daemon_finds_what_happened_while_it_was_away,
+            what_was_taken_stays_taken_without_daemons, an_agent_s_restart_gets_it_out_of_nothing}
         kernel_fetch::{offline_nothing_leaves_the_host, requests_go_where_the_operator_and_the_manifest_let_them,
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,

@@ -75,7 +75,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         request(1, Op::Hello(v1::Hello { protocol: 1 })),
         request(2, Op::Launch(launch)),
-        [request(3, Op::Freeze(v1::Freeze { id: "x".into() })), request(4, Op::List(v1::List {}))].concat(),
+        [
+            request(3, Op::Freeze(v1::Freeze { id: "x".into(), ..Default::default() })),
+            request(4, Op::List(v1::List {})),
+        ]
+        .concat(),
         frame::encode(&response).unwrap_or_default(),
         vec![0, 0, 0, 0],
         vec![0xff, 0xff, 0xff, 0xff, 0],

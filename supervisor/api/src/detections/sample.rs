@@ -1,0 +1,93 @@
+//! What agents use, as events: the difference of two looks at the launcher's figures.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aion_detect::{Event, KindId, SAMPLE, Who};
+use aion_launcher_proto::v1 as launcher;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::Found;
+use crate::clock::now_ns;
+use crate::core::Core;
+
+/// The last look at each agent that runs.
+#[derive(Default)]
+pub(super) struct Samples(HashMap<String, Last>);
+
+struct Last {
+    incarnation: u32,
+    at: Instant,
+    stats: launcher::StatsOk,
+    syscalls: u64,
+}
+
+impl Core {
+    /// Looks at all agents that run.
+    pub(super) async fn sample_all(self: &Arc<Self>, samples: &mut Samples) -> Vec<Found> {
+        let mut found = Vec::new();
+        // The launcher may be away: the next look is over a longer time.
+        let Ok(agents) = self.launcher.list().await else { return found };
+        let counted = self
+            .detections
+            .lock()
+            .is_some_and(|state| state.engine.status().iter().any(|status| status.rule.wants_syscalls()));
+        let running: Vec<_> = agents.into_iter().filter(|agent| agent.state == "running").collect();
+        samples.0.retain(|id, _| running.iter().any(|agent| agent.id == *id));
+        for agent in running {
+            let Ok(stats) = self.launcher.stats(&agent.id).await else { continue };
+            let syscalls = if counted {
+                let counters = self.launcher.counters(&agent.id).await.unwrap_or_default();
+                counters.iter().fold(0, |sum: u64, counter| sum.saturating_add(counter.count))
+            } else {
+                0
+            };
+            let now = Last { incarnation: agent.incarnation, at: Instant::now(), stats, syscalls };
+            let before = samples.0.get(&agent.id).filter(|last| last.incarnation == agent.incarnation);
+            let Some(detail) = before.map(|before| difference(before, &now, &agent)) else {
+                samples.0.insert(agent.id, now);
+                continue;
+            };
+            self.look_at(&agent, detail, &mut found);
+            samples.0.insert(agent.id, now);
+        }
+        found
+    }
+
+    fn look_at(&self, agent: &launcher::AgentState, detail: Map<String, Value>, found: &mut Vec<Found>) {
+        let (Some(kind), Some(mut state)) = (KindId::parse(SAMPLE), self.detections.lock()) else { return };
+        let who = Who { agent: &agent.id, name: &agent.name, tenant: &agent.tenant };
+        let (time_ns, seq, verdict) = (now_ns(), 0, "allowed");
+        let mut findings = Vec::new();
+        state.engine.observe(&Event { who, kind, verdict, time_ns, seq, detail: &detail }, &mut findings);
+        let of = |finding| Found { finding, kind: SAMPLE, detail: detail.clone() };
+        found.extend(findings.into_iter().map(of));
+    }
+}
+
+fn difference(before: &Last, now: &Last, agent: &launcher::AgentState) -> Map<String, Value> {
+    let span = now.at.duration_since(before.at);
+    let (old, new) = (&before.stats, &now.stats);
+    let network = match agent.network() {
+        launcher::Network::None => "none",
+        launcher::Network::Host => "host",
+        launcher::Network::Egress => "egress",
+    };
+    let used_us = new.cpu_usec.saturating_sub(old.cpu_usec);
+    let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+    let detail = json!({
+        "network": network,
+        "span_ms": span_us / 1000,
+        "cpu_percent": used_us.saturating_mul(100) / span_us,
+        "bytes_out": new.net_tx_bytes.saturating_sub(old.net_tx_bytes),
+        "bytes_in": new.net_rx_bytes.saturating_sub(old.net_rx_bytes),
+        "disk_written": new.io_write_bytes.saturating_sub(old.io_write_bytes),
+        "pids": new.pids,
+        "syscalls": now.syscalls.saturating_sub(before.syscalls),
+    });
+    match detail {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
