@@ -26,7 +26,7 @@ use crate::profiles::Profiles;
 use crate::server::{Peers, Server};
 use crate::slots::Slots;
 use crate::state::{Folder, Instance, StoredAgents, replace};
-use crate::{adopt, clock, drain, egress, exits, purge};
+use crate::{adopt, clock, drain, egress, exits, purge, service};
 
 /// Size of the volume that an agent gets whose manifest says nothing.
 const USUAL_VOLUME: u64 = 1 << 30;
@@ -139,8 +139,10 @@ impl Running {
     /// # Errors
     /// Something that was to be removed is left.
     pub fn serve(self) -> Result<()> {
+        service::ready(&self.socket);
         self.server.run(&self.launcher);
         let launcher = &self.launcher;
+        service::stopping();
         tracing::info!("stopping");
         let _ = std::fs::remove_file(&self.socket);
         launcher.hub.close();
