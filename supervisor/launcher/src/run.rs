@@ -54,6 +54,12 @@ pub fn start(options: &RunOptions) -> Result<Running> {
     if !nix::unistd::geteuid().is_root() {
         bail!("aion-launcher makes namespaces, control groups and probes: start it as root");
     }
+    // Inherited by aion-init it would say that an agent's set-up is over, and the BPF LSM programs would refuse its mounts.
+    if rustix::thread::no_new_privs().unwrap_or(false) {
+        bail!(
+            "aion-launcher was started with no_new_privs, which agents would inherit: take NoNewPrivileges= out of its unit"
+        );
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_open_files();
     let group = options.gid()?;
