@@ -5,7 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) fn stopping() {
     notify(&NotifyState::Stopping);
 }
 
-fn live(socket: &PathBuf, allowed: Duration) {
+fn live(socket: &Path, allowed: Duration) {
     loop {
         match ask(socket, allowed) {
             Ok(()) => notify(&NotifyState::Watchdog),
