@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -25,17 +25,36 @@ pub(crate) fn build(project: &Project) -> Result<()> {
     build_for_kernel(project)
 }
 
+/// Builds all of it with the release profile, and gives a project whose stage is beside the usual one: what tests and `up` run stays.
+pub(crate) fn build_release(project: &Project) -> Result<Project> {
+    head("building the daemons for release");
+    let release = Project { staged: "aion-release", ..project.clone() };
+    run(project.cargo().args(["build", "--release"]).args(DYNAMIC.iter().flat_map(|name| ["-p", name])))?;
+    for name in DYNAMIC {
+        stage(&project.target.join("release").join(name), &release.binary(name))?;
+    }
+    run(static_build(project).arg("--release"))?;
+    stage(&project.target.join(STATIC_TARGET).join("release/aion-init"), &release.binary("aion-init"))?;
+    let probes = ebpf::build(project)?;
+    stage(&probes, &release.stage().join(ebpf::OBJECT))?;
+    Ok(release)
+}
+
 /// Builds what the tests of single crates want of the rest: aion-init and the probes.
 pub(crate) fn build_for_kernel(project: &Project) -> Result<()> {
-    // Static: it must start in roots that have no libc, and as fast as a program can. Built for a named target, so
-    // that build scripts and procedural macros, which must be dynamic, are not touched by the flags.
-    run(project
-        .cargo()
-        .args(["build", "-p", "aion-init", "--target", STATIC_TARGET])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static"))?;
+    run(&mut static_build(project))?;
     stage(&project.target.join(STATIC_TARGET).join("debug/aion-init"), &project.binary("aion-init"))?;
     ebpf::build(project)?;
     Ok(())
+}
+
+/// Static: it must start in roots that have no libc, and as fast as a program can. Built for a named target, so that build scripts and
+/// procedural macros, which must be dynamic, are not touched by the flags.
+fn static_build(project: &Project) -> Command {
+    let mut cargo = project.cargo();
+    cargo.args(["build", "-p", "aion-init", "--target", STATIC_TARGET]);
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+    cargo
 }
 
 /// Copies into the stage by rename, so that a daemon that runs from there keeps its file; one that is the

@@ -9,6 +9,7 @@ mod bench;
 mod binaries;
 mod daemons;
 mod demo;
+mod dist;
 mod ebpf;
 mod generate;
 mod layers;
@@ -55,6 +56,8 @@ enum Task {
     Build,
     /// Build the probes alone
     BuildEbpf,
+    /// Make a Debian package and a tarball with the systemd units
+    Dist(dist::DistArgs),
     /// Make the folder that Python agents serve tasks with, and say where it is
     Sdk {
         /// Also run its tests
@@ -94,6 +97,7 @@ fn run(command: &Task) -> anyhow::Result<()> {
         Task::Down(args) => up::down(&project, args),
         Task::Build => binaries::build(&project).map(|()| println!("{}", project.bin().display())),
         Task::BuildEbpf => ebpf::build(&project).map(|path| println!("{}", path.display())),
+        Task::Dist(args) => dist::dist(&project, args),
         Task::Sdk { test } => {
             if *test {
                 sdk::test(&project)?;

@@ -19,6 +19,8 @@ pub(crate) enum Group {
     Test,
     /// QEMU and what makes the VMs' images.
     Vm,
+    /// What packages are made with.
+    Dist,
     /// The programs that the benchmarks measure against.
     Bench,
     /// The servers that `bench schedule` measures against.
@@ -48,6 +50,9 @@ const PEERS: &[&str] = &["python3-venv"];
 /// The VMs. QEMU itself comes from backports: the one in Debian 12 proper panics 6.12 kernels.
 const VM: &[&str] = &["binutils", "e2fsprogs", "mmdebstrap", "xz-utils"];
 
+/// Packages: dpkg-shlibdeps and strip.
+const DIST: &[&str] = &["binutils", "dpkg-dev"];
+
 /// The rivals of the benchmarks.
 const BENCH: &[&str] = &["bpftrace", "bubblewrap", "crun", "git", "runc", "strace"];
 
@@ -69,6 +74,9 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     }
     if groups.contains(&Group::Vm) {
         packages.extend(VM);
+    }
+    if groups.contains(&Group::Dist) {
+        packages.extend(DIST);
     }
     if groups.contains(&Group::Bench) {
         packages.extend(BENCH);

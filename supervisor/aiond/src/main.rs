@@ -11,6 +11,7 @@ mod privileges;
 mod run;
 mod state;
 mod telemetry;
+mod watchdog;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -15,9 +15,13 @@ pub(crate) struct Options {
     /// The state folder: database, secrets, sockets
     #[arg(long, env = "AION_STATE", default_value = "/var/lib/aion")]
     pub(crate) state: PathBuf,
-    /// The socket to serve on; relative to the state folder
+    /// The socket to serve on; relative to the state folder. One that the service manager hands over (LISTEN_FDS) is taken instead
     #[arg(long, env = "AION_SOCKET_PATH", default_value = "run/aion.sock")]
     pub(crate) socket: PathBuf,
+    /// The folder for the pid file and for the files that say where HTTP and gRPC are served; relative to the state folder. Without
+    /// root its user must own it
+    #[arg(long, env = "AION_RUN_DIR", default_value = "run")]
+    pub(crate) run_dir: PathBuf,
     /// The launcher's socket; relative to the state folder
     #[arg(long, env = "AION_LAUNCHER_SOCKET", default_value = "run/launcher.sock")]
     pub(crate) launcher_socket: PathBuf,
@@ -37,14 +41,14 @@ pub(crate) struct Options {
     #[arg(long, env = "AION_DETECTIONS", value_name = "DIR")]
     pub(crate) detections: Option<PathBuf>,
     /// Where to serve the kernel API over HTTP: an address of this host's loopback, as 127.0.0.1:8010, or `off`. The address is
-    /// in STATE/run/http once it is served; port 0 takes a free one
+    /// in RUN_DIR/http once it is served; port 0 takes a free one
     #[arg(long, env = "AION_HTTP", value_name = "ADDRESS", value_parser = http_address)]
     pub(crate) http: Option<Http>,
     /// The port, when --http does not say
     #[arg(long, env = "AION_KERNEL_PORT", value_name = "PORT", default_value_t = 8010)]
     pub(crate) kernel_port: u16,
     /// Where to serve system calls over gRPC, as 0.0.0.0:8011; without it there is no such door. Without TLS only the loopback is
-    /// served. The address is in STATE/run/grpc once it is served; port 0 takes a free one
+    /// served. The address is in RUN_DIR/grpc once it is served; port 0 takes a free one
     #[arg(long, env = "AION_GRPC", value_name = "ADDRESS")]
     pub(crate) grpc: Option<SocketAddr>,
     /// The certificate of that door, with what leads to its authority: a PEM file

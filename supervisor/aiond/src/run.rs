@@ -34,6 +34,7 @@ use crate::options::{LogFormat, Options};
 use crate::privileges::Account;
 use crate::state;
 use crate::telemetry;
+use crate::watchdog;
 
 /// Two are enough for a local API, and keep the daemon small.
 const WORKERS: usize = 2;
@@ -85,11 +86,16 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let files = Files::read(&options)?;
     let collector = telemetry::settings(&options)?;
     let grpc = grpc::settings(&options)?;
-    state::enter(&options.state, &account)?;
-    let pid_file = state::lock()?;
-    let listener = listen::bind(options.inside_state(&options.socket), &account)?;
-    let http_file = state::door_file("http", &account)?;
-    let grpc_file = state::door_file("grpc", &account)?;
+    let handed_over = listen::handed_over()?;
+    let run = options.inside_state(&options.run_dir);
+    state::enter(&options.state, run, &account)?;
+    let pid_file = state::lock(run)?;
+    let listener = match handed_over {
+        Some(listener) => listener,
+        None => listen::bind(options.inside_state(&options.socket), &account)?,
+    };
+    let http_file = state::door_file(run, "http", &account)?;
+    let grpc_file = state::door_file(run, "grpc", &account)?;
     // While root can: the user may not get to where this program lies.
     let wasm_runner = std::env::current_exe().ok().map(|own| own.with_file_name("aion-wasm"));
     let wasm_runner = wasm_runner.filter(|path| path.exists());
@@ -153,7 +159,9 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
         .await
         .context("opening the database did not run to its end")??;
     let launcher = Client::new(LauncherOptions::new(options.inside_state(&options.launcher_socket)));
-    let api = Api::new(settings, Arc::new(store), launcher)?;
+    let store = Arc::new(store);
+    let looked_at = Arc::clone(&store);
+    let api = Api::new(settings, store, launcher)?;
     api.start_detections(files.detections())?;
     let (reload, policy) = (files.scheduler(), files.policy_again());
     let (offline, for_tasks) = (options.offline, spans.clone());
@@ -191,6 +199,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
         let options = GrpcOptions { connections: defaults.connections.min(room), ..defaults };
         doors.spawn(api.grpc_door(kernel, tls, options).serve(listener, api.shutting_down()));
     }
+    watchdog::start(looked_at, api.tasks());
     notify(&[NotifyState::Ready]);
     let routes = fixed_services().await?;
     let ending = async {
@@ -265,7 +274,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
 }
 
 /// Tells systemd, when it is there.
-fn notify(state: &[NotifyState<'_>]) {
+pub(crate) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot notify the service manager");
     }

@@ -21,31 +21,33 @@ pub(crate) struct PidFile {
     _lock: Flock<File>,
 }
 
-/// Makes the state folder and aiond's part of it, and moves there.
-pub(crate) fn enter(state: &Path, account: &Account) -> Result<()> {
+/// The folder that aiond shares with the launcher, below the state folder.
+const SHARED: &str = "run";
+
+/// Makes the state folder and aiond's part of it, and moves there. `run` is the folder for what lasts as long as the process.
+pub(crate) fn enter(state: &Path, run: &Path, account: &Account) -> Result<()> {
     fs::create_dir_all(state).with_context(|| format!("cannot make the state folder {}", state.display()))?;
     std::env::set_current_dir(state).with_context(|| format!("cannot enter {}", state.display()))?;
     // (folder, mode, owned by aiond's user): the launcher owns what is not.
     for (folder, mode) in [
-        ("run", 0o770),
-        ("db", 0o700),
-        ("secrets", 0o700),
-        ("journal", 0o700),
-        ("doors", 0o700),
-        ("keys", 0o700),
-        ("tools", 0o700),
-        ("tmp", 0o700),
+        (run, 0o770),
+        (Path::new("db"), 0o700),
+        (Path::new("secrets"), 0o700),
+        (Path::new("journal"), 0o700),
+        (Path::new("doors"), 0o700),
+        (Path::new("keys"), 0o700),
+        (Path::new("tools"), 0o700),
+        (Path::new("tmp"), 0o700),
     ] {
-        own(Path::new(folder), mode, account)
-            .with_context(|| format!("folder {}/{folder}", state.display()))?;
+        own(folder, mode, account).with_context(|| format!("folder {}", state.join(folder).display()))?;
     }
     Ok(())
 }
 
 /// The files that say where the doors over TCP are, made while that can be done: the folder `run` is the launcher's as much as ours, and
 /// whether our user may write there is not ours to say.
-pub(crate) fn door_file(name: &str, account: &Account) -> Result<File> {
-    let path = &Path::new("run").join(name);
+pub(crate) fn door_file(run: &Path, name: &str, account: &Account) -> Result<File> {
+    let path = &run.join(name);
     // Always a new one: what our user has left there, a link for instance, is not followed as root.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -76,18 +78,18 @@ fn own(folder: &Path, mode: u32, account: &Account) -> Result<()> {
     }
     if account.drops() {
         // `run` is shared with the launcher: root owns it, the group writes.
-        let owner = if folder == Path::new("run") { 0 } else { account.uid() };
+        let owner = if folder == Path::new(SHARED) { 0 } else { account.uid() };
         chown(folder, Some(owner), Some(account.gid()))?;
         fs::set_permissions(folder, Permissions::from_mode(mode))?;
-    } else if found.uid() != account.uid() && folder != Path::new("run") {
+    } else if found.uid() != account.uid() && folder != Path::new(SHARED) {
         bail!("it belongs to user {}, and aiond runs as user {}", found.uid(), account.uid());
     }
     Ok(())
 }
 
 /// Takes the lock and writes the pid, or says that another aiond holds it.
-pub(crate) fn lock() -> Result<PidFile> {
-    let path = Path::new("run/aiond.pid");
+pub(crate) fn lock(run: &Path) -> Result<PidFile> {
+    let path = &run.join("aiond.pid");
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -98,11 +100,11 @@ pub(crate) fn lock() -> Result<PidFile> {
     let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!("another aiond runs on this state folder"),
-        Err((_, error)) => return Err(error).context("cannot lock run/aiond.pid"),
+        Err((_, error)) => return Err(error).context("cannot lock aiond.pid"),
     };
     // Written over, then cut: a reader never finds it empty once it was there.
     let text = format!("{}\n", std::process::id());
-    lock.write_all_at(text.as_bytes(), 0).context("cannot write run/aiond.pid")?;
-    lock.set_len(u64::try_from(text.len())?).context("cannot write run/aiond.pid")?;
+    lock.write_all_at(text.as_bytes(), 0).context("cannot write aiond.pid")?;
+    lock.set_len(u64::try_from(text.len())?).context("cannot write aiond.pid")?;
     Ok(PidFile { _lock: lock })
 }

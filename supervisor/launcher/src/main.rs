@@ -16,7 +16,10 @@ fn main() -> ExitCode {
     let options = Options::parse();
     log(options.run.log_format);
     let done = match &options.command {
-        Some(Action::Purge { state }) => aion_launcher::purge(state),
+        Some(Action::Hold) => aion_launcher::hold(),
+        Some(Action::Purge { state, grace }) => {
+            aion_launcher::purge(state, std::time::Duration::from_secs(u64::from(*grace)))
+        }
         None => run(&options.run),
     };
     match done {

@@ -23,12 +23,17 @@ pub struct Options {
 /// Something else than to run.
 #[derive(Debug, Subcommand)]
 pub enum Action {
+    /// Keep the control group that a service manager delegated for agents, while launchers come and go. Starts and serves nothing.
+    Hold,
     /// Kill every agent of a state folder and remove its control groups, volumes and pinned probes.
     /// Works while no launcher runs. Output, exits and the audit log stay.
     Purge {
         /// The state folder
         #[arg(long, env = "AION_STATE", value_name = "DIR", default_value = "/var/lib/aion")]
         state: PathBuf,
+        /// Ask the agents to end first (SIGTERM), and give them so long to write their checkpoints
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=600))]
+        grace: u16,
     },
 }
 

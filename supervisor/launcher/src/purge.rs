@@ -2,16 +2,19 @@
 //! probes. What agents left on disk (output, exits, the audit log) stays.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aion_cgroup::{Hierarchy, Parent};
+use aion_cgroup::{AgentGroup, Hierarchy, Parent};
 use aion_launcher_proto::v1;
 use aion_network::Network;
 use aion_probes::Probes;
+use aion_sandbox::InitProcess;
 use aion_types::ExitReason;
 use anyhow::Context;
+use nix::libc::SIGTERM;
 
 use crate::clock;
+use crate::process::is_in_group;
 use crate::state::{Folder, Instance, Phase, StoredAgents};
 
 /// How long killed processes may take to be gone.
@@ -27,18 +30,56 @@ pub(crate) fn default_cgroup(folder: &Folder) -> String {
     format!("aion-{}", folder.hash())
 }
 
-/// Purges a state folder. Takes its lock, so a launcher that runs is safe from it.
+/// Purges a state folder. Takes its lock, so a launcher that runs is safe from it. With `grace` the agents are asked to end first, and
+/// have so long for it.
 ///
 /// # Errors
 /// A launcher runs, or something cannot be removed; everything else was removed then.
-pub fn purge(state: &Path) -> anyhow::Result<()> {
+pub fn purge(state: &Path, grace: Duration) -> anyhow::Result<()> {
     if !state.join("launcher").is_dir() {
         return Ok(());
     }
     let folder = Folder::existing(state)?;
     let _instance = Instance::lock(&folder)?;
     let cgroup = Instance::noted_cgroup(&folder).unwrap_or_else(|| default_cgroup(&folder));
+    if !grace.is_zero()
+        && let Err(e) = ask_to_end(&folder, &cgroup, grace)
+    {
+        tracing::warn!(error = %e, "not every agent could be asked to end: they are killed");
+    }
     remove_all(&folder, &cgroup)
+}
+
+/// SIGTERM to every agent, and time to write its checkpoint and end. How it ends then is not asked: it was the host that ended it, and
+/// the table will say `killed`, so that its task or its restart rule brings it back.
+fn ask_to_end(folder: &Folder, cgroup: &str, grace: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + grace;
+    let parent = Parent::at(Hierarchy::detect()?, cgroup)?;
+    let boot_id = clock::boot_id();
+    let mut asked = Vec::new();
+    for stored in StoredAgents::new(folder.table()).all()? {
+        let Some(record) = stored.record else { continue };
+        if record.phase() != Phase::Running || record.boot_id != boot_id {
+            continue;
+        }
+        let group = AgentGroup::open(&parent, &record.slot)?;
+        // One that is paused hears nothing, and is not to go on only to end.
+        if group.is_frozen() || !is_in_group(record.agent.init_pid, group.path()) {
+            continue;
+        }
+        match InitProcess::adopt(record.agent.init_pid, record.init_start) {
+            Ok(init) => {
+                init.signal(SIGTERM).with_context(|| format!("agent {}", stored.id))?;
+                asked.push(group);
+            }
+            Err(e) => tracing::debug!(agent = %stored.id, error = %e, "it has ended"),
+        }
+    }
+    tracing::info!(agents = asked.len(), seconds = grace.as_secs(), "asked to end");
+    while asked.iter().any(AgentGroup::is_populated) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// The same for a launcher that has the lock and has stopped its threads.

@@ -26,7 +26,7 @@ use crate::profiles::Profiles;
 use crate::server::{Peers, Server};
 use crate::slots::Slots;
 use crate::state::{Folder, Instance, StoredAgents, replace};
-use crate::{adopt, clock, drain, egress, exits, purge};
+use crate::{adopt, clock, drain, egress, exits, purge, service};
 
 /// Size of the volume that an agent gets whose manifest says nothing.
 const USUAL_VOLUME: u64 = 1 << 30;
@@ -53,6 +53,12 @@ pub struct Running {
 pub fn start(options: &RunOptions) -> Result<Running> {
     if !nix::unistd::geteuid().is_root() {
         bail!("aion-launcher makes namespaces, control groups and probes: start it as root");
+    }
+    // Inherited by aion-init it would say that an agent's set-up is over, and the BPF LSM programs would refuse its mounts.
+    if rustix::thread::no_new_privs().unwrap_or(false) {
+        bail!(
+            "aion-launcher was started with no_new_privs, which agents would inherit: take NoNewPrivileges= out of its unit"
+        );
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_open_files();
@@ -139,8 +145,10 @@ impl Running {
     /// # Errors
     /// Something that was to be removed is left.
     pub fn serve(self) -> Result<()> {
+        service::ready(&self.socket);
         self.server.run(&self.launcher);
         let launcher = &self.launcher;
+        service::stopping();
         tracing::info!("stopping");
         let _ = std::fs::remove_file(&self.socket);
         launcher.hub.close();

@@ -4,6 +4,7 @@
 //! here decides anything. Errors are the kernel's ([`Errno`]). Where rustix has a safe call (the mount API,
 //! openat2, memfd, waitid, sendmsg), the callers use rustix.
 
+pub mod activation;
 pub mod agent;
 pub mod clone;
 pub mod disk;

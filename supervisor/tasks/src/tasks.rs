@@ -386,6 +386,18 @@ impl Tasks {
         self.inner.metrics.refused(error.code);
     }
 
+    /// Comes back when the engine has taken its turn: it is alive. Also when it will take none, because everything ends or the disk is
+    /// full; what never comes back is an engine that hangs.
+    pub async fn heartbeat(&self) {
+        let (beat, has_beaten) = oneshot::channel();
+        self.inner.inbox.system(Work::Look(Box::new(move |_core| {
+            Box::new(move || {
+                let _ = beat.send(());
+            })
+        })));
+        let _ = has_beaten.await;
+    }
+
     /// Counters and gauges, as Prometheus reads them.
     pub async fn metrics(&self) -> String {
         let inner = &self.inner;

@@ -89,6 +89,11 @@ impl Console {
         }
     }
 
+    /// It said that it is done, or will never be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.switched_off || self.ended_badly.is_some()
+    }
+
     /// To be called when the machine is gone.
     pub(crate) fn finish(&mut self) {
         if !self.switched_off && self.ended_badly.is_none() {

@@ -9,6 +9,7 @@ mod kernel;
 mod payload;
 mod qemu;
 mod rootfs;
+mod ship;
 
 use std::fs::File;
 use std::path::Path;
@@ -46,6 +47,8 @@ pub(crate) enum Suite {
     E2e,
     /// The escape suite.
     Escape,
+    /// The package on a Debian with systemd: install, run, restart, crash, upgrade, reboot, purge. By its name alone.
+    Ship,
 }
 
 impl Suite {
@@ -55,13 +58,14 @@ impl Suite {
             Self::Kernel => "kernel",
             Self::E2e => "e2e",
             Self::Escape => "escape",
+            Self::Ship => "ship",
         }
     }
 
     /// The packages whose test programs it runs.
     fn packages(self) -> &'static [&'static str] {
         match self {
-            Self::Smoke => &[],
+            Self::Smoke | Self::Ship => &[],
             Self::Kernel => &[
                 "aion-cgroup",
                 "aion-init",
@@ -97,7 +101,7 @@ pub(crate) struct VmArgs {
     /// The kernel to boot
     #[arg(long, value_enum, default_value = "all")]
     pub(crate) kernel: KernelChoice,
-    /// The suites to run; all of them unless named
+    /// The suites to run; all but `ship` unless named
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) suite: Vec<Suite>,
     /// Run only tests whose name contains this
@@ -113,7 +117,12 @@ pub(crate) struct VmArgs {
 
 impl VmArgs {
     fn suites(&self) -> Vec<Suite> {
-        if self.suite.is_empty() { Suite::value_variants().to_vec() } else { self.suite.clone() }
+        if self.suite.is_empty() {
+            // That one takes another machine, and longer than the others together.
+            Suite::value_variants().iter().copied().filter(|suite| *suite != Suite::Ship).collect()
+        } else {
+            self.suite.clone()
+        }
     }
 }
 
@@ -123,6 +132,13 @@ const DEFAULT_TIMEOUT: u64 = 2400;
 /// Builds what is tested, boots each kernel, and fails when anything in them did.
 pub(crate) fn vm(project: &Project, args: &VmArgs) -> Result<()> {
     setup(&[Group::Build, Group::Vm])?;
+    let suites = args.suites();
+    if suites.contains(&Suite::Ship) {
+        if suites.len() > 1 {
+            bail!("`ship` has a machine of its own: run it by itself, `--suite ship`");
+        }
+        return ship::run(project, args);
+    }
     if args.suites().iter().any(|suite| suite.wants_daemons()) {
         binaries::build(project)?;
     } else if args.suites().contains(&Suite::Kernel) {
@@ -154,11 +170,11 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
 
     let folder = project.cache_folder("vm")?;
     let _alone = alone(&folder)?;
-    let root = rootfs::image(project, &folder)?;
+    let root = rootfs::image(project, &folder, &rootfs::SUITES)?;
     let payload = payload::image(
         project,
         &folder,
-        &payload::Contents { tests: &tests, filter: args.filter.as_deref(), daemons },
+        &payload::Contents { tests: &tests, filter: args.filter.as_deref(), daemons, packages: &[] },
     )?;
     let mut table = Table::new(&["kernel", "suite", "passed", "failed", "ignored", "seconds", "result"]);
     let mut failed = false;
@@ -172,6 +188,8 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
             root: &root.disk,
             payload: &payload,
             log: &folder.join(format!("console-{}.log", kernel.label)),
+            init: None,
+            reboots: false,
         };
         if args.keep {
             println!("boot it again with: {}", machine.command_line());

@@ -20,6 +20,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) tests: &'a [(Suite, Vec<TestProgram>)],
     pub(crate) filter: Option<&'a str>,
     pub(crate) daemons: bool,
+    /// Packages to install, into `packages/`.
+    pub(crate) packages: &'a [PathBuf],
 }
 
 /// The image of this run.
@@ -34,7 +36,16 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
     fs::create_dir_all(&target)?;
     copy_clone(&project.root, &clone)?;
     run(Command::new("cp").arg("-r").arg(project.root.join("tests/vm")).arg(tree.join("vm")))?;
-    copy_stripped(&project.target, &project.stage(), &target)?;
+    // A machine that installs packages is to have nothing else of ours.
+    if contents.packages.is_empty() {
+        copy_stripped(&project.target, &project.stage(), &target)?;
+    }
+    fs::create_dir_all(tree.join("packages"))?;
+    for package in contents.packages {
+        let name = package.file_name().context("a package without a name")?;
+        fs::copy(package, tree.join("packages").join(name))
+            .with_context(|| format!("cannot copy {}", package.display()))?;
+    }
     if contents.daemons {
         copy_file(&project.target, &std::env::current_exe()?, &target)?;
     }
@@ -45,7 +56,7 @@ pub(crate) fn image(project: &Project, folder: &Path, contents: &Contents<'_>) -
     let used = read(Command::new("du").args(["-s", "-B1"]).arg(&tree))?;
     let used: u64 = used.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let image = folder.join("payload.ext4");
-    rootfs::make_ext4(&tree, &image, (used + used / 4 + (512 << 20)).next_multiple_of(1 << 20))?;
+    rootfs::make_ext4(&tree, &image, (used + used / 4 + (512 << 20)).next_multiple_of(1 << 20), false)?;
     fs::remove_dir_all(&tree)?;
     Ok(image)
 }

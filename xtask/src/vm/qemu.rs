@@ -24,6 +24,10 @@ pub(crate) struct Machine<'a> {
     pub(crate) root: &'a Path,
     pub(crate) payload: &'a Path,
     pub(crate) log: &'a Path,
+    /// What runs as PID 1 after the initramfs, when it is not guest-init.
+    pub(crate) init: Option<&'a str>,
+    /// Whether it may go down and come up again: its disks keep what was written until QEMU ends.
+    pub(crate) reboots: bool,
 }
 
 impl Machine<'_> {
@@ -35,13 +39,20 @@ impl Machine<'_> {
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         // KVM is not asked for even where it is there: the figure of a run must not hang on the host.
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3G"]);
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot"]);
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"]);
+        if !self.reboots {
+            command.arg("-no-reboot");
+        }
         command.args(["-device", "virtio-rng-pci", "-serial", "stdio"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
-        command.arg("-append").arg(
-            "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 random.trust_cpu=on mitigations=off \
-             lsm=landlock,lockdown,yama,integrity,apparmor,bpf",
-        );
+        // A panic must not look like a reboot.
+        let panic = if self.reboots { 0 } else { -1 };
+        let init =
+            self.init.map(|init| format!(" aion.init={init} systemd.show_status=no")).unwrap_or_default();
+        command.arg("-append").arg(format!(
+            "console=ttyS0 panic={panic} oops=panic quiet loglevel=4 random.trust_cpu=on mitigations=off \
+             lsm=landlock,lockdown,yama,integrity,apparmor,bpf{init}"
+        ));
         command.arg("-drive").arg(disk(self.root)).arg("-drive").arg(disk(self.payload));
         command
     }
@@ -98,6 +109,11 @@ impl Machine<'_> {
                     writeln!(log, "{:8.2} {line}", begun.elapsed().as_secs_f64())?;
                     if console.read(&line, begun.elapsed()) {
                         println!("  {line}");
+                    }
+                    // One that may reboot does not end by itself.
+                    if self.reboots && console.is_over() {
+                        child.kill().context("cannot stop QEMU")?;
+                        break;
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -22,28 +22,42 @@ pub(crate) struct Root {
     pub(crate) busybox: PathBuf,
 }
 
+/// A list of packages below tests/vm, and what its images are called.
+pub(crate) struct Recipe {
+    packages: &'static str,
+    name: &'static str,
+    /// Whether its file system has a journal: not where every machine is thrown away, but where the power is cut and it boots again.
+    journal: bool,
+}
+
+/// What the suites run in: no systemd, guest-init is PID 1.
+pub(crate) const SUITES: Recipe = Recipe { packages: "tests/vm/packages", name: "root", journal: false };
+/// A Debian as an operator has it, with systemd, and without what AION's package must bring or ask for.
+pub(crate) const BARE: Recipe = Recipe { packages: "tests/vm/packages-ship", name: "bare", journal: true };
+
 /// The root image, made when the recipe is new.
-pub(crate) fn image(project: &Project, folder: &Path) -> Result<Root> {
-    let recipe = project.root.join("tests/vm/packages");
+pub(crate) fn image(project: &Project, folder: &Path, recipe: &Recipe) -> Result<Root> {
+    let Recipe { name, journal, .. } = *recipe;
+    let recipe = project.root.join(recipe.packages);
     let text = fs::read_to_string(&recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
     let packages: Vec<&str> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let key = fnv(&format!("{STEPS}\n{}", packages.join("\n")));
     let root = Root {
-        disk: folder.join(format!("root-{key:016x}.ext4")),
-        busybox: folder.join(format!("root-{key:016x}.busybox")),
+        disk: folder.join(format!("{name}-{key:016x}.ext4")),
+        busybox: folder.join(format!("{name}-{key:016x}.busybox")),
     };
     if root.disk.exists() && root.busybox.exists() {
         return Ok(root);
     }
     head("making the VMs' root file system");
-    forget_old(folder)?;
-    let tree = folder.join("root.part");
+    forget_old(folder, name)?;
+    let tree = folder.join(format!("{name}.part"));
     let _leftover = remove_tree(&tree);
     bootstrap(&tree, &packages)?;
     fs::copy(tree.join("bin/busybox"), &root.busybox).context("busybox-static holds no bin/busybox")?;
-    let part = folder.join("root.ext4.part");
-    make_ext4(&tree, &part, 6 << 30)?;
+    let part = folder.join(format!("{name}.ext4.part"));
+    make_ext4(&tree, &part, 6 << 30, journal)?;
     remove_tree(&tree)?;
     fs::rename(&part, &root.disk)?;
     Ok(root)
@@ -66,13 +80,13 @@ fn bootstrap(tree: &Path, packages: &[&str]) -> Result<()> {
 }
 
 /// Makes an ext4 image of `bytes` that holds what lies below `tree`. The file is sparse.
-pub(crate) fn make_ext4(tree: &Path, image: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn make_ext4(tree: &Path, image: &Path, bytes: u64, journal: bool) -> Result<()> {
     let file = fs::File::create(image).with_context(|| format!("cannot make {}", image.display()))?;
     file.set_len(bytes)?;
     drop(file);
     let mut command = as_root("/sbin/mke2fs");
-    // A journal is for machines that are switched off while they matter; this one is thrown away.
-    command.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal,project,quota", "-m", "0", "-d"]);
+    let features = if journal { "has_journal,project,quota" } else { "^has_journal,project,quota" };
+    command.args(["-q", "-F", "-t", "ext4", "-O", features, "-m", "0", "-d"]);
     run(command.arg(tree).arg(image))
 }
 
@@ -80,10 +94,11 @@ fn remove_tree(tree: &Path) -> Result<()> {
     if tree.exists() { run(as_root("rm").args(["-rf", "--one-file-system"]).arg(tree)) } else { Ok(()) }
 }
 
-fn forget_old(folder: &Path) -> Result<()> {
+fn forget_old(folder: &Path, name: &str) -> Result<()> {
+    let prefix = format!("{name}-");
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("root-")) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
             fs::remove_file(path)?;
         }
     }

@@ -142,6 +142,28 @@ fn purge_leaves_nothing() {
 }
 
 #[test]
+fn purge_with_grace_lets_agents_end_by_themselves() {
+    let Some(mut daemon) = Daemon::start(&[]) else { return };
+    let polite = sh("trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
+    let deaf = sh("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    for asked in [&polite, &deaf] {
+        daemon.client().launch(asked).unwrap();
+        until("it listens", || !daemon.output(&asked.id).0.is_empty());
+    }
+    daemon.murder();
+    assert!(
+        daemon.command(&["purge", "--grace", "2", "--state"]).arg(daemon.state()).status().unwrap().success()
+    );
+    assert_eq!(leftovers::find(&daemon.cgroup()), [""; 0]);
+    assert_eq!(daemon.output(&polite.id).0, b"ready\nsaved\n");
+    daemon.again();
+    // Also of the one that ended by itself: it was the host's doing, and what it was to do is to be done again.
+    for asked in [&polite, &deaf] {
+        assert_eq!(daemon.client().get(&asked.id).unwrap().exit.unwrap().reason, "killed");
+    }
+}
+
+#[test]
 fn it_can_take_its_agents_with_it() {
     let Some(mut daemon) = Daemon::start(&["--stop-agents-on-exit"]) else { return };
     let asked = python(HEART);

@@ -72,7 +72,7 @@ impl Daemon {
         }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
         command.env("AION_LOG", std::env::var("AION_LOG").unwrap_or_else(|_| "warn".into()));

@@ -1,0 +1,99 @@
+//! What the service manager is told: that the launcher is ready, that it stops, and, while it can do its work, that it lives.
+//!
+//! The sign of life comes after a request that went the whole way: accept, a thread, every agent's lock, the answer. What hangs there
+//! sends none and is started again; agents do not notice. Without a service manager nothing of this happens.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread::Builder;
+use std::time::Duration;
+
+use aion_launcher_proto::frame;
+use aion_launcher_proto::v1::{List, Request, request::Op};
+use sd_notify::NotifyState;
+
+/// Signs in the time that the service manager allows between two.
+const SIGNS: u32 = 3;
+
+/// The launcher serves from now on.
+pub(crate) fn ready(socket: &Path) {
+    say_ready();
+    let Some(allowed) = sd_notify::watchdog_enabled() else { return };
+    let socket = socket.to_owned();
+    let thread = Builder::new().name("watchdog".into()).spawn(move || live(&socket, allowed));
+    if let Err(e) = thread {
+        tracing::error!(error = %e, "no thread for the watchdog: the service manager will start the launcher again");
+    }
+}
+
+/// What was to be set up is.
+pub(crate) fn say_ready() {
+    notify(&NotifyState::Ready);
+}
+
+/// It stops; agents run on.
+pub(crate) fn stopping() {
+    notify(&NotifyState::Stopping);
+}
+
+fn live(socket: &Path, allowed: Duration) {
+    loop {
+        match ask(socket, allowed) {
+            Ok(()) => notify(&NotifyState::Watchdog),
+            Err(e) => tracing::warn!(error = %e, "the launcher does not answer itself: no sign of life"),
+        }
+        std::thread::sleep(allowed / SIGNS);
+    }
+}
+
+/// Asks for the list of agents, and waits for the answer, whatever it is.
+fn ask(socket: &Path, patience: Duration) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let request = Request { seq: 1, op: Some(Op::List(List {})) };
+    stream.write_all(&frame::encode(&request).map_err(std::io::Error::other)?)?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u64::from(u32::from_be_bytes(length));
+    // To its end, so that the connection is not broken off in the middle.
+    std::io::copy(&mut stream.take(length), &mut std::io::sink())?;
+    Ok(())
+}
+
+fn notify(state: &NotifyState<'_>) {
+    if let Err(e) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(error = %e, "cannot notify the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_does_not_answer_shows_no_life() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("launcher.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        // Connected, because the kernel's queue takes it, and never answered.
+        assert!(ask(&path, Duration::from_millis(50)).is_err());
+        let (silent, _) = listener.accept().unwrap();
+        drop(silent);
+        let answering = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            peer.read_exact(&mut length).unwrap();
+            let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+            peer.read_exact(&mut body).unwrap();
+            let request: Request = prost::Message::decode(body.as_slice()).unwrap();
+            assert!(matches!(request.op, Some(Op::List(_))));
+            peer.write_all(&[0, 0, 0, 2, 8, 1]).unwrap();
+        });
+        ask(&path, Duration::from_secs(30)).unwrap();
+        answering.join().unwrap();
+    }
+}

@@ -1,0 +1,499 @@
+"""The suite `ship`, inside the machine: a host with systemd, an operator, and AION's package.
+
+Three boots: the first installs, runs, crashes and upgrades, the second comes after an orderly reboot, the third after the plug was pulled;
+it ends with a purge. What one boot has to tell the next is in /var/lib/ship. Each check prints its name and its result; nothing hangs on
+lengths of time, only on states that are waited for, because everything is emulated.
+"""
+
+import glob
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import traceback
+
+PACKAGES = sorted(glob.glob("/payload/packages/aion_*.deb"))
+STATE = pathlib.Path("/var/lib/ship/state.json")
+DAEMONS = ["aion-launcher.service", "aiond.service"]
+UNITS = ["aiond.socket", "aion-agents.service", *DAEMONS]
+# As `systemd-analyze security` counts: 10 is a service with all of root's rights.
+EXPOSURE = {"aiond.service": 1.5, "aion-launcher.service": 8.6}
+AGENTS = 20
+TASKS = 40
+# No check takes nearly so long; what does not come at all is found out after it.
+PATIENCE = 420
+
+CONSOLE = open("/dev/console", "w", buffering=1, errors="replace")
+state = {"failed": 0, "boot": 0}
+
+
+def say(text):
+    print(text, file=CONSOLE, flush=True)
+
+
+def sh(command, ok=True, **more):
+    """Runs it; gives what it printed."""
+    done = subprocess.run(command, shell=isinstance(command, str), capture_output=True, text=True, timeout=1200, **more)
+    if ok and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+    return done.stdout + ("" if ok else done.stderr)
+
+
+def ctl(*args):
+    return sh(["aionctl", *args])
+
+
+def ctl_json(*args):
+    return json.loads(ctl(*args, "-o", "json"))
+
+
+def until(what, holds, patience=PATIENCE):
+    """Waits until it holds; gives what it gave."""
+    begun = time.monotonic()
+    last = None
+    while time.monotonic() - begun < patience:
+        try:
+            last = holds()
+            if last:
+                return last
+        except (AssertionError, ValueError, KeyError, OSError) as error:
+            last = error
+        time.sleep(0.5)
+    raise AssertionError(f"never: {what}; last: {last}")
+
+
+def show(unit, name):
+    return sh(["systemctl", "show", "--value", "-p", name, unit]).strip()
+
+
+def active(units=UNITS):
+    return all(sh(["systemctl", "is-active", unit], ok=False).strip() == "active" for unit in units)
+
+
+def running():
+    """Name, process and start of each agent that runs."""
+    agents = ctl_json("ps")
+    return {a["name"]: [a["pid"], a["restarts"], a["started"]] for a in agents if a["state"] == "running"}
+
+
+def load():
+    """The agents that nothing may stop."""
+    return {name: what for name, what in running().items() if name.startswith("load-")}
+
+
+def task(name):
+    found = ctl_json("task", "inspect", name)
+    return found[0] if isinstance(found, list) else found
+
+
+def group_of(pid):
+    return pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
+
+
+def serving():
+    until("the API answers", lambda: active() and ctl("ps", "-q") is not None)
+
+
+def submit(agent, names, params=None, **flags):
+    for name in names:
+        more = [word for key, value in flags.items() for word in (f"--{key}", value)]
+        ctl("task", "submit", "--agent", agent, "--id", name, "--params", json.dumps(params or {}), *more)
+
+
+def all_ended(names):
+    states = {t["id"]: t["state"] for t in ctl_json("task", "ps", "-a")}
+    return [states[name] for name in names] if all(states[n] in ("succeeded", "failed", "cancelled") for n in names) else None
+
+
+def install(package):
+    # `apt`, as an operator would; the machine has no network, so it takes nothing but what is there.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    return sh(["apt-get", "install", "--yes", "--no-install-recommends", package], env=env)
+
+
+# The first boot.
+
+
+def it_installs_on_a_bare_debian():
+    install(PACKAGES[0])
+    serving()
+
+
+def units_are_active_and_enabled():
+    assert active(), sh("systemctl --no-pager status 'aion*'", ok=False)
+    for unit in ["aiond.socket", *DAEMONS]:
+        assert sh(["systemctl", "is-enabled", unit]).strip() == "enabled", unit
+
+
+def units_have_no_fault():
+    said = sh("systemd-analyze --no-pager --man=no verify /lib/systemd/system/aion* 2>&1")
+    assert "aion" not in said, said
+
+
+def exposure_is_held():
+    for unit, most in EXPOSURE.items():
+        said = sh(["systemd-analyze", "--no-pager", "security", unit])
+        found = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)[1])
+        say(f"exposure of {unit}: {found}")
+        assert found <= most, f"{unit}: {found}, at most {most}"
+
+
+def the_socket_is_for_the_group():
+    assert sh("stat -c '%a %U %G' /run/aion/aion.sock").strip() == "660 root aion"
+
+
+def aiond_has_no_privilege():
+    pid = show("aiond.service", "MainPID")
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    assert re.search(r"CapEff:\s+0000000000000000\n", status) and re.search(r"CapBnd:\s+0000000000000000\n", status)
+    assert re.search(r"Seccomp:\s+2\n", status), "no system call filter"
+    assert sh(["ps", "-o", "user=", "-p", pid]).strip() == "aion"
+
+
+def members_run_agents_and_nobody_else():
+    sh("useradd --create-home --groups aion alice; useradd --create-home mallory")
+    run = ["runuser", "-u", "{}", "--", "aionctl", "run", "--rm", "--", "python3", "-c", "print(6 * 7)"]
+    assert "42" in sh([word.format("alice") for word in run])
+    done = subprocess.run([word.format("mallory") for word in run], capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0 and "42" not in done.stdout, done
+    # Also with the socket open to all: aiond asks who it is.
+    sh("chmod 666 /run/aion/aion.sock")
+    done = subprocess.run([word.format("mallory") for word in run], capture_output=True, text=True, timeout=600)
+    sh("chmod 660 /run/aion/aion.sock")
+    assert done.returncode != 0 and "42" not in done.stdout, done
+    say(f"mallory is told: {done.stderr.strip()[:300]}")
+    assert "denied" in done.stderr.lower() or "not allowed" in done.stderr.lower(), done
+
+
+def a_member_shows_a_folder_of_its_home():
+    sh("runuser -u alice -- mkdir /home/alice/work")
+    sh("runuser -u alice -- aionctl run --rm --workspace /home/alice/work -- sh -c 'echo made > made'")
+    assert sh("stat -c %U /home/alice/work/made").strip() == "alice"
+
+
+def agents_start():
+    for number in range(AGENTS):
+        ctl("run", "--detach", "--name", f"load-{number}", "--memory", "32Mi", "--", "sleep", "1000000")
+    assert len(load()) == AGENTS, load()
+    layers = ctl_json("inspect", "load-0")
+    layers = (layers[0] if isinstance(layers, list) else layers)["layers"]
+    missing = [f"{l['name']}: {l['state']} {l['detail']}" for l in layers if l["state"] not in ("active", "off")]
+    assert layers and not missing, missing
+
+
+def agents_are_in_the_delegated_group():
+    assert len(load()) == AGENTS
+    for pid, *_ in load().values():
+        assert group_of(pid).startswith("/aion.slice/aion-agents.service/agents/"), group_of(pid)
+    for unit in DAEMONS:
+        assert group_of(show(unit, "MainPID")) == f"/system.slice/{unit}"
+
+
+def nothing_of_the_units_is_inherited():
+    launcher = show("aion-launcher.service", "MainPID")
+    status = pathlib.Path(f"/proc/{launcher}/status").read_text()
+    assert re.search(r"Seccomp:\s+0\n", status), "the launcher has a system call filter, and agents would inherit it"
+    for kind in ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"]:
+        own, first = (os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (launcher, 1))
+        assert own == first, f"the launcher has its own {kind} namespace"
+    # The lowest that an agent can go back to is not below everybody else's.
+    code = (
+        "import re; s = open('/proc/self/status').read(); print('filters', re.search(r'Seccomp_filters:\\s+(\\d+)', s)[1])\n"
+        "try: open('/proc/self/oom_score_adj', 'w').write('-1'); print('below')\n"
+        "except OSError as e: print('refused')\n"
+    )
+    said = ctl("run", "--rm", "--", "python3", "-c", code)
+    assert "refused" in said, said
+    say(said.strip())
+
+
+def a_restart_stops_no_agent():
+    before = load()
+    pids = {unit: show(unit, "MainPID") for unit in DAEMONS}
+    sh("systemctl restart aiond aion-launcher")
+    serving()
+    assert load() == before and len(before) == AGENTS, (before, load())
+    assert all(show(unit, "MainPID") != pid for unit, pid in pids.items())
+
+
+def clients_wait_while_aiond_restarts():
+    script = "for i in 1 2 3 4 5 6 7 8; do AION_RECONNECT_SECONDS=0 aionctl ps -q >/dev/null || echo refused; done"
+    client = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    sh("systemctl stop aiond.service")
+    # The socket is open; who comes now starts aiond.
+    assert len(ctl("ps", "-q").split()) >= AGENTS
+    out, _ = client.communicate(timeout=600)
+    # What was under way when it stopped may be told so; nobody finds the door gone.
+    assert "No such file" not in out and "onnection refused" not in out, out
+    serving()
+
+
+def crash(unit, kill, expected):
+    before = load()
+    pid = show(unit, "MainPID")
+    kill(pid)
+    until(f"{unit} is back", lambda: show(unit, "MainPID") not in ("0", pid))
+    serving()
+    assert load() == before and len(before) == AGENTS, (before, load())
+    said = sh(["journalctl", "--no-pager", "-b", "-u", unit, "-n", "200", "-o", "cat"])
+    assert expected in said, said[-1500:]
+
+
+def aiond_comes_back_after_kill_9():
+    crash("aiond.service", lambda pid: sh(["kill", "-KILL", pid]), "status=9/KILL")
+
+
+def the_launcher_comes_back_after_kill_9():
+    crash("aion-launcher.service", lambda pid: sh(["kill", "-KILL", pid]), "status=9/KILL")
+
+
+def a_hung_aiond_is_started_again():
+    crash("aiond.service", lambda pid: sh(["kill", "-STOP", pid]), "Watchdog timeout")
+
+
+def a_hung_launcher_is_started_again():
+    crash("aion-launcher.service", lambda pid: sh(["kill", "-STOP", pid]), "Watchdog timeout")
+
+
+LEDGER = """
+apiVersion: aion.os/v1
+kind: Agent
+metadata: {name: ledger, version: "1.0.0"}
+spec:
+  mode: job
+  entry: [/bin/sh, -c, 'echo "$AION_TASK_ID" >> /workspace/ledger; sleep 2']
+  concurrency: 4
+  workspace: /srv/ledger
+  capabilities: {subprocess: true}
+  resources: {cpu: "500m", mem: "32Mi", pids: 16}
+"""
+
+
+def an_upgrade_stops_no_agent_and_loses_no_task():
+    sh("mkdir -p /srv/ledger && chown alice /srv/ledger")
+    pathlib.Path("/root/ledger.yml").write_text(LEDGER)
+    ctl("apply", "--no-start", "-f", "/root/ledger.yml")
+    names = [f"t-{number}" for number in range(TASKS)]
+    submit("ledger", names)
+    before = load()
+    queued = [t for t in ctl_json("task", "ps") if t["state"] == "queued"]
+    assert queued, "nothing is queued any more: the upgrade would prove nothing"
+    pids = {unit: show(unit, "MainPID") for unit in DAEMONS}
+    install(PACKAGES[1])
+    version = sh("dpkg-query -W -f '${Version}' aion").strip()
+    assert version.endswith("-2"), version
+    serving()
+    assert all(show(unit, "MainPID") != pid for unit, pid in pids.items()), "the daemons run on as before"
+    for unit in DAEMONS:
+        exe = os.readlink(f"/proc/{show(unit, 'MainPID')}/exe")
+        assert "deleted" not in exe, exe
+    assert load() == before and len(before) == AGENTS, (before, load())
+    ended = until("all tasks have ended", lambda: all_ended(names), patience=1200)
+    assert ended == ["succeeded"] * TASKS, ended
+    done = pathlib.Path("/srv/ledger/ledger").read_text().split()
+    assert sorted(done) == sorted(names), f"lost or doubled: {sorted(set(names) ^ set(done))}, {len(done)} lines"
+    assert load() == before
+
+
+def the_operators_files_are_kept():
+    changed = pathlib.Path("/etc/aion/aiond.env")
+    changed.write_text(changed.read_text() + "AION_LOG=debug\n")
+    install_again = ["apt-get", "install", "--yes", "--reinstall", "--no-install-recommends", PACKAGES[1]]
+    sh(install_again, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    assert "AION_LOG=debug" in changed.read_text()
+    serving()
+
+
+def a_killed_holder_of_the_group_stops_no_agent():
+    before = load()
+    sh(["kill", "-KILL", show("aion-agents.service", "MainPID")])
+    until("systemd has noticed", lambda: show("aion-agents.service", "MainPID") == "0")
+    assert active() and load() == before and len(before) == AGENTS, (before, load())
+    sh("systemctl daemon-reload; systemctl restart aion-launcher")
+    serving()
+    assert load() == before, (before, load())
+    ctl("run", "--rm", "--memory", "32Mi", "--", "true")
+
+
+def work_waits_for_the_reboot():
+    begin_counting("count-1")
+    ctl("run", "--detach", "--name", "phoenix", "--restart", "always", "--memory", "32Mi", "--", "sleep", "1000000")
+    submit("ledger", [f"r-{number}" for number in range(6)], queue="low")
+    until("phoenix runs", lambda: "phoenix" in running())
+
+
+def begin_counting(name):
+    ctl("apply", "--no-start", "-f", "/payload/clone/examples/count-job/agent.yml")
+    submit("count-job", [name], {"to": 600, "pause_ms": 20}, queue="high")
+    until("a checkpoint is taken", lambda: task(name)["checkpoints"] >= 1)
+    assert task(name)["state"] == "running", task(name)
+
+
+# After a boot.
+
+
+def everything_is_up_after_the_boot():
+    serving()
+
+
+def the_task_goes_on_from_its_checkpoint(name):
+    found = until("the task has ended", lambda: task(name)["state"] == "succeeded" and task(name))
+    assert found["result"] == {"count": 600} and found["attempts"] >= 2, found
+    history = [(event["kind"], event["detail"] or {}) for event in found["history"]]
+    again = [detail for kind, detail in history if kind == "dispatched" and detail.get("from_checkpoint")]
+    assert again, history
+    assert [kind for kind, _ in history].count("succeeded") == 1, history
+
+
+def count_1_goes_on_from_its_checkpoint():
+    the_task_goes_on_from_its_checkpoint("count-1")
+
+
+def count_2_goes_on_from_its_checkpoint():
+    the_task_goes_on_from_its_checkpoint("count-2")
+
+
+def queued_tasks_are_done():
+    names = [f"r-{number}" for number in range(6)]
+    ended = until("all tasks have ended", lambda: all_ended(names))
+    assert ended == ["succeeded"] * len(names), ended
+    assert len(ctl_json("task", "ps", "-a")) >= TASKS + len(names)
+
+
+def agents_are_known_and_the_one_to_restart_runs():
+    agents = {a["name"]: a for a in ctl_json("ps", "-a")}
+    assert agents["load-0"]["state"] == "exited" and agents["load-0"]["exit"], agents["load-0"]
+    phoenix = until("phoenix runs", lambda: {a["name"]: a for a in ctl_json("ps")}.get("phoenix"))
+    assert phoenix["restarts"] >= 1, phoenix
+
+
+def the_audit_log_verifies():
+    ctl("audit", "verify")
+
+
+def more_work_before_the_plug_is_pulled():
+    begin_counting("count-2")
+    until("phoenix runs", lambda: "phoenix" in running())
+
+
+def purge_leaves_nothing():
+    ctl("run", "--detach", "--name", "last", "--", "sleep", "1000001")
+    sh(["apt-get", "purge", "--yes", "aion"], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    left = []
+    if sh("pgrep -a -f 'sleep 100000|aion-init|aion-launcher|aiond' || true").strip():
+        left.append(sh("pgrep -a -f 'sleep 100000|aion-init|aion-launcher|aiond' || true"))
+    for path in ["/sys/fs/bpf/aion", "/sys/fs/cgroup/aion.slice", "/var/lib/aion", "/etc/aion", "/run/aion", "/run/aiond"]:
+        if os.path.exists(path):
+            left.append(path)
+    skip = "/payload /proc /sys /var/log /var/cache /var/lib/apt /var/lib/ship /var/lib/dpkg/status-old /var/backups /root".split()
+    prune = " -o ".join(f"-path {path}" for path in skip)
+    left += [f for f in sh(rf"find / \( {prune} \) -prune -o -iname '*aion*' -print 2>/dev/null", ok=False).split("\n") if f]
+    left += [f"account: {line}" for line in sh("getent passwd aion; getent group aion || true", ok=False).split("\n") if line]
+    left += [f"unit: {line}" for line in sh("systemctl --no-legend --all list-units 'aion*'").split("\n") if line.strip()]
+    left += [f"loop: {line}" for line in sh("losetup -a").split("\n") if line]
+    left += [f"link: {line}" for line in sh("ip -br link").split("\n") if "aion" in line]
+    assert not left, left
+
+
+def it_installs_again():
+    install(PACKAGES[1])
+    serving()
+    assert "42" in ctl("run", "--rm", "--", "python3", "-c", "print(6 * 7)")
+
+
+BOOTS = [
+    [
+        it_installs_on_a_bare_debian,
+        units_are_active_and_enabled,
+        units_have_no_fault,
+        exposure_is_held,
+        the_socket_is_for_the_group,
+        aiond_has_no_privilege,
+        members_run_agents_and_nobody_else,
+        a_member_shows_a_folder_of_its_home,
+        agents_start,
+        agents_are_in_the_delegated_group,
+        nothing_of_the_units_is_inherited,
+        a_restart_stops_no_agent,
+        clients_wait_while_aiond_restarts,
+        aiond_comes_back_after_kill_9,
+        the_launcher_comes_back_after_kill_9,
+        a_hung_aiond_is_started_again,
+        a_hung_launcher_is_started_again,
+        an_upgrade_stops_no_agent_and_loses_no_task,
+        the_operators_files_are_kept,
+        a_killed_holder_of_the_group_stops_no_agent,
+        work_waits_for_the_reboot,
+    ],
+    [
+        everything_is_up_after_the_boot,
+        count_1_goes_on_from_its_checkpoint,
+        queued_tasks_are_done,
+        agents_are_known_and_the_one_to_restart_runs,
+        the_audit_log_verifies,
+        more_work_before_the_plug_is_pulled,
+    ],
+    [
+        everything_is_up_after_the_boot,
+        count_2_goes_on_from_its_checkpoint,
+        agents_are_known_and_the_one_to_restart_runs,
+        the_audit_log_verifies,
+        purge_leaves_nothing,
+        it_installs_again,
+    ],
+]
+WORDS = ["first", "rebooted", "power_cut"]
+
+
+def check(boot, test):
+    name = f"ship::{WORDS[boot]}::{test.__name__}"
+    begun = time.monotonic()
+    try:
+        test()
+    except Exception as error:  # noqa: BLE001: whatever it is, the next check is to run
+        state["failed"] += 1
+        where = traceback.extract_tb(sys.exc_info()[2])[-1].lineno
+        say(f"{name}: line {where}: {type(error).__name__}: {str(error)[:3000]}")
+        say(sh("journalctl --no-pager -b -u 'aion*' -n 40 -o short-monotonic", ok=False)[-5000:])
+        say(f"test {name} ... FAILED")
+    else:
+        say(f"{time.monotonic() - begun:.0f} s")
+        say(f"test {name} ... ok")
+
+
+def save():
+    STATE.parent.mkdir(parents=True, exist_ok=True)
+    STATE.write_text(json.dumps(state))
+    os.sync()
+
+
+def main():
+    if STATE.exists():
+        state.update(json.loads(STATE.read_text()))
+    boot = state["boot"]
+    if boot == 0:
+        say("@@aion begin ship")
+    only = os.environ.get("AION_TEST_FILTER", "")
+    for test in BOOTS[boot]:
+        if only in test.__name__ or test in (it_installs_on_a_bare_debian, agents_start):
+            check(boot, test)
+    state["boot"] += 1
+    save()
+    if state["boot"] < len(BOOTS):
+        say("@@aion note " + ("reboot" if boot == 0 else "the plug is pulled"))
+        if boot == 0:
+            sh("systemctl --no-block reboot")
+        else:
+            # Nothing is synced and nothing stopped: the kernel starts the machine anew at once.
+            pathlib.Path("/proc/sys/kernel/sysrq").write_text("1")
+            pathlib.Path("/proc/sysrq-trigger").write_text("b")
+        return
+    say(f"test result: {'ok' if state['failed'] == 0 else 'FAILED'}. {state['failed']} failed")
+    say(f"@@aion end ship {1 if state['failed'] else 0}")
+    say("@@aion off")
+
+
+main()

@@ -1,0 +1,184 @@
+//! What is installed where: the one list of it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::ebpf;
+use crate::process::{read, run};
+use crate::project::Project;
+
+/// Programs, by the folder that they go to.
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("usr/bin", &["aionctl"]),
+    ("usr/sbin", &["aiond", "aion-launcher"]),
+    ("usr/libexec/aion", &["aion-init", "aion-wasm"]),
+];
+
+/// Files of the clone.
+const FILES: &[(&str, &str)] = &[
+    ("systemd/aiond.socket", "lib/systemd/system/aiond.socket"),
+    ("systemd/aiond.service", "lib/systemd/system/aiond.service"),
+    ("systemd/aion-launcher.service", "lib/systemd/system/aion-launcher.service"),
+    ("systemd/aion-agents.service", "lib/systemd/system/aion-agents.service"),
+    ("systemd/aion.slice", "lib/systemd/system/aion.slice"),
+    ("systemd/90-aion.preset", "usr/lib/systemd/system-preset/90-aion.preset"),
+    ("systemd/aion.sysusers", "usr/lib/sysusers.d/aion.conf"),
+    ("systemd/aion.tmpfiles", "usr/lib/tmpfiles.d/aion.conf"),
+    ("systemd/aiond.env", "etc/aion/aiond.env"),
+    ("systemd/aion-launcher.env", "etc/aion/aion-launcher.env"),
+    ("policies/agent.capabilities.yaml", "etc/aion/policies/agent.capabilities.yaml"),
+    ("profiles/scheduler.yaml", "etc/aion/scheduler.yaml"),
+    ("profiles/cgroup_profiles.yaml", "etc/aion/cgroup_profiles.yaml"),
+    ("packaging/deb/copyright", "usr/share/doc/aion/copyright"),
+];
+
+/// Folders of the clone, whole.
+const FOLDERS: &[(&str, &str)] = &[
+    ("profiles", "usr/share/aion/profiles"),
+    ("policies", "usr/share/aion/policies"),
+    ("docs", "usr/share/doc/aion"),
+    ("examples", "usr/share/doc/aion/examples"),
+];
+
+/// The operator's, so they are in /etc; the daemons look for them beside what is not.
+const LINKS: &[(&str, &str)] = &[
+    ("usr/share/aion/profiles/scheduler.yaml", "/etc/aion/scheduler.yaml"),
+    ("usr/share/aion/profiles/cgroup_profiles.yaml", "/etc/aion/cgroup_profiles.yaml"),
+];
+
+const COMPLETIONS: &[(&str, &str)] = &[
+    ("bash", "usr/share/bash-completion/completions/aionctl"),
+    ("zsh", "usr/share/zsh/vendor-completions/_aionctl"),
+    ("fish", "usr/share/fish/vendor_completions.d/aionctl.fish"),
+];
+
+/// Fills `root` with what is installed. Folders are 0755, files 0644, programs 0755.
+pub(crate) fn fill(project: &Project, root: &Path) -> Result<()> {
+    for (folder, names) in PROGRAMS {
+        for name in *names {
+            let to = place(root, &format!("{folder}/{name}"))?;
+            // Line tables are several times the program.
+            run(Command::new("strip").args(["--strip-unneeded", "-o"]).arg(&to).arg(project.binary(name)))?;
+            fs::set_permissions(&to, Permissions::from_mode(0o755))?;
+        }
+    }
+    copy(&project.stage().join(ebpf::OBJECT), &place(root, &format!("usr/lib/aion/{}", ebpf::OBJECT))?)?;
+    for (from, to) in FOLDERS {
+        for name in listed(project, from)? {
+            copy(&project.root.join(from).join(&name), &place(root, &format!("{to}/{name}"))?)?;
+        }
+    }
+    for (from, to) in FILES {
+        copy(&project.root.join(from), &place(root, to)?)?;
+    }
+    for (link, target) in LINKS {
+        let link = root.join(link);
+        fs::remove_file(&link).with_context(|| format!("{} is not there to be linked", link.display()))?;
+        symlink(target, &link)?;
+    }
+    generated(project, root)?;
+    folders_readable(root)
+}
+
+/// Every file below /etc: what an upgrade leaves as the operator has it.
+pub(crate) fn configuration() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(_, to)| *to).filter(|to| to.starts_with("etc/"))
+}
+
+/// Man pages and completions, as aionctl itself writes them.
+fn generated(project: &Project, root: &Path) -> Result<()> {
+    let program = project.binary("aionctl");
+    let man = root.join("usr/share/man/man1");
+    fs::create_dir_all(&man)?;
+    // It names the files that it has written.
+    read(Command::new(&program).arg("man").arg(&man))?;
+    for entry in fs::read_dir(&man)? {
+        run_quietly(Command::new("gzip").args(["-9", "-n"]).arg(entry?.path()))?;
+    }
+    let changes = place(root, "usr/share/doc/aion/changelog")?;
+    copy(&project.root.join("CHANGELOG.md"), &changes)?;
+    run_quietly(Command::new("gzip").args(["-9", "-n"]).arg(&changes))?;
+    for (shell, to) in COMPLETIONS {
+        let to = place(root, to)?;
+        fs::write(&to, read(Command::new(&program).args(["completion", shell]))?)?;
+        fs::set_permissions(&to, Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+fn run_quietly(command: &mut Command) -> Result<()> {
+    read(command).map(drop)
+}
+
+/// The files below a folder that git knows of, or would: what a build leaves there stays out.
+fn listed(project: &Project, folder: &str) -> Result<Vec<String>> {
+    let text = read(Command::new("git").arg("-C").arg(project.root.join(folder)).args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    let names = text.split('\0').filter(|name| !name.is_empty()).map(str::to_owned);
+    Ok(names.filter(|name| project.root.join(folder).join(name).is_file()).collect())
+}
+
+fn place(root: &Path, path: &str) -> Result<PathBuf> {
+    let path = root.join(path);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    Ok(path)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    let program = fs::metadata(from)?.permissions().mode() & 0o100 != 0;
+    fs::set_permissions(to, Permissions::from_mode(if program { 0o755 } else { 0o644 }))?;
+    Ok(())
+}
+
+/// Whatever the umask of whoever packs.
+fn folders_readable(folder: &Path) -> Result<()> {
+    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders_readable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_listed_is_there() {
+        let project = Project::locate().unwrap();
+        for (from, _) in FILES {
+            assert!(project.root.join(from).is_file(), "{from}");
+        }
+        for (from, _) in FOLDERS {
+            assert!(!listed(&project, from).unwrap().is_empty(), "{from}");
+        }
+        assert!(configuration().count() >= 5);
+    }
+
+    #[test]
+    fn every_unit_is_installed() {
+        let project = Project::locate().unwrap();
+        for name in listed(&project, "systemd").unwrap() {
+            let from = format!("systemd/{name}");
+            assert!(
+                name == "README.md" || FILES.iter().any(|(file, _)| *file == from),
+                "{name} goes nowhere"
+            );
+        }
+    }
+}
