@@ -114,9 +114,10 @@ impl Api {
     /// Has the detections look at agents' events. `reload` reads their rules, now and whenever it is asked for.
     ///
     /// # Errors
-    /// When the rules are not valid.
+    /// When the rules are not valid, or the database cannot be used.
     pub fn start_detections(&self, reload: crate::ReloadRules) -> Result<(), Error> {
-        self.core.detections.start(reload).map(drop).map_err(|reason| Error::Begin { reason })
+        let begun = self.core.detections.start(reload).and_then(|_| self.core.begin_to_detect());
+        begun.map_err(|reason| Error::Begin { reason })
     }
 
     /// Reads the detections' rules again; bad ones change nothing.

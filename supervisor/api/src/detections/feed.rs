@@ -98,12 +98,7 @@ impl Feed {
 
     /// Where to go on, with what the windows need of the time before.
     fn begin(&mut self, core: &Core) -> Result<u64, String> {
-        let stored = core.store.detected().map_err(|error| error.to_string())?;
-        // The first time ever: what happened before nobody looked is history.
-        let cursor = match stored {
-            Some(cursor) => cursor,
-            None => core.store.cursor().map_err(|error| error.to_string())?,
-        };
+        let cursor = core.store.detected().map_err(|error| error.to_string())?.unwrap_or(0);
         let longest = core.detections.lock().map_or(0, |state| state.engine.longest_ns());
         let since = self.read(cursor.saturating_sub(1), 1)?.first().map_or(0, |record| record.time_ns);
         let since = since.saturating_sub(longest);

@@ -106,6 +106,18 @@ impl Detections {
 }
 
 impl Core {
+    /// The first time ever, what happened before nobody looked is history. From then on nothing is passed over, so this is
+    /// written down before anything new is indexed.
+    pub(crate) fn begin_to_detect(&self) -> Result<(), String> {
+        let store = &self.store;
+        if store.detected().map_err(|error| error.to_string())?.is_some() {
+            return Ok(());
+        }
+        let mut batch = Batch::bookkeeping();
+        batch.detected(store.cursor().map_err(|error| error.to_string())?);
+        store.commit(batch, Durability::Process).map_err(|error| error.to_string())
+    }
+
     /// Looks at what happens, until shutdown.
     pub(crate) async fn detect(self: Arc<Self>) {
         if self.detections.state.get().is_none() {

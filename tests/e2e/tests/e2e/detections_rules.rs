@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::agent::{detached, path, workspace};
 use crate::detections::{World, py, restraint, restraints};
 
-/// A rule about a program's arguments.
+/// A rule about a program's arguments. Programs below put the word together, so that they are not found by their own text.
 fn about(name: &str, word: &str, action: &str) -> String {
     format!(
         "apiVersion: aion.os/v1\nkind: Detection\nmetadata: {{name: {name}}}\nspec:\n  severity: high\n  window: 10s\n  \
@@ -93,7 +93,7 @@ pub(crate) fn what_was_taken_stays_taken_without_daemons() {
     let folder = workspace();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let program = "import socket, time, subprocess\nserver = socket.create_server(('127.0.0.1', 0))\n\
-        subprocess.Popen(['sh', '-c', 'sleep 300; : phone-home'])\nwhile True:\n  time.sleep(0.1)\n  try:\n    \
+        subprocess.Popen(['sh', '-c', 'sleep 300; : phone-' + 'home'])\nwhile True:\n  time.sleep(0.1)\n  try:\n    \
         c = socket.create_connection(server.getsockname()); server.accept(); said = 'open'\n  \
         except OSError as e: said = str(e.errno)\n  open('said', 'w').write(said)\n";
     let agent = py(daemons, "home", &["--workspace", path(&folder), "--network", "host"], program);
@@ -125,7 +125,7 @@ pub(crate) fn an_agent_s_restart_gets_it_out_of_nothing() {
     ]).check(|world| {
     let daemons = &world.daemons;
     let program = "import socket, os, subprocess, time\nserver = socket.create_server(('127.0.0.1', 0)) if not os.path.exists('again') else None\n\
-        if server:\n  subprocess.Popen(['sh', '-c', 'sleep 300; : take-network take-processor'])\n  \
+        if server:\n  subprocess.Popen(['sh', '-c', 'sleep 300; : take-' + 'network take-' + 'processor'])\n  \
         while not os.path.exists('go'): time.sleep(0.1)\n  open('again', 'w'); os._exit(1)\n\
         try: socket.create_server(('127.0.0.1', 0)); print('bound', flush=True)\n\
         except OSError as e: print('refused', e.errno, flush=True)\ntime.sleep(300)\n";
