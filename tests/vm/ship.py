@@ -383,8 +383,8 @@ def purge_leaves_nothing():
     ctl("run", "--detach", "--name", "last", "--", "sleep", "1000001")
     sh(["apt-get", "purge", "--yes", "aion"], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     left = []
-    if sh("pgrep -a -f 'sleep 100000|aion-init|aion-launcher|aiond' || true").strip():
-        left.append(sh("pgrep -a -f 'sleep 100000|aion-init|aion-launcher|aiond' || true"))
+    # Brackets, so that the shell that asks does not find itself.
+    left += [f"process: {line}" for line in sh("pgrep -a -f 'sleep 10000[0]|aion-[i]nit|aion-[l]auncher|aion[d]' || true").split("\n") if line]
     for path in ["/sys/fs/bpf/aion", "/sys/fs/cgroup/aion.slice", "/var/lib/aion", "/etc/aion", "/run/aion", "/run/aiond"]:
         if os.path.exists(path):
             left.append(path)
