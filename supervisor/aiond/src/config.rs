@@ -145,7 +145,7 @@ fn policy_of(path: &Path, bytes: Option<&[u8]>) -> Result<CapabilityPolicy, aion
 }
 
 fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
-    let fix = "put the file back, readable for the user of aiond; what was before holds on";
+    let fix = "put the file back, readable for the user of aiond, who must get through the folders above it; what was before holds on";
     aion_manifest::Error::of_file(ErrorCode::ProfileInvalid, path.display().to_string(), message, fix)
 }
 

@@ -66,7 +66,7 @@ impl Core {
         let yaml = self.store.manifest_of(&tenant, &registered.id)?.unwrap_or_default();
         let spec =
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;
-        self.permit(&tenant, &spec)?;
+        let judged = self.permit(&tenant, &spec)?;
         let (record, plan) = self.attempt(&job, &id, &spec)?;
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), "")?;
@@ -81,7 +81,7 @@ impl Core {
                 checkpoint.try_clone().map_err(|error| Problem::internal("no more descriptors", &error))?;
             fds.push(OwnedFd::from(file));
         }
-        match self.launch_with(&record, fds).await {
+        match self.launch_with(&record, fds, Some(judged)).await {
             Ok(_) => Ok(self.folder_of(&id)),
             Err(problem) => {
                 // What never ran leaves no trace; what may run is found again by its id.

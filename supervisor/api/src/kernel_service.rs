@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use crate::clock::{now_ns, timestamp};
-use crate::policies::Which;
+use crate::principal::Principal;
 use crate::problem::{Outcome, Problem};
 use crate::service::Services;
 use crate::stage::Action;
@@ -190,11 +190,20 @@ fn config(given: api::Model) -> Outcome<ModelConfig> {
     Ok(config)
 }
 
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Does it to its end, also when the client goes away: agents that are held to half of a change, and no record of it, help nobody.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|error| Err(Problem::internal("it did not run to its end", &error).into()))
+}
+
 impl Services {
     /// Writes a mutation down and answers with what came of it.
     pub(crate) async fn done<T>(
         &self,
-        principal: &crate::principal::Principal,
+        principal: &Principal,
         kind: &'static str,
         detail: Value,
         outcome: Outcome<T>,
@@ -204,13 +213,68 @@ impl Services {
         outcome.map(Response::new).map_err(Status::from)
     }
 
-    /// Holds a tenant's running agents to bounds that have changed.
-    async fn hold_tenant(&self, name: &str, has_changed: bool) {
-        let Some(tenant) = TenantId::parse(name).ok().filter(|_| has_changed) else { return };
-        if let Err(problem) = self.0.hold_to_bounds(Which::Of(&tenant)).await {
-            // The next meeting with the launcher does it.
-            tracing::warn!(%tenant, %problem, "the tenant's running agents are not held to its new bounds yet");
-        }
+    async fn add_tenant_held(
+        &self,
+        principal: Principal,
+        request: api::AddTenantRequest,
+    ) -> Answer<api::Tenant> {
+        let api::AddTenantRequest { name, secret, settings: given } = request;
+        let detail = json!({"tenant": name});
+        let outcome = async {
+            let name = name_of(&name)?;
+            let new = name.clone();
+            let made = self
+                .with_tenants(move |tenants| {
+                    Ok(tenants.add(&new, Secret::new(secret), settings(given)?, now_ns())?)
+                })
+                .await?;
+            // A crash may have left those of a tenant of the same name that was revoked.
+            self.0.kernel()?.forget_secrets(name.clone()).await?;
+            // Agents of that tenant may still run.
+            self.0.hold_tenant(&name).await?;
+            Ok(tenant(made))
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.tenant.add", detail, outcome).await
+    }
+
+    async fn set_tenant_held(
+        &self,
+        principal: Principal,
+        request: api::SetTenantRequest,
+    ) -> Answer<api::Tenant> {
+        let api::SetTenantRequest { name, settings: given } = request;
+        let detail = json!({"tenant": name});
+        let outcome = async {
+            let name = name_of(&name)?;
+            let changed = name.clone();
+            let set = self
+                .with_tenants(move |tenants| Ok(tenants.set(&changed, settings(given)?, now_ns())?))
+                .await?;
+            self.0.hold_tenant(&name).await?;
+            Ok(tenant(set))
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.tenant.set", detail, outcome).await
+    }
+
+    async fn revoke_tenant_held(
+        &self,
+        principal: Principal,
+        request: api::RevokeTenantRequest,
+    ) -> Answer<api::RevokeTenantResponse> {
+        let detail = json!({"tenant": request.name});
+        let outcome = async {
+            let name = name_of(&request.name)?;
+            let revoked = name.clone();
+            self.with_tenants(move |tenants| Ok(tenants.revoke(&revoked)?)).await?;
+            // Another tenant of this name shall not have them.
+            self.0.kernel()?.forget_secrets(name.clone()).await?;
+            self.0.hold_tenant(&name).await?;
+            Ok(api::RevokeTenantResponse {})
+        };
+        let outcome = outcome.await;
+        self.done(&principal, "api.tenant.revoke", detail, outcome).await
     }
 
     async fn with_tenants<T: Send + 'static>(
@@ -231,22 +295,8 @@ impl KernelService for Services {
         request: Request<api::AddTenantRequest>,
     ) -> Result<Response<api::Tenant>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
-        let api::AddTenantRequest { name, secret, settings: given } = request;
-        let detail = json!({"tenant": name});
-        let outcome = async {
-            let name = name_of(&name)?;
-            let new = name.clone();
-            let made = self
-                .with_tenants(move |tenants| {
-                    Ok(tenants.add(&new, Secret::new(secret), settings(given)?, now_ns())?)
-                })
-                .await?;
-            // A crash may have left those of a tenant of the same name that was revoked.
-            self.0.kernel()?.forget_secrets(name).await?;
-            Ok(tenant(made))
-        };
-        let outcome = outcome.await;
-        self.done(&principal, "api.tenant.add", detail, outcome).await
+        let services = self.clone();
+        to_its_end(async move { services.add_tenant_held(principal, request).await }).await
     }
 
     async fn set_tenant(
@@ -254,16 +304,8 @@ impl KernelService for Services {
         request: Request<api::SetTenantRequest>,
     ) -> Result<Response<api::Tenant>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
-        let api::SetTenantRequest { name, settings: given } = request;
-        let detail = json!({"tenant": name});
-        let set = name.clone();
-        let outcome = self
-            .with_tenants(move |tenants| {
-                Ok(tenant(tenants.set(&name_of(&name)?, settings(given)?, now_ns())?))
-            })
-            .await;
-        self.hold_tenant(&set, outcome.is_ok()).await;
-        self.done(&principal, "api.tenant.set", detail, outcome).await
+        let services = self.clone();
+        to_its_end(async move { services.set_tenant_held(principal, request).await }).await
     }
 
     async fn rotate_tenant(
@@ -288,18 +330,8 @@ impl KernelService for Services {
         request: Request<api::RevokeTenantRequest>,
     ) -> Result<Response<api::RevokeTenantResponse>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
-        let detail = json!({"tenant": request.name});
-        let outcome = async {
-            let name = name_of(&request.name)?;
-            let revoked = name.clone();
-            self.with_tenants(move |tenants| Ok(tenants.revoke(&revoked)?)).await?;
-            // Another tenant of this name shall not have them.
-            self.0.kernel()?.forget_secrets(name).await?;
-            Ok(api::RevokeTenantResponse {})
-        };
-        let outcome = outcome.await;
-        self.hold_tenant(&request.name, outcome.is_ok()).await;
-        self.done(&principal, "api.tenant.revoke", detail, outcome).await
+        let services = self.clone();
+        to_its_end(async move { services.revoke_tenant_held(principal, request).await }).await
     }
 
     async fn list_tenants(

@@ -62,12 +62,14 @@ impl Permitted {
 }
 
 impl Core {
-    /// Meets a manifest with what its agent may have.
+    /// Meets a manifest with what its agent may have; gives what it was judged by.
     ///
     /// # Errors
     /// Which rule denies what; the tenant is gone.
-    pub(crate) fn permit(&self, tenant: &TenantId, spec: &AgentSpec) -> Outcome<()> {
-        within(&self.bounds(tenant)?, spec)
+    pub(crate) fn permit(&self, tenant: &TenantId, spec: &AgentSpec) -> Outcome<Bounds> {
+        let bounds = self.bounds(tenant)?;
+        within(&bounds, spec)?;
+        Ok(bounds)
     }
 
     /// The same, remembered for the launches of a registered agent.

@@ -37,6 +37,8 @@ pub(crate) enum Which<'a> {
 impl Core {
     /// Takes the rules as they are now in the file, and holds all agents to them; `dry_run` looks and changes nothing.
     pub(crate) async fn reload_policy(self: &Arc<Self>, dry_run: bool) -> Outcome<Vec<api::HeldAgent>> {
+        // One after the other from the reading on: what is read last holds.
+        let _turn = self.policy_turn.lock().await;
         let read = self.read_policy.get().ok_or_else(|| {
             Problem::new(ErrorCode::DaemonUnavailable, "this daemon has no file with rules")
         })?;
@@ -45,11 +47,32 @@ impl Core {
             .await
             .map_err(|error| Problem::internal("reading the rules did not run to its end", &error))??;
         let policy = Arc::new(policy);
-        let _turn = self.policy_turn.lock().await;
         if !dry_run {
             self.kernel()?.set_policy(Arc::clone(&policy))?;
         }
         self.hold(Which::All, Some(&policy), dry_run).await
+    }
+
+    /// Holds a tenant's running agents to bounds that have changed.
+    ///
+    /// # Errors
+    /// Some are not held; the next meeting with the launcher, or reload, does it.
+    pub(crate) async fn hold_tenant(self: &Arc<Self>, tenant: &TenantId) -> Outcome<()> {
+        let held = self.hold_to_bounds(Which::Of(tenant)).await.map_err(|problem| {
+            let message =
+                format!("{tenant} is changed, its running agents are not held to that yet: {problem}");
+            Problem::new(problem.code(), message)
+                .hint("`aionctl policy reload` holds them, and aiond does when aion-launcher is back")
+        })?;
+        let failed: Vec<_> = held.iter().filter(|one| !one.error.is_empty()).collect();
+        let Some(first) = failed.first() else { return Ok(()) };
+        let message = format!(
+            "{tenant} is changed, {} of its running agents are not held to that yet: {}: {}",
+            failed.len(),
+            first.name,
+            first.error
+        );
+        Err(Problem::new(ErrorCode::LauncherUnavailable, message).hint("`aionctl policy reload` tries again"))
     }
 
     /// Holds running agents to what their bounds are now.
@@ -62,8 +85,17 @@ impl Core {
     pub(crate) fn hold_meanwhile(self: &Arc<Self>) {
         let core = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(problem) = core.hold_to_bounds(Which::All).await {
-                tracing::warn!(%problem, "running agents were not compared with the rules");
+            match core.hold_to_bounds(Which::All).await {
+                Ok(held) => {
+                    for one in held.iter().filter(|one| !one.error.is_empty()) {
+                        tracing::warn!(
+                            agent = one.id,
+                            error = one.error,
+                            "an agent is not held to the rules"
+                        );
+                    }
+                }
+                Err(problem) => tracing::warn!(%problem, "running agents were not compared with the rules"),
             }
         });
     }
@@ -182,15 +214,20 @@ impl Core {
         let now: BTreeSet<&str> = held.withheld.iter().map(|one| one.host.as_str()).collect();
         let before: BTreeSet<&str> = state.withheld.iter().map(String::as_str).collect();
         held.given_back = before.difference(&now).map(|host| (*host).to_owned()).collect();
-        if now == before || dry_run {
+        // What is withheld already is asked for all the same: the launcher may be behind with it.
+        if dry_run || (now.is_empty() && before.is_empty()) {
             return held;
         }
+        let is_new = now != before;
         let rules: Vec<String> = now.iter().map(|host| (*host).to_owned()).collect();
         let left: Vec<&String> = hosts.iter().filter(|host| !now.contains(host.as_str())).collect();
         match self.launcher.withhold(&state.id, rules).await {
             Ok(_) => {
                 if let Ok(rules) = Rules::parse(&left) {
                     self.set_names(&state.id, rules);
+                }
+                if !is_new {
+                    return held;
                 }
                 let told: Vec<_> =
                     held.withheld.iter().map(|one| json!({"host": one.host, "why": one.why})).collect();

@@ -106,6 +106,9 @@ impl Api {
             let core = Arc::clone(&core);
             Box::pin(async move {
                 let held = core.reload_policy(false).await;
+                let agents = held.as_ref().map_or(0, Vec::len);
+                let detail = serde_json::json!({"agents": agents, "by": "SIGHUP", "taken": held.is_ok()});
+                core.trail.own("default", "", "api.policy.reload", "", detail).await;
                 held.map(drop).map_err(|problem| Error::Begin { reason: problem.to_string() })
             })
         }

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::clock::now_ns;
 use crate::core::Core;
 use crate::lifecycle::{self, Command};
+use crate::permitted::Bounds;
 use crate::principal::Principal;
 use crate::problem::{Outcome, Problem};
 use crate::requests::Claim;
@@ -82,13 +83,18 @@ impl Core {
 
     /// Launches an agent whose record says `starting`, and writes down what came of it. The caller holds its lock.
     pub(crate) async fn launch(&self, record: &AgentRecord) -> Outcome<AgentRecord> {
-        self.launch_with(record, Vec::new()).await
+        self.launch_with(record, Vec::new(), None).await
     }
 
-    /// As [`Core::launch`], with what a job is given.
-    pub(crate) async fn launch_with(&self, record: &AgentRecord, fds: Vec<OwnedFd>) -> Outcome<AgentRecord> {
+    /// As [`Core::launch`], with what a job is given, and the bounds that it was judged by already.
+    pub(crate) async fn launch_with(
+        &self,
+        record: &AgentRecord,
+        fds: Vec<OwnedFd>,
+        judged: Option<Bounds>,
+    ) -> Outcome<AgentRecord> {
         let (tenant, id) = (&record.tenant, &record.id);
-        let bounds = self.bounds(tenant);
+        let judged = judged.or_else(|| self.bounds(tenant).ok());
         let plan = match self.launch_message(record) {
             Ok(plan) => plan,
             Err(problem) => {
@@ -101,8 +107,8 @@ impl Core {
         }
         match self.launcher.launch_with(plan, fds).await {
             Ok((state, _tty)) => {
-                if let Ok(bounds) = &bounds {
-                    self.hold_launched(record, &state, bounds).await;
+                if let Some(judged) = &judged {
+                    self.hold_launched(record, &state, judged).await;
                 }
                 self.take_in(tenant, id, &state)
             }

@@ -112,13 +112,27 @@ pub(crate) async fn syscall(
         Ok(admitted) => admitted,
         Err(refusal) => return reply::outcome(&Outcome::refused(refusal)),
     };
-    match Syscall::parse(&admitted.body, Some(&name)) {
+    let call = auth::agent_header(&admitted).and_then(|agent| match agent {
+        None => Syscall::parse(&admitted.body, Some(&name)),
+        Some(agent) => Syscall::from_value(with_agent(json_of(&admitted.body)?, agent), Some(&name)),
+    });
+    match call {
         Ok(call) => {
             let call = call.within(admitted.trace());
             reply::outcome(&shared.kernel.invoke(admitted.caller, call).await)
         }
         Err(refusal) => reply::outcome(&shared.kernel.refused(&admitted.caller, &name, refusal).await),
     }
+}
+
+/// What the header says where the body says nothing.
+fn with_agent(mut body: Value, agent: &str) -> Value {
+    if let Some(map) = body.as_object_mut()
+        && ["agent_id", "agent"].iter().all(|field| map.get(*field).is_none_or(Value::is_null))
+    {
+        map.insert("agent_id".to_owned(), json!(agent));
+    }
+    body
 }
 
 pub(crate) async fn memory_put(state: State<Shared>, request: Request<Body>) -> Response {
@@ -208,7 +222,15 @@ pub(crate) async fn heartbeat(State(shared): State<Shared>, request: Request<Bod
         Ok(admitted) => admitted,
         Err(refusal) => return reply::refused(&refusal),
     };
-    reply::result(json_of(&admitted.body).and_then(|body| shared.kernel.heartbeat(&admitted.caller, &body)))
+    let beat = auth::agent_header(&admitted).and_then(|agent| {
+        let body = json_of(&admitted.body)?;
+        let body = match agent {
+            Some(agent) => with_agent(body, agent),
+            None => body,
+        };
+        shared.kernel.heartbeat(&admitted.caller, &body)
+    });
+    reply::result(beat)
 }
 
 async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Response {
@@ -229,10 +251,8 @@ async fn schedule(State(shared): State<Shared>, request: Request<Body>) -> Respo
                     "agent_id says it already: leave one of them out",
                 ));
             }
-            if let (Some(agent), Some(map)) = (header, body.as_object_mut())
-                && ["agent_id", "agent"].iter().all(|field| map.get(*field).is_none_or(Value::is_null))
-            {
-                map.insert("agent_id".to_owned(), json!(agent));
+            if let Some(agent) = header {
+                body = with_agent(body, agent);
             }
             // What the body says of its trace is signed, and counts more.
             if let Some(parent) = admitted.trace().and_then(TraceParent::parse)

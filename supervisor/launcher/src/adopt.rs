@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aion_cgroup::{AgentGroup, LimitCounters};
+use aion_egress::Rules;
 use aion_launcher_proto::v1;
 use aion_probes::{AgentConfig, AuditMode, NetPolicy};
 use aion_sandbox::{InitProcess, NetworkMode};
@@ -141,7 +142,7 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         probed: launcher.probes.get().is_some(),
         network: record.network,
         resolver: None,
-        reach: Mutex::new(egress::Reach::taken_up(&record.withheld)),
+        reach: Mutex::new(egress::Reach::taken_up(record)),
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
         told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },
@@ -169,13 +170,16 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
-            let reach = spec
-                .as_deref()
-                .filter(|s| s.network == NetworkMode::Egress)
-                .map(|s| crate::lock::lock(&run.reach).of(&s.egress).entries());
+            let egress = spec.as_deref().filter(|s| s.network == NetworkMode::Egress).map(|s| &s.egress);
+            let reach = |launched: &Rules| {
+                let mut reach = crate::lock::lock(&run.reach);
+                let done = reach.take_over(probes, cgroup_id, launched);
+                agent.lock().record.reach_is_behind = done.is_err();
+                done
+            };
             let known = probes
                 .add_agent(cgroup_id, config(spec.as_deref()))
-                .and_then(|()| reach.map_or(Ok(()), |entries| probes.set_reach(cgroup_id, &entries)))
+                .and_then(|()| egress.map_or(Ok(()), reach))
                 .and_then(|()| probes.arm(cgroup_id))
                 .and_then(|()| probes.isolate(cgroup_id, isolated));
             if let Err(e) = known {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aion_egress::{Entry as Reached, Name, Rule, Rules};
 use aion_launcher_proto::v1;
 use aion_network::{Attached, Network, Options, RESOLVER};
-use aion_probes::NetPolicy;
+use aion_probes::{NetPolicy, Probes};
 use aion_sandbox::{NetworkMode, Slot, mounts};
 use aion_types::{AgentId, ErrorCode, LayerName, LayerReport, LayerState};
 use serde_json::json;
@@ -23,7 +23,7 @@ use crate::launcher::Launcher;
 use crate::lock::lock;
 use crate::options::RunOptions;
 use crate::request::{Launch, Resolved};
-use crate::state::{Folder, replace};
+use crate::state::{Folder, Record, replace};
 use crate::{Failure, limits};
 
 /// Names whose entries are known to be theirs.
@@ -78,10 +78,40 @@ pub(crate) struct Reach {
 
 impl Reach {
     /// As an earlier launcher left it.
-    pub(crate) fn taken_up(withheld: &[String]) -> Self {
+    pub(crate) fn taken_up(record: &Record) -> Self {
         // What was written was read before; of what cannot be read any more, no rule is one.
-        let withheld = withheld.iter().filter_map(|rule| rule.parse().ok()).collect();
-        Self { withheld, ..Self::default() }
+        let withheld = record.withheld.iter().filter_map(|rule| rule.parse().ok()).collect();
+        Self { withheld, is_behind: record.reach_is_behind, ..Self::default() }
+    }
+
+    /// Makes the kernel's table say what is reached now. `keep_names`: also all that names added.
+    fn enter(
+        &mut self,
+        probes: &Probes,
+        group: u64,
+        launched: &Rules,
+        keep_names: bool,
+    ) -> Result<(), aion_probes::Error> {
+        let rules = self.of(launched);
+        let entries = rules.entries();
+        let done = match keep_names {
+            true => probes.set_reach(group, &entries),
+            false => probes.renew_reach(group, &entries, &self.named(&rules)),
+        };
+        self.is_behind = done.is_err();
+        done
+    }
+
+    /// Enters the rules of an agent that an earlier launcher left. One that died over a change may have left more than they allow, and
+    /// what names added then is nobody's.
+    pub(crate) fn take_over(
+        &mut self,
+        probes: &Probes,
+        group: u64,
+        launched: &Rules,
+    ) -> Result<(), aion_probes::Error> {
+        let keep_names = !self.is_behind;
+        self.enter(probes, group, launched, keep_names)
     }
 
     /// The rules that hold now, of those of the launch.
@@ -232,27 +262,27 @@ impl Launcher {
                 }
             }
             record.withheld.clone_from(&told);
+            record.reach_is_behind = true;
             before
         };
         if let Err(failure) = self.publish(&agent) {
             let mut inner = agent.lock();
             (inner.record.withheld, inner.record.agent.layers) = before;
+            inner.record.reach_is_behind = reach.is_behind;
             return Err(failure);
         }
         // Where hosts are given back alone, what names added stays, also what an earlier launcher added.
         let only_back = !reach.is_behind && withheld.iter().all(|rule| reach.withheld.contains(rule));
         reach.withheld = withheld;
-        let rules = reach.of(&all);
         let Some(probes) = self.probes.get() else {
             return Err(Failure::layer(LayerName::Probes, 0, "no probes"));
         };
-        let (group, entries) = (run.held.group.id(), rules.entries());
-        let done = match only_back {
-            true => probes.set_reach(group, &entries),
-            false => probes.renew_reach(group, &entries, &reach.named(&rules)),
-        };
-        reach.is_behind = done.is_err();
-        done?;
+        reach.enter(probes, run.held.group.id(), &all, only_back)?;
+        agent.lock().record.reach_is_behind = false;
+        if let Err(failure) = self.publish(&agent) {
+            // The next launcher does it once more.
+            tracing::warn!(agent = %id, %failure, "it is not written down that hosts are withheld by now");
+        }
         limits::tell(self, &agent, vec![Entry::new("agent.egress", "allowed", &json!({ "withheld": told }))]);
         Ok(agent.view())
     }

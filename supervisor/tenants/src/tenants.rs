@@ -501,7 +501,10 @@ fn policy(name: &TenantId, settings: &Settings) -> Result<Option<CapabilityPolic
         [] => CapabilityPolicy::everything_but(&settings.deny, &origin),
         allow => CapabilityPolicy::from_list(allow, &settings.deny, &origin),
     };
-    rules.map(Some).map_err(|message| Error::Invalid { field: "allow", message })
+    rules.map(Some).map_err(|message| {
+        let is_of_deny = CapabilityPolicy::everything_but(&settings.deny, &origin).is_err();
+        Error::Invalid { field: if is_of_deny { "deny" } else { "allow" }, message }
+    })
 }
 
 fn open_row(sealer: &Sealer, name: TenantId, row: TenantRow, now_ms: u64) -> Result<Tenant, Error> {

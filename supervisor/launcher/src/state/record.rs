@@ -65,6 +65,9 @@ pub struct Record {
     /// Hosts of its launch that are withheld from it.
     #[prost(string, repeated, tag = "15")]
     pub withheld: Vec<String>,
+    /// The kernel's table may not say so yet.
+    #[prost(bool, tag = "16")]
+    pub reach_is_behind: bool,
 }
 
 impl Record {
