@@ -159,7 +159,7 @@ pub(crate) fn rules_are_taken_and_given_back_under_open_connections() {
         "spec": {"entry": "true", "network": "egress", "capabilities": ["net:connect:45.90.1.20:443"]}
     });
     let in_force = || {
-        let done = daemons.ctl(["validate", "-"]).stdin(wish.to_string()).done();
+        let done = daemons.ctl(["validate", "-f", "-"]).stdin(wish.to_string()).done();
         (done.code != 0).then_some(())
     };
     until(Duration::from_secs(20), in_force).expect("the rules hold for what is new");
