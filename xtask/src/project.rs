@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{note, run};
+use crate::process::{note, read, run};
 
 /// The target that aion-init is built for: named, so that its static libc is not asked of build scripts and
 /// procedural macros.
@@ -126,6 +126,13 @@ fn path_with_ccache() -> OsString {
     let rest = std::env::split_paths(&path).filter(|folder| folder != ccache);
     let all = std::iter::once(ccache.to_owned()).filter(|folder| folder.is_dir()).chain(rest);
     std::env::join_paths(all).unwrap_or(path)
+}
+
+/// The names below a folder that git knows of, or would.
+pub(crate) fn tracked(folder: &Path) -> Result<Vec<String>> {
+    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let text = read(Command::new("git").arg("-C").arg(folder).args(list))?;
+    Ok(text.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

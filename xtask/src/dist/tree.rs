@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::ebpf;
 use crate::process::{read, run};
-use crate::project::Project;
+use crate::project::{Project, tracked};
 
 /// Programs, by the folder that they go to.
 const PROGRAMS: &[(&str, &[&str])] = &[
@@ -114,17 +114,12 @@ fn run_quietly(command: &mut Command) -> Result<()> {
     read(command).map(drop)
 }
 
-/// The files below a folder that git knows of, or would: what a build leaves there stays out.
+/// The plain files below a folder: what a build leaves there stays out.
 fn listed(project: &Project, folder: &str) -> Result<Vec<String>> {
-    let text = read(Command::new("git").arg("-C").arg(project.root.join(folder)).args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]))?;
-    let names = text.split('\0').filter(|name| !name.is_empty()).map(str::to_owned);
-    Ok(names.filter(|name| project.root.join(folder).join(name).is_file()).collect())
+    let folder = project.root.join(folder);
+    let mut names = tracked(&folder)?;
+    names.retain(|name| folder.join(name).is_file());
+    Ok(names)
 }
 
 fn place(root: &Path, path: &str) -> Result<PathBuf> {

@@ -12,7 +12,7 @@ use super::{Suite, rootfs};
 use crate::binaries::TestProgram;
 use crate::ebpf;
 use crate::process::{capture, read, run, succeeds};
-use crate::project::Project;
+use crate::project::{Project, tracked};
 
 /// What goes in.
 pub(crate) struct Contents<'a> {
@@ -91,14 +91,7 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
 
 /// Copies the files that git knows of or would, so that neither builds nor state travel along.
 fn copy_clone(root: &Path, to: &Path) -> Result<()> {
-    let listed = read(Command::new("git").arg("-C").arg(root).args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]))?;
-    for name in listed.split('\0').filter(|name| !name.is_empty()) {
+    for name in &tracked(root)? {
         let source = root.join(name);
         let Ok(kind) = fs::symlink_metadata(&source) else { continue };
         if !kind.is_file() {
