@@ -6,8 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aion_e2e::{Which, until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, detached};
@@ -92,6 +90,7 @@ fn until_it_tells(agent: &Agent<'_>, what: &str, wanted: &Value) {
     seen.unwrap_or_else(|| panic!("{what}: {wanted} is not in {}", last(agent)));
 }
 
+#[expect(clippy::print_stdout, reason = "a test's output")]
 fn reload(world: &World) -> Value {
     let begun = Instant::now();
     let held = world.daemons().ctl(["policy", "reload"]).json();
@@ -148,25 +147,6 @@ pub(crate) fn rules_are_taken_and_given_back_under_open_connections() {
     daemons.await_ready().unwrap();
     until_it_tells(&agent, "given back", &json!({"new fixed": "ok", "new named": "ok", "named": 200}));
     assert!(!layer(&agent).contains("withheld"), "{}", layer(&agent));
-
-    // A client that goes away leaves nothing half done.
-    policy(&folder, "  - net:connect:45.90.1.0/24:443\n");
-    let launcher = Pid::from_raw(daemons.pid(Which::Launcher).unwrap().try_into().unwrap());
-    kill(launcher, Signal::SIGSTOP).unwrap();
-    let asking = daemons.ctl(["policy", "reload"]).spawn();
-    let wish = json!({
-        "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": "wish"},
-        "spec": {"entry": "true", "network": "egress", "capabilities": ["net:connect:45.90.1.20:443"]}
-    });
-    let in_force = || {
-        let done = daemons.ctl(["validate", "-f", "-"]).stdin(wish.to_string()).done();
-        (done.code != 0).then_some(())
-    };
-    until(Duration::from_secs(20), in_force).expect("the rules hold for what is new");
-    asking.signal(Signal::SIGKILL);
-    kill(launcher, Signal::SIGCONT).unwrap();
-    until_it_tells(&agent, "after a client has gone", &json!({"new fixed": "EPERM", "new named": "ok"}));
-    asking.done_quietly();
 
     policy(&folder, "  - net:connect:good.example:*\n");
     let held = reload(&world);
