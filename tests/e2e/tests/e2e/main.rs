@@ -80,6 +80,11 @@ macro_rules! where_it_can {
     };
 }
 
+/// Builds take minutes in an emulated machine, and tell nothing of its kernel.
+fn small() -> Option<String> {
+    (Scale::current() == Scale::Small).then(|| "not at the small scale".to_owned())
+}
+
 fn main() -> ExitCode {
     let begun = Instant::now();
     let options = Options::read(std::env::args().skip(1));
@@ -144,8 +149,6 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, egress_world::missing() => egress::{allowed_names_work_for_curl_python_and_node,
         every_way_around_fails_and_no_packet_leaves, names_are_asked_for_by_the_list_and_run_out, verdicts_outlive_the_daemons,
         what_cannot_be_set_up_does_not_start});
-    // Builds take minutes in an emulated machine, and tell nothing of its kernel.
-    let small = || (Scale::current() == Scale::Small).then(|| "not at the small scale".to_owned());
     where_it_can!(suite, small() => detections::{ordinary_work_raises_nothing});
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
