@@ -230,8 +230,11 @@ impl Services {
                 .await?;
             // A crash may have left those of a tenant of the same name that was revoked.
             self.0.kernel()?.forget_secrets(name.clone()).await?;
-            // Agents of that tenant may still run.
-            self.0.hold_tenant(&name).await?;
+            // Agents of a tenant of the same name that was revoked may still run: they get back what it leaves them. The tenant is there
+            // also where that must wait.
+            if let Err(problem) = self.0.hold_tenant(&name).await {
+                tracing::warn!(tenant = %name, %problem, "its running agents are not looked at yet");
+            }
             Ok(tenant(made))
         };
         let outcome = outcome.await;

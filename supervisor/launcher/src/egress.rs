@@ -274,6 +274,8 @@ impl Launcher {
         // Where hosts are given back alone, what names added stays, also what an earlier launcher added.
         let only_back = !reach.is_behind && withheld.iter().all(|rule| reach.withheld.contains(rule));
         reach.withheld = withheld;
+        // Until the table says so, whatever ends this before.
+        reach.is_behind = true;
         let Some(probes) = self.probes.get() else {
             return Err(Failure::layer(LayerName::Probes, 0, "no probes"));
         };
