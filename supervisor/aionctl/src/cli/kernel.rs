@@ -240,7 +240,10 @@ pub(crate) struct AnswerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The audit id, as sc-…
-    #[arg(value_name = "AUDIT_ID")]
-    pub(crate) audit_id: String,
+    /// A system call's audit id, as sc-…, or the number of a record of the audit log
+    #[arg(value_name = "AUDIT_ID", required_unless_present = "agent")]
+    pub(crate) audit_id: Option<String>,
+    /// The newest denial of this agent instead
+    #[arg(long, value_name = "AGENT", conflicts_with = "audit_id")]
+    pub(crate) agent: Option<String>,
 }

@@ -165,7 +165,7 @@ pub(crate) enum Command {
     /// Look after the rules that bound what agents have
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Show how a system call was decided
+    /// Show why a call was denied, or how it was decided: the layer, the rule, and what would allow it
     Explain(ExplainArgs),
     /// Show what agents and tenants have used
     Usage,

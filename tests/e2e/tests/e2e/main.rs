@@ -139,7 +139,7 @@ fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
         limits::{memory, processes, file_size, disk, wall_clock, processor, open_files}
         restart::{on_failure_until_its_limit, always_until_stopped, never}
         programs::{python, node, a_static_binary, a_script}
-        observe::{events_tell_what_happened, stats_and_top, system_calls_are_counted, doctor_and_version, bystanders_are_never_recorded}
+        observe::{events_tell_what_happened, denials_are_explained, stats_and_top, system_calls_are_counted, doctor_and_version, bystanders_are_never_recorded}
         terminal::{a_terminal_inside, detach_keys_leave_it_running, signals_reach_the_foreground}
     );
     suite
@@ -153,6 +153,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, small() => detections::{ordinary_work_raises_nothing, what_floods_is_slowed_or_stopped});
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
+    where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
