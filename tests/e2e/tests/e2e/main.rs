@@ -33,6 +33,7 @@ mod kernel_sdk;
 mod kernel_servers;
 mod kernel_telemetry;
 mod layers;
+mod learn;
 mod leftovers;
 mod lifecycle;
 mod limits;
@@ -189,6 +190,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
+        learn::{a_run_s_least_profile_is_enough_for_it_and_no_more}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
     );
     suite
