@@ -49,7 +49,10 @@ impl Seen {
                 let (address, port) = (text("addr"), detail.get("port").and_then(Value::as_u64).unwrap_or(0));
                 let Ok(ip) = address.parse::<std::net::IpAddr>() else { return };
                 if !ip.to_canonical().is_loopback() {
-                    count(&mut self.reached, &std::net::SocketAddr::new(ip, u16::try_from(port).unwrap_or(0)).to_string());
+                    count(
+                        &mut self.reached,
+                        &std::net::SocketAddr::new(ip, u16::try_from(port).unwrap_or(0)).to_string(),
+                    );
                 }
             }
             "file.open_write" => count(&mut self.written, text("path")),
@@ -206,7 +209,8 @@ pub(crate) fn manifest(mut value: Value, profile: &str, seen: &Seen) -> Manifest
             "network mode host cannot be narrowed; with spec.network: egress it would need {}",
             match seen.reached.is_empty() {
                 true => "no host at all".to_owned(),
-                false => seen.reached.keys().map(|to| format!("net:connect:{to}")).collect::<Vec<_>>().join(", "),
+                false =>
+                    seen.reached.keys().map(|to| format!("net:connect:{to}")).collect::<Vec<_>>().join(", "),
             }
         ));
     }
@@ -279,7 +283,9 @@ fn capabilities(given: &Value, network: &str, seen: &Seen, notes: &mut Vec<Strin
     }
     out.insert("allow".to_owned(), json!(allow));
     if !deny.is_empty() {
-        notes.push("spec.capabilities.deny is left out: nothing that was denied is allowed any more".to_owned());
+        notes.push(
+            "spec.capabilities.deny is left out: nothing that was denied is allowed any more".to_owned(),
+        );
     }
     Value::Object(out)
 }
@@ -287,13 +293,15 @@ fn capabilities(given: &Value, network: &str, seen: &Seen, notes: &mut Vec<Strin
 fn is_name_with_port(rule: &str, port: &str) -> bool {
     let Some(target) = rule.strip_prefix("net:connect:") else { return false };
     let Some((host, at)) = target.rsplit_once(':') else { return false };
-    let is_address = host.starts_with('[') || host.split('/').next().unwrap_or(host).parse::<std::net::IpAddr>().is_ok();
+    let is_address =
+        host.starts_with('[') || host.split('/').next().unwrap_or(host).parse::<std::net::IpAddr>().is_ok();
     !is_address && (at == port || at == "*")
 }
 
 /// A name whose port was used stays: which address it led to is not on record. Blocks and addresses give way to what was reached.
 fn keep_host(rule: &str, seen: &Seen, allow: &mut BTreeSet<String>) {
-    let is_used = seen.reached.keys().any(|to| is_name_with_port(rule, to.rsplit(':').next().unwrap_or_default()));
+    let is_used =
+        seen.reached.keys().any(|to| is_name_with_port(rule, to.rsplit(':').next().unwrap_or_default()));
     let is_any = rule.starts_with("net:connect:*:");
     if is_used && !is_any {
         allow.insert(rule.to_owned());
@@ -332,7 +340,11 @@ mod tests {
             ("net.sendto", "allowed", json!({"addr": "127.0.0.53", "port": 53})),
             ("net.connect", "allowed", json!({"addr": "2606:4700::1111", "port": 53})),
             ("file.open_write", "allowed", json!({"path": "/srv/out/a"})),
-            ("api.syscall", "allowed", json!({"calls": [{"syscall": "memory.get"}, {"syscall": "tool.invoke"}]})),
+            (
+                "api.syscall",
+                "allowed",
+                json!({"calls": [{"syscall": "memory.get"}, {"syscall": "tool.invoke"}]}),
+            ),
             ("api.syscall", "allowed", json!({"syscall": "memory.get"})),
             ("agent.counted", "allowed", json!({"calls": {"read": 7, "openat": 1}})),
             ("agent.exited", "allowed", json!({"memory_peak": 40 << 20})),
@@ -390,10 +402,13 @@ mod tests {
                 "fs:write:/srv/out/**", "fs:write:/srv/in/**", "tool:x", "exec:/usr/**"], "deny": ["tool:y"]}}});
         let learned = manifest(given, "a-learned", &seen());
         let spec = &learned.value["spec"];
-        assert_eq!(spec["capabilities"], json!({
+        assert_eq!(
+            spec["capabilities"],
+            json!({
             "filesystem": true, "network": false, "gpu": false, "subprocess": false,
             "allow": ["exec:/usr/bin/git", "fs:read:/srv/in/**", "fs:write:/srv/out/**",
-                "net:connect:[2606:4700::1111]:53", "net:connect:api.example.com:443", "tool:x"]}));
+                "net:connect:[2606:4700::1111]:53", "net:connect:api.example.com:443", "tool:x"]})
+        );
         assert_eq!(spec["syscalls"], json!(["memory.get", "tool.invoke"]));
         assert_eq!(spec["resources"], json!({"mem": "64Mi", "pids": 9}));
         assert_eq!(spec["seccomp_profile"], "a-learned");

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aion_manifest::{CapabilityPolicy, Classes, Context, ToolEntry};
+use aion_manifest::{CapabilityPolicy, Classes, Context};
 use aion_store::Store;
 use aion_syscall::{
-    Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Status, Step, Usage,
+    Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Step, Usage,
 };
 use aion_telemetry::Spans;
 use aion_tenants::{Sealer, Tenants};
@@ -26,9 +26,10 @@ use crate::files::Files;
 use crate::grants::{Grants, GrantsOf};
 use crate::host::{AuditEntry, Host};
 use crate::mail::Mail;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::models::ModelsOf;
-use crate::plan::{self, Plan, Work};
+use crate::plan::{self, Work};
 use crate::record::{DecisionRow, Recorder};
 use crate::redact::Redactors;
 use crate::secrets::Secrets;
@@ -37,7 +38,6 @@ use crate::telling::Telling;
 use crate::tools::Tools;
 use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
-use crate::memory;
 
 mod ending;
 mod work;

@@ -186,12 +186,16 @@ impl Kernel {
     pub async fn schedule(&self, caller: &Caller, body: Value) -> Result<Value, Refusal> {
         let redactor = self.redactor(caller.tenant());
         let told = |map: &Map<String, Value>| {
-            let told = map.iter().find(|(name, value)| *name != "params" && redactor.finds_in(value));
-            told.map(|(name, _)| name.clone())
+            let has = |(name, value): &(&String, &Value)| {
+                redactor.finds(name) || (*name != "params" && redactor.finds_in(value))
+            };
+            map.iter().find(has).map(|(name, _)| name.clone())
         };
         let submitted = match body.as_object().and_then(told) {
-            Some(field) => Err(Refusal::field(field, "there is a secret in it, and it is written into records")
-                .hint("name the task otherwise, and have its agent use the secret by secret.use")),
+            Some(field) => {
+                Err(Refusal::field(field, "there is a secret in it, and it is written into records")
+                    .hint("name the task otherwise, and have its agent use the secret by secret.use"))
+            }
             None => self.0.host.submit(caller.tenant().clone(), body).await,
         };
         self.without_secrets(caller, submitted)

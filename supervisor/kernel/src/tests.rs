@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aion_store::Options as StoreOptions;
-use aion_syscall::Layer;
+use aion_syscall::{Layer, Status};
 use aion_tenants::{Secret, Settings};
 use aion_types::AgentName;
 

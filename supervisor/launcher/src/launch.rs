@@ -355,6 +355,8 @@ impl<'a> Attempt<'a> {
             resolv_conf,
             ..LaunchFds::new(journal, prepared.mount)
         };
+        // Before its first event, which whoever looks for what this launch did compares with it.
+        let started_ns = clock::wall_ns();
         let Launched { init, agent_pid, agent_pidfd, layers: inside, tty, .. } = slot.launch(&plan, fds)?;
         if self.probed
             && let Some(probes) = launcher.probes.get()
@@ -367,7 +369,7 @@ impl<'a> Attempt<'a> {
 
         let now = clock::monotonic_ns();
         record.agent.pid = agent_pid;
-        record.agent.started_ns = clock::wall_ns();
+        record.agent.started_ns = started_ns;
         record.agent_start = crate::process::start_time(agent_pid).unwrap_or(0);
         record.deadline_ns =
             launch.limits.wall_ms.map_or(0, |ms| now.saturating_add(ms.saturating_mul(1_000_000)));

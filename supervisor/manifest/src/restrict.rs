@@ -124,10 +124,10 @@ impl Wish<'_> {
             if own {
                 continue;
             }
-            let by = refusal
-                .rule
-                .as_ref()
-                .map_or_else(|| "is allowed by no rule of the operator".to_owned(), |r| format!("is denied by {r}"));
+            let by = refusal.rule.as_ref().map_or_else(
+                || "is allowed by no rule of the operator".to_owned(),
+                |r| format!("is denied by {r}"),
+            );
             problems.push(self.denial(&refusal.capability, by));
         }
         problems

@@ -11,13 +11,15 @@ use aion_types::ErrorCode;
 use serde_json::{Map, Value};
 
 use super::flags::{Flag, secret, told};
-use crate::cli::{ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke};
+use crate::cli::{
+    ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
+};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::{Printer, lines, note};
 use crate::source::Source;
 use crate::view::kernel::{
-    DecisionView, ModelView, TenantView, ToolView, UsageView, decision_text, models_table, record_text, tenants_table,
-    tools_table, usage_table,
+    DecisionView, ModelView, TenantView, ToolView, UsageView, decision_text, models_table, record_text,
+    tenants_table, tools_table, usage_table,
 };
 
 /// What is said of a model, as fields of it and as flags.

@@ -17,6 +17,7 @@ use crate::failure::{Failure, Outcome, USAGE};
 use crate::learn::{self, Seen};
 use crate::output::Printer;
 use crate::source::{Source, check};
+use crate::view::agent::is_live;
 
 const PAGE: u32 = 1000;
 /// Where packages put the profiles.
@@ -78,20 +79,24 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
     let seen = seen(client, &agent).await?;
     if seen.calls.is_empty() {
         let message = format!("the system calls of {} were not counted", agent.name);
-        return Err(Failure::coded(ErrorCode::InvalidField, message)
-            .hint("run it with `--audit count`, or `audit: count` in its manifest, and learn from that run"));
+        return Err(Failure::coded(ErrorCode::InvalidField, message).hint(
+            "run it with `--audit count`, or `audit: count` in its manifest, and learn from that run",
+        ));
     }
-    let manifest: Value = serde_yaml::from_str(&agent.manifest_yaml).map_err(|error| {
-        Failure::new(1, "the agent's manifest cannot be read as YAML").cause(&error)
-    })?;
+    let manifest: Value = serde_yaml::from_str(&agent.manifest_yaml)
+        .map_err(|error| Failure::new(1, "the agent's manifest cannot be read as YAML").cause(&error))?;
     let before = manifest.pointer("/spec/seccomp_profile").and_then(Value::as_str).unwrap_or_default();
     let folder = profiles().join("seccomp");
-    let profile = learn::profile(before, &seen, &mut |name| read(&folder, name))
-        .map_err(|message| Failure::new(1, message).hint("--profiles of aiond names the folder; AION_PROFILES says so here"))?;
+    let profile = learn::profile(before, &seen, &mut |name| read(&folder, name)).map_err(|message| {
+        Failure::new(1, message).hint("--profiles of aiond names the folder; AION_PROFILES says so here")
+    })?;
     let learned = learn::manifest(manifest, &name, &seen);
     let text = serde_yaml::to_string(&learned.value)
         .map_err(|error| Failure::new(1, "the manifest cannot be written as YAML").cause(&error))?;
-    let text = format!("# Learned from a run of {}. Review it: a run shows what was needed once.\n{text}", agent.name);
+    let text = format!(
+        "# Learned from a run of {}. Review it: a run shows what was needed once.\n{text}",
+        agent.name
+    );
     // What is written can be used, or nothing is.
     let source = Source { bytes: text.clone().into_bytes(), name: "the learned manifest".to_owned() };
     check(&source, aion_manifest::Overrides::default())?;
@@ -108,7 +113,13 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
     write(&manifest_file, &text)?;
     let mut notes = learned.notes;
     if agent.dropped_events > 0 {
-        notes.insert(0, format!("{} events of the run were not recorded: what is missing may be needed", agent.dropped_events));
+        notes.insert(
+            0,
+            format!(
+                "{} events of the run were not recorded: what is missing may be needed",
+                agent.dropped_events
+            ),
+        );
     }
     Ok(Learned {
         agent: agent.name,
@@ -142,11 +153,21 @@ async fn seen(client: &Client, agent: &api::Agent) -> Outcome<Seen> {
         }
         after_seq = answer.next_after_seq;
     }
-    let mut rounds = Rounds::new(client, vec![agent.id.clone()], 1, true);
-    for sample in rounds.next().await?.into_iter().flatten() {
-        seen.calls.extend(sample.syscalls.into_iter().map(|call| call.name));
+    if !is_live(&agent.state) {
+        return Ok(seen);
     }
-    Ok(seen)
+    let mut rounds = Rounds::new(client, vec![agent.id.clone()], 1, true);
+    match rounds.next().await {
+        Ok(samples) => {
+            for sample in samples.into_iter().flatten() {
+                seen.calls.extend(sample.syscalls.into_iter().map(|call| call.name));
+            }
+            Ok(seen)
+        }
+        // It has ended since, and left its counts in the log.
+        Err(failure) if failure.is(ErrorCode::AgentNotRunning) => Ok(seen),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn profiles() -> PathBuf {
@@ -161,7 +182,8 @@ fn read(folder: &Path, name: &str) -> Result<Value, String> {
 }
 
 fn write(path: &Path, text: &str) -> Outcome<()> {
-    let failed = |error: std::io::Error| Failure::new(1, format!("cannot write {}", path.display())).cause(&error);
+    let failed =
+        |error: std::io::Error| Failure::new(1, format!("cannot write {}", path.display())).cause(&error);
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)

@@ -20,6 +20,9 @@ const THROTTLED_MILLIS: u32 = 100;
 const TEXT: usize = 200;
 const FIELDS: usize = 24;
 
+/// An event's time comes from another clock than a start's: it may seem to be so much before the start that it belongs to.
+const CLOCKS_APART_NS: u64 = 20_000_000;
+
 /// How an action went.
 enum Ended {
     /// Nothing was to be done.
@@ -78,7 +81,7 @@ impl Core {
             Err(problem) => return Ended::Failed(problem.to_string()),
         };
         if let Some(record) = &record
-            && record.started_ns > finding.time_ns
+            && record.started_ns > finding.time_ns.saturating_add(CLOCKS_APART_NS)
         {
             return Ended::Skipped("it was launched anew since");
         }

@@ -32,7 +32,7 @@ impl Core {
     ) -> Outcome<Value> {
         let record = match which {
             "" => self.newest_denial(principal, agent).await?,
-            number => self.record_of(principal, number).await?,
+            number => self.numbered_record(principal, number).await?,
         };
         let row = EventRow {
             seq: record.seq,
@@ -65,7 +65,7 @@ impl Core {
         }))
     }
 
-    async fn record_of(&self, principal: &Principal, number: &str) -> Outcome<api::Record> {
+    async fn numbered_record(&self, principal: &Principal, number: &str) -> Outcome<api::Record> {
         let none = || {
             let shown: String = number.chars().take(80).collect();
             Problem::new(ErrorCode::DecisionNotFound, format!("there is no decision and no record {shown:?}"))
@@ -103,18 +103,18 @@ impl Core {
         let known = tenant.as_ref().zip(id.as_ref());
         let yaml = known.and_then(|(tenant, id)| self.store.manifest_of(tenant, id).ok().flatten());
         let spec = yaml.and_then(|yaml| {
-            let read = AgentSpec::parse(
-                yaml.as_bytes(),
-                "agent.yml",
-                Overrides::default(),
-                &self.options.manifests,
-            );
+            let read =
+                AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests);
             read.ok()
         });
         let bounds = tenant.as_ref().and_then(|tenant| self.bounds(tenant).ok());
         let agent = known.and_then(|(tenant, id)| self.agents.find(tenant, id.as_str()).ok());
         let isolated = agent.and_then(|record| {
-            record.restraints.iter().find(|one| one.kind == "isolated" && one.since_ns <= row.time_ns).cloned()
+            record
+                .restraints
+                .iter()
+                .find(|one| one.kind == "isolated" && one.since_ns <= row.time_ns)
+                .cloned()
         });
         let bounds: Vec<_> = bounds.iter().flat_map(|bounds| bounds.policies()).collect();
         explain(&Facts { row, detail, spec: spec.as_ref(), bounds: &bounds, isolated: isolated.as_ref() })

@@ -88,7 +88,8 @@ fn number(facts: &Facts<'_>, field: &str) -> u64 {
 
 /// The capability of a host, with what bounds it.
 fn reach(explained: Explanation, facts: &Facts<'_>, target: &str) -> Explanation {
-    let mut explained = explained.allowed_by(format!("agent.yml: spec.capabilities: [\"net:connect:{target}\"]"));
+    let mut explained =
+        explained.allowed_by(format!("agent.yml: spec.capabilities: [\"net:connect:{target}\"]"));
     if facts.spec.is_none_or(|spec| spec.network != Network::Egress) {
         explained = explained.allowed_by("agent.yml: spec.network: egress");
     }
@@ -126,7 +127,8 @@ fn net(facts: &Facts<'_>) -> Explanation {
         }
         Network::Egress => {
             let why = format!("no capability of the agent leads to {target} now");
-            let mut explained = reach(Explanation::new("network", "spec.network: egress", why), facts, &target);
+            let mut explained =
+                reach(Explanation::new("network", "spec.network: egress", why), facts, &target);
             if let Some(block) = Cidr::parse(&host).ok().and_then(block_of) {
                 explained = explained.note(format!(
                     "{address} is {} ({}): no name leads there, only a capability that names the address or a block within that",
@@ -164,8 +166,9 @@ fn seccomp(facts: &Facts<'_>, profile: &str) -> Explanation {
     let why = format!("profile {profile} answers {call} with an error instead of letting the kernel do it");
     let explained = Explanation::new("seccomp", format!("profiles/seccomp/{profile}.json"), why);
     if let Some((_, capability)) = privileged(call) {
-        return explained
-            .note(format!("the kernel would refuse it all the same: it needs {capability}, and agents have no capabilities"));
+        return explained.note(format!(
+            "the kernel would refuse it all the same: it needs {capability}, and agents have no capabilities"
+        ));
     }
     explained
         .allowed_by(format!(
@@ -212,10 +215,37 @@ fn privileged(call: &str) -> Option<(&'static str, &'static str)> {
 
 /// Calls that open, change or execute something with a path.
 const OF_FILES: [&str; 31] = [
-    "open", "openat", "openat2", "creat", "execve", "execveat", "mkdir", "mkdirat", "rmdir", "unlink",
-    "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "truncate",
-    "ftruncate", "chmod", "fchmod", "fchmodat", "chown", "fchown", "lchown", "fchownat", "mknod", "mknodat",
-    "utimensat", "setxattr",
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "execve",
+    "execveat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "truncate",
+    "ftruncate",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "mknod",
+    "mknodat",
+    "utimensat",
+    "setxattr",
 ];
 
 /// The kernel's own answer, as the return of the call showed it: the number, not which check gave it.
@@ -227,24 +257,32 @@ fn by_kernel(facts: &Facts<'_>) -> Explanation {
     }
     match (errno, OF_FILES.contains(&call)) {
         ("ENOSYS", _) => {
-            let why = format!("{call} is not there: this kernel lacks it, or the seccomp profile answers so for libc to fall back");
+            let why = format!(
+                "{call} is not there: this kernel lacks it, or the seccomp profile answers so for libc to fall back"
+            );
             Explanation::new("seccomp", "the default action of the agent's profile", why)
                 .note("a program that goes on after it needs nothing")
         }
         ("EACCES", true) => {
-            let why = format!("{call} asked for a file or folder that the agent was not given, or whose mode does not let it");
+            let why = format!(
+                "{call} asked for a file or folder that the agent was not given, or whose mode does not let it"
+            );
             Explanation::new("landlock", "spec.capabilities: fs:, exec:; spec.workspace", why)
                 .allowed_by("agent.yml: spec.capabilities: [\"fs:read:/PATH\"], or fs:write:/PATH, or exec:/PATH")
                 .note("which file it was is not in the record; `spec.audit: full` records what is opened for writing")
                 .note("/workspace, /tmp, /run and /dev/shm can be written to; programs there are executed from /workspace alone")
         }
         ("EPERM", true) => {
-            let why = format!("{call} asked for what its owner alone may do, or for a place that is read-only or not the agent's");
+            let why = format!(
+                "{call} asked for what its owner alone may do, or for a place that is read-only or not the agent's"
+            );
             Explanation::new("mount", "the sandbox's mounts, id mapping and no capability", why)
                 .note("files of the system belong to nobody whom the agent is; work on copies in /workspace")
         }
         _ => {
-            let why = format!("{call} was answered with {errno} by the kernel; no rule of AION's own gives this error by itself");
+            let why = format!(
+                "{call} was answered with {errno} by the kernel; no rule of AION's own gives this error by itself"
+            );
             Explanation::new("kernel", "the kernel's own check", why)
         }
     }
@@ -254,8 +292,12 @@ fn lsm(facts: &Facts<'_>) -> Explanation {
     let hook = text(facts, "hook");
     let what = match hook {
         "bpf" => "agents do not use BPF",
-        "sb_mount" | "move_mount" | "sb_umount" | "sb_pivotroot" | "sb_remount" => "agents do not change mounts",
-        "kernel_module_request" | "kernel_read_file" | "kernel_load_data" => "agents load nothing into the kernel",
+        "sb_mount" | "move_mount" | "sb_umount" | "sb_pivotroot" | "sb_remount" => {
+            "agents do not change mounts"
+        }
+        "kernel_module_request" | "kernel_read_file" | "kernel_load_data" => {
+            "agents load nothing into the kernel"
+        }
         "userns_create" => "agents make no user namespace",
         "ptrace_access_check" => "an agent does not look into processes outside of it",
         "perf_event_open" => "agents do not count events of the processor",
@@ -328,9 +370,8 @@ mod tests {
     }
 
     fn spec(more: &str) -> AgentSpec {
-        let text = format!(
-            "apiVersion: aion.os/v1\nkind: Agent\nmetadata: {{name: a}}\nspec:\n  entry: x\n{more}"
-        );
+        let text =
+            format!("apiVersion: aion.os/v1\nkind: Agent\nmetadata: {{name: a}}\nspec:\n  entry: x\n{more}");
         AgentSpec::parse(text.as_bytes(), "agent.yml", Overrides::default(), &Context::builtin()).unwrap()
     }
 
@@ -381,8 +422,7 @@ mod tests {
             cpu_millis: 0,
         };
         let (row, detail) = (row("net.connect", ""), json!({"addr": "1.1.1.1", "port": 1}));
-        let facts =
-            Facts { row: &row, detail: &detail, spec: None, bounds: &[], isolated: Some(&isolated) };
+        let facts = Facts { row: &row, detail: &detail, spec: None, bounds: &[], isolated: Some(&isolated) };
         let said = explain(&facts);
         assert_eq!((said.layer, said.rule.as_str()), ("isolation", "detection reverse-shell"));
         assert_eq!(said.notes.len(), 1, "the agent is gone: {said:?}");
@@ -392,22 +432,50 @@ mod tests {
     fn each_layer_is_named() {
         let agent = spec("  resources: {pids: 9}\n");
         for (kind, rule, detail, layer, part) in [
-            ("sys.denied", "seccomp:tool-strict", json!({"syscall": "socket"}), "seccomp", "tool-strict.json"),
-            ("sys.denied", "kernel", json!({"syscall": "chroot", "errno": "EPERM"}), "capability", "CAP_SYS_CHROOT"),
+            (
+                "sys.denied",
+                "seccomp:tool-strict",
+                json!({"syscall": "socket"}),
+                "seccomp",
+                "tool-strict.json",
+            ),
+            (
+                "sys.denied",
+                "kernel",
+                json!({"syscall": "chroot", "errno": "EPERM"}),
+                "capability",
+                "CAP_SYS_CHROOT",
+            ),
             ("sys.denied", "kernel", json!({"syscall": "openat", "errno": "EACCES"}), "landlock", "fs:"),
             ("sys.denied", "kernel", json!({"syscall": "fchmodat", "errno": "EPERM"}), "mount", "mounts"),
-            ("sys.denied", "kernel", json!({"syscall": "foo", "errno": "ENOSYS"}), "seccomp", "default action"),
+            (
+                "sys.denied",
+                "kernel",
+                json!({"syscall": "foo", "errno": "ENOSYS"}),
+                "seccomp",
+                "default action",
+            ),
             ("sys.denied", "kernel", json!({"syscall": "kill", "errno": "EPERM"}), "kernel", "own check"),
             ("lsm.denied", "lsm: bpf", json!({"hook": "bpf"}), "lsm", "hook bpf"),
             ("limit.hit", "limits.pids", json!({"limit": "pids"}), "cgroup", "spec.resources.pids"),
             ("mem.oom", "limit: mem", json!({}), "cgroup", "spec.resources.mem"),
-            ("api.net.resolve", "network", json!({"name": "x.test", "why": "no rule has the name"}), "resolver", "spec.capabilities"),
+            (
+                "api.net.resolve",
+                "network",
+                json!({"name": "x.test", "why": "no rule has the name"}),
+                "resolver",
+                "spec.capabilities",
+            ),
             ("api.syscall", "tool:x", json!({"audit_id": "sc-1"}), "api", "tool:x"),
         ] {
             let said = told(&row(kind, rule), &detail, Some(&agent), &[]);
             assert_eq!(said.layer, layer, "{kind} {detail}: {said:?}");
             assert!(said.rule.contains(part), "{kind} {detail}: {said:?}");
-            assert!(!said.why.is_empty() && (!said.allow.is_empty() || !said.notes.is_empty() || layer == "kernel"), "{said:?}");
+            assert!(
+                !said.why.is_empty()
+                    && (!said.allow.is_empty() || !said.notes.is_empty() || layer == "kernel"),
+                "{said:?}"
+            );
         }
         let said = told(&row("limit.hit", ""), &json!({"limit": "pids"}), Some(&agent), &[]);
         assert!(said.why.ends_with("limit of 9"), "{said:?}");

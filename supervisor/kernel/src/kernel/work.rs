@@ -16,7 +16,12 @@ impl Kernel {
     /// Does it. An error comes with what it has cost all the same.
     ///
     /// What waits for others is boxed: each call's task would be as large as the largest of them, and most calls are small.
-    pub(super) async fn work(&self, call: &Call, plan: Plan, timeout: Duration) -> Result<Done, (Refusal, Limit)> {
+    pub(super) async fn work(
+        &self,
+        call: &Call,
+        plan: Plan,
+        timeout: Duration,
+    ) -> Result<Done, (Refusal, Limit)> {
         let nothing = |refusal: Refusal| (refusal, Limit::default());
         let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
         match plan.work {

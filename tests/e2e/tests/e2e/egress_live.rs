@@ -167,7 +167,8 @@ pub(crate) fn rules_are_taken_and_given_back_under_open_connections() {
     let pid = daemons.pid(Which::Aiond).unwrap();
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGHUP).unwrap();
     until_it_tells(&agent, "given back by a signal", &json!({"new fixed": "ok", "new named": "ok"}));
-    let told = daemons.ctl(["audit", "query", "--kind", "api.policy.reload", "-o", "jsonl"]).ok().json_lines();
+    let told =
+        daemons.ctl(["audit", "query", "--kind", "api.policy.reload", "-o", "jsonl"]).ok().json_lines();
     let by_signal = told.iter().find(|record| record["detail"]["by"] == "SIGHUP");
     assert_eq!(by_signal.unwrap_or_else(|| panic!("{told:?}"))["detail"]["taken"], true);
     drop(agent);
