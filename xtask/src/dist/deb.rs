@@ -17,12 +17,10 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 pub(crate) fn make(project: &Project, work: &Path, root: &Path, order: &Order<'_>) -> Result<PathBuf> {
     let version = order.version();
     let from = project.root.join("packaging/deb");
-    let size = read(Command::new("du").args(["-sk", "--apparent-size"]).arg(root))?;
-    let size = size.split_whitespace().next().context("du says nothing")?;
     let text = fs::read_to_string(from.join("control.in")).context("cannot read packaging/deb/control.in")?;
     let control = text
         .replace("@VERSION@", &version)
-        .replace("@SIZE@", size)
+        .replace("@SIZE@", &tree::kibibytes(root)?.to_string())
         .replace("@SHLIBS@", &libraries(work, root)?);
     let folder = root.join("DEBIAN");
     fs::create_dir_all(&folder)?;

@@ -116,6 +116,21 @@ pub(crate) fn settle(root: &Path, epoch: u64) -> Result<()> {
     run_quietly(Command::new("find").arg(root).args(["-exec", "touch", "--no-dereference", &date, "{}", "+"]))
 }
 
+/// What it takes installed, as dpkg counts: of folders and links 1 KiB each, because their sizes are the file system's own.
+pub(crate) fn kibibytes(folder: &Path) -> Result<u64> {
+    let mut sum = 1;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        sum += match (kind.is_dir(), kind.is_file()) {
+            (true, _) => kibibytes(&entry.path())?,
+            (_, true) => entry.metadata()?.len().div_ceil(1024),
+            _ => 1,
+        };
+    }
+    Ok(sum)
+}
+
 /// Every program: its name and where it is in the tree.
 pub(crate) fn programs() -> impl Iterator<Item = (&'static str, String)> {
     PROGRAMS
