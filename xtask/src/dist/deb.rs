@@ -24,13 +24,9 @@ pub(crate) fn make(project: &Project, work: &Path, root: &Path, order: &Order<'_
         .replace("@SHLIBS@", &libraries(work, root)?);
     let folder = root.join("DEBIAN");
     fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, Permissions::from_mode(0o755))?;
     fs::write(folder.join("control"), control)?;
     let conffiles: String = tree::configuration().map(|path| format!("/{path}\n")).collect();
     fs::write(folder.join("conffiles"), conffiles)?;
-    for name in ["control", "conffiles"] {
-        fs::set_permissions(folder.join(name), Permissions::from_mode(0o644))?;
-    }
     for script in SCRIPTS {
         fs::copy(from.join(script), folder.join(script)).with_context(|| format!("cannot copy {script}"))?;
         fs::set_permissions(folder.join(script), Permissions::from_mode(0o755))?;
@@ -80,7 +76,14 @@ mod tests {
             let path = root.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::copy("/bin/true", &path).unwrap();
+            let mode = if tree::DYNAMIC.contains(&name) { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // As a strict umask leaves it.
+        if reverse {
+            let strict = Permissions::from_mode(0o600);
+            fs::set_permissions(root.join(tree::configuration().next().unwrap()), strict).unwrap();
         }
         // What is older than the epoch and what is younger have one time in the end.
         let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(5);

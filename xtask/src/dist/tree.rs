@@ -96,8 +96,7 @@ pub(crate) fn fill(project: &Project, root: &Path) -> Result<()> {
         fs::remove_file(&link).with_context(|| format!("{} is not there to be linked", link.display()))?;
         symlink(target, &link)?;
     }
-    generated(project, root)?;
-    folders_readable(root)
+    generated(project, root)
 }
 
 /// Every file below /etc: what an upgrade leaves as the operator has it.
@@ -110,10 +109,12 @@ pub(crate) fn add(root: &Path, from: &Path, to: &str) -> Result<()> {
     copy(from, &place(root, to)?)
 }
 
-/// Gives everything one time, links and folders too, whatever the clock of whoever packs.
+/// Gives everything one time, links and folders too, and files 0755 or 0644, whatever the clock and the umask of whoever packs.
 pub(crate) fn settle(root: &Path, epoch: u64) -> Result<()> {
+    readable(root)?;
     let date = format!("--date=@{epoch}");
-    run_quietly(Command::new("find").arg(root).args(["-exec", "touch", "--no-dereference", &date, "{}", "+"]))
+    let touch = ["-exec", "touch", "--no-dereference", &date, "{}", "+"];
+    run_quietly(Command::new("find").arg(root).args(touch))
 }
 
 /// What it takes installed, as dpkg counts: of folders and links 1 KiB each, because their sizes are the file system's own.
@@ -196,13 +197,16 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whatever the umask of whoever packs.
-fn folders_readable(folder: &Path) -> Result<()> {
+fn readable(folder: &Path) -> Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o755))?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            folders_readable(&entry.path())?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            readable(&entry.path())?;
+        } else if kind.is_file() {
+            let program = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            fs::set_permissions(entry.path(), Permissions::from_mode(if program { 0o755 } else { 0o644 }))?;
         }
     }
     Ok(())
