@@ -31,7 +31,7 @@ pub(crate) fn make(project: &Project, work: &Path, root: &Path, order: &Order<'_
         fs::copy(from.join(script), folder.join(script)).with_context(|| format!("cannot copy {script}"))?;
         fs::set_permissions(folder.join(script), Permissions::from_mode(0o755))?;
     }
-    tree::settle(&folder, order.epoch)?;
+    tree::settle(root, order.epoch)?;
     let path = order.out.join(format!("aion_{version}_amd64.deb"));
     // Several threads would cut the stream by their number. zstd, because a small machine unpacks it in a tenth of the time.
     let mut command = Command::new("dpkg-deb");
