@@ -142,6 +142,7 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
                 filter: args.filter.clone(),
                 keep: false,
                 timeout: VM_LIMIT,
+                once: true,
             },
         ),
     }

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod docs;
 mod failure;
+mod learn;
 mod names;
 mod output;
 mod signal;

@@ -489,10 +489,19 @@ impl KernelService for Services {
         &self,
         request: Request<api::ExplainRequest>,
     ) -> Result<Response<api::ExplainResponse>, Status> {
-        let (_, request) = self.admit(request, Action::ReadKernel).await?.into_parts();
-        let row = self.0.kernel()?.explain(None, request.audit_id).await.map_err(Problem::from)?;
-        let decision_json = serde_json::to_string(&row)
-            .map_err(|error| Problem::internal("a decision cannot be written", &error))?;
+        let (principal, api::ExplainRequest { audit_id, agent }) =
+            self.admit(request, Action::ReadKernel).await?.into_parts();
+        let is_call = audit_id.starts_with("sc-");
+        let told = match (audit_id.is_empty(), agent.is_empty()) {
+            (false, true) if is_call => {
+                let row = self.0.kernel()?.explain(None, audit_id).await.map_err(Problem::from)?;
+                serde_json::to_value(&row)
+                    .map_err(|error| Problem::internal("a decision cannot be written", &error))?
+            }
+            (false, true) | (true, false) => self.0.explain_record(&principal, &audit_id, &agent).await?,
+            _ => return Err(Problem::field("audit_id", "name either a decision or an agent").into()),
+        };
+        let decision_json = told.to_string();
         Ok(Response::new(api::ExplainResponse { decision_json }))
     }
 

@@ -19,6 +19,7 @@ mod detections;
 mod events;
 mod exec;
 mod exec_exits;
+mod explain;
 mod files;
 mod host;
 mod http_backend;

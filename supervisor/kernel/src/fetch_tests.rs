@@ -305,6 +305,7 @@ async fn no_cut_and_no_code_gives_a_secret_away() {
         !format!("{outcome:?} {}", world.told(&outcome.answer.audit_id).await).contains(PLANTED),
         "{outcome:?}"
     );
+    the_contract_s_other_calls_tell_none(&world).await;
     // Removed and added anew, it is known at once; another tenant's is not looked for.
     let tenant = TenantId::parse("tenantA").unwrap();
     world.kernel.remove_secret(tenant.clone(), "hub".to_owned()).await.unwrap();
@@ -324,6 +325,30 @@ async fn no_cut_and_no_code_gives_a_secret_away() {
         .await
         .answer;
     assert_eq!(said.result["items"], json!(["x [redacted:tenant]"]));
+}
+
+/// Those have no row and no record of their own: a task's name stands in its records, and what is refused is told.
+async fn the_contract_s_other_calls_tell_none(world: &World) {
+    let caller = &world.caller;
+    for (field, task) in [
+        ("task_id", json!({"task_id": PLANTED})),
+        ("trace_id", json!({"trace_id": hex::encode(PLANTED)})),
+        ("labels", json!({"labels": {"a": format!("x{PLANTED}")}})),
+        ("labels", json!({"labels": {PLANTED: "a"}})),
+        ("intent", json!({"intent": [PLANTED]})),
+        ("[redacted:hub]", json!({PLANTED: "a"})),
+    ] {
+        let refusal = world.kernel.schedule(caller, task.clone()).await.expect_err(&task.to_string());
+        assert_eq!((refusal.field.as_str(), refusal.code), (field, ErrorCode::InvalidField), "{task}");
+        assert!(!format!("{refusal:?}").contains(PLANTED), "{refusal:?}");
+    }
+    let params = json!({"task_id": "t", "params": {"token": PLANTED}});
+    assert_eq!(world.kernel.schedule(caller, params.clone()).await, Ok(params));
+    let planted = json!({"agent_id": "agent://tenantA/x", "limits": {}, PLANTED: 1});
+    let refusal = world.kernel.register(caller, &planted).await.unwrap_err();
+    assert_eq!(refusal.field, "[redacted:hub]");
+    let refusal = world.kernel.heartbeat(caller, &json!({"agent_id": PLANTED})).unwrap_err();
+    assert!(!format!("{refusal:?}").contains(PLANTED), "{refusal:?}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::grants::{Grants, GrantsOf};
 use crate::host::{AuditEntry, Host};
 use crate::mail::Mail;
 use crate::metrics::Metrics;
-use crate::models::{self, ModelsOf};
+use crate::models::ModelsOf;
 use crate::plan::{self, Plan, Work};
 use crate::record::{DecisionRow, Recorder};
 use crate::redact::Redactors;
@@ -37,7 +37,12 @@ use crate::telling::Telling;
 use crate::tools::Tools;
 use crate::turned_away::TurnedAway;
 use crate::usage::Accounts;
-use crate::{memory, tool_call};
+use crate::memory;
+
+mod ending;
+mod work;
+
+pub(crate) use ending::answer_of;
 
 /// How long recording the end of a question may take.
 const TO_TELL: Duration = Duration::from_secs(5);
@@ -468,166 +473,6 @@ impl Kernel {
         result.map_err(|(refusal, _)| refusal)
     }
 
-    /// Does it. An error comes with what it has cost all the same.
-    ///
-    /// What waits for others is boxed: each call's task would be as large as the largest of them, and most calls are small.
-    async fn work(&self, call: &Call, plan: Plan, timeout: Duration) -> Result<Done, (Refusal, Limit)> {
-        let nothing = |refusal: Refusal| (refusal, Limit::default());
-        let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
-        match plan.work {
-            Work::Tool(installed, arguments) => {
-                let caller = tool_call::Caller {
-                    host: &self.0.host,
-                    servers: &self.0.servers,
-                    classes: &self.0.classes,
-                    wasm_runner: &self.0.wasm_runner,
-                    tenant: call.caller.tenant(),
-                    audit_id: &call.audit_id,
-                };
-                let called = Box::pin(caller.call(&installed, arguments, timeout));
-                let result = match installed.tool.entry {
-                    // Its process is this call's alone. A server serves others, and is told by its client.
-                    ToolEntry::Exec(_) => tokio::select! {
-                        result = called => result,
-                        () = call.gone() => Err(tool_call::left(&installed.tool.name)),
-                    },
-                    _ => called.await,
-                };
-                let result = result.map_err(nothing)?;
-                installed.check_output(&result).map_err(nothing)?;
-                Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
-            }
-            Work::ToolList => {
-                let tools = self.0.tools.list(call.caller.tenant());
-                let items: Vec<_> = tools
-                    .iter()
-                    .map(|tool| {
-                        json!({
-                            "name": tool.name, "version": tool.version, "description": tool.description,
-                            "requires": tool.requires, "input": tool.input, "output": tool.output,
-                        })
-                    })
-                    .collect();
-                Ok(free(json!({"items": items})))
-            }
-            Work::Model(planned) => {
-                let tenant = call.caller.tenant().as_str();
-                let models = &self.0.models.models;
-                let redactor = self.redactor(call.caller.tenant());
-                let asked = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref(), &redactor);
-                let models::Said { body, used, tokens_in, tokens_out } = Box::pin(asked).await?;
-                // A backend that counts more than the call could have used is not believed.
-                let most = plan.most;
-                let used = Limit {
-                    usd_micros: used.usd_micros.min(most.usd_micros),
-                    tokens: used.tokens.min(most.tokens),
-                };
-                let tokens_in = tokens_in.min(used.tokens);
-                let tokens_out = tokens_out.min(used.tokens - tokens_in);
-                Ok(Done { result: body, used, tokens_in, tokens_out })
-            }
-            Work::ModelList => {
-                // Where they are is nobody's business but the operator's.
-                let items: Vec<_> = self
-                    .0
-                    .models
-                    .models
-                    .list()
-                    .iter()
-                    .map(|model| {
-                        json!({
-                            "name": model.name, "aliases": model.aliases, "local": model.local, "kinds": model.kinds,
-                            "context_tokens": model.context_tokens,
-                        })
-                    })
-                    .collect();
-                Ok(free(json!({"items": items})))
-            }
-            Work::Ask(question) => Box::pin(self.ask(call, question)).await.map(free).map_err(nothing),
-            Work::Mail(mail) => Box::pin(self.mail(call, mail)).await.map(free).map_err(nothing),
-            Work::File(file) => Box::pin(self.files(call, *file)).await.map(free).map_err(nothing),
-            Work::Fetch(fetch) => Box::pin(self.fetch(call, *fetch)).await.map(free).map_err(nothing),
-            work @ (Work::MemoryPut | Work::MemoryGet | Work::MemoryQuery | Work::MemoryDelete) => {
-                self.memory(call, &work).await.map(free).map_err(nothing)
-            }
-        }
-    }
-
-    async fn memory(&self, call: &Call, work: &Work) -> Result<Value, Refusal> {
-        let (Some(uri), Some(grants)) = (call.agent.clone(), call.grants.as_deref()) else {
-            return Err(Refusal::field("agent_id", "whose memory is it? name an agent"));
-        };
-        let params = &call.request.params;
-        let now = call.time_ns;
-        // A key's row is in memory or one read away; a query reads many.
-        match work {
-            Work::MemoryGet => memory::get(&self.0.store, &uri, params, now),
-            Work::MemoryPut => {
-                memory::put(&self.0.store, &self.0.kept, &uri, &grants.spec.memory, params, now)
-            }
-            Work::MemoryDelete => memory::delete(&self.0.store, &uri, params),
-            _ => {
-                let (store, params) = (Arc::clone(&self.0.store), params.clone());
-                let queried = tokio::task::spawn_blocking(move || memory::query(&store, &uri, &params, now));
-                queried.await.unwrap_or_else(|error| {
-                    Err(Refusal::new(
-                        Reason::Internal,
-                        ErrorCode::Internal,
-                        format!("the query did not end: {error}"),
-                    ))
-                })
-            }
-        }
-    }
-
-    async fn finish(&self, mut call: Call, done: Result<Done, Refusal>) -> Outcome {
-        let done = self.redacted(&mut call, done);
-        let (result, used, tokens_in, tokens_out, refusal) = match done {
-            Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
-            Err(refusal) => (Value::Null, call.spent, 0, 0, Some(refusal)),
-        };
-        let elapsed = call.began.elapsed();
-        let usage = Usage {
-            latency_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            cost_usd: dollars(used.usd_micros),
-            tokens_in,
-            tokens_out,
-        };
-        let engine = call.engine;
-        let status = refusal.as_ref().map_or(Status::Ok, Refusal::status);
-        let error = refusal.as_ref().map(ErrorBody::from);
-        let syscall = call.request.syscall.to_string();
-        let parent = call.request.context.parent;
-        let row = DecisionRow {
-            audit_id: call.audit_id.clone(),
-            time_ns: call.time_ns,
-            syscall: syscall.clone(),
-            tenant: call.caller.tenant().to_string(),
-            agent: call.agent.as_ref().map_or(String::new(), ToString::to_string),
-            agent_id: call.agent_id,
-            caller: call.caller.subject(),
-            task: call.request.context.task_id,
-            trace: call.request.context.trace_id,
-            target: call.target,
-            decision: call.decision,
-            status,
-            error: error.clone(),
-            usage,
-            engine: engine.clone(),
-        };
-        let ended_ns = call.time_ns.saturating_add(u64::try_from(elapsed.as_nanos()).unwrap_or(0));
-        self.0.telling.ended(&self.0.metrics, &row, refusal.as_ref(), parent, ended_ns);
-        self.0.recorder.record(row).await;
-        let code = refusal.as_ref().map(|refusal| refusal.code.as_str());
-        let ms = call.began.elapsed().as_secs_f64() * 1000.0;
-        // Names that callers make up would be figures without number.
-        let known = refusal.as_ref().is_none_or(|refusal| refusal.code != ErrorCode::SyscallUnknown);
-        let counted = if known { syscall.as_str() } else { "other" };
-        self.0.metrics.ended(counted, ms, code, used.usd_micros, used.tokens);
-        let answer = Answer { status, result, error, usage, engine, audit_id: call.audit_id };
-        Outcome { answer, refusal }
-    }
-
     /// Old accounts and rows go. Called now and then; blocks.
     pub fn tidy(&self) {
         let now = now_ns();
@@ -643,34 +488,6 @@ impl Kernel {
             }
         }
     }
-}
-
-/// An answer for what never came to be a call.
-pub(crate) fn answer_of(refusal: Refusal, audit_id: String) -> Outcome {
-    let answer = Answer {
-        status: refusal.status(),
-        result: Value::Null,
-        error: Some(ErrorBody::from(&refusal)),
-        usage: Usage::default(),
-        engine: plan::kernel_engine(),
-        audit_id,
-    };
-    Outcome { answer, refusal: Some(refusal) }
-}
-
-impl Outcome {
-    /// The answer to a request that could not be read, or was not let in.
-    #[must_use]
-    pub fn refused(refusal: Refusal) -> Self {
-        answer_of(refusal, String::new())
-    }
-}
-
-fn dollars(micros: u64) -> f64 {
-    // Exact up to nine billion dollars.
-    let (whole, part) = (micros / 1_000_000, micros % 1_000_000);
-    let float = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
-    float(whole) + float(part) / 1_000_000.0
 }
 
 /// `sc-` and a number that grows with time: 48 bits of milliseconds, 80 of chance.

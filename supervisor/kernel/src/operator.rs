@@ -6,7 +6,7 @@ use aion_models::ModelConfig;
 use aion_syscall::{Reason, Refusal};
 use aion_tenants::Secret;
 use aion_types::{AgentUri, ErrorCode, TenantId};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::caller::Caller;
 use crate::kernel::{Kernel, now_ns};
@@ -169,18 +169,40 @@ impl Kernel {
     /// # Errors
     /// Another tenant's agent, or none.
     pub fn heartbeat(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
-        let uri = own_agent(caller, body)?;
-        self.0.host.heartbeat(&uri.tenant, &uri.name)?;
-        self.0.metrics.heartbeat(uri.tenant.as_str(), uri.name.as_str());
-        Ok(json!({"agent_id": uri.to_string(), "time_ms": now_ns() / 1_000_000}))
+        let beat = || {
+            let uri = own_agent(caller, body)?;
+            self.0.host.heartbeat(&uri.tenant, &uri.name)?;
+            self.0.metrics.heartbeat(uri.tenant.as_str(), uri.name.as_str());
+            Ok(json!({"agent_id": uri.to_string(), "time_ms": now_ns() / 1_000_000}))
+        };
+        self.without_secrets(caller, beat())
     }
 
     /// Submits a task: `{task_id, intent, priority, quota, params}`.
     ///
     /// # Errors
-    /// What is wrong with it, with the field.
+    /// What is wrong with it, with the field. What names a task stands in records and figures, so that no secret may be in it; its
+    /// `params` are for its agent alone.
     pub async fn schedule(&self, caller: &Caller, body: Value) -> Result<Value, Refusal> {
-        self.0.host.submit(caller.tenant().clone(), body).await
+        let redactor = self.redactor(caller.tenant());
+        let told = |map: &Map<String, Value>| {
+            let told = map.iter().find(|(name, value)| *name != "params" && redactor.finds_in(value));
+            told.map(|(name, _)| name.clone())
+        };
+        let submitted = match body.as_object().and_then(told) {
+            Some(field) => Err(Refusal::field(field, "there is a secret in it, and it is written into records")
+                .hint("name the task otherwise, and have its agent use the secret by secret.use")),
+            None => self.0.host.submit(caller.tenant().clone(), body).await,
+        };
+        self.without_secrets(caller, submitted)
+    }
+
+    /// What a caller is told that made no system call, without the kernel's secrets.
+    pub(crate) fn without_secrets<T>(&self, caller: &Caller, done: Result<T, Refusal>) -> Result<T, Refusal> {
+        done.map_err(|mut refusal| {
+            self.redactor(caller.tenant()).refusal(&mut refusal);
+            refusal
+        })
     }
 }
 

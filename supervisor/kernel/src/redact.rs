@@ -127,6 +127,17 @@ impl Redactor {
         !self.found(text.as_bytes()).is_empty()
     }
 
+    /// Whether there is one in JSON, names of fields included.
+    pub(crate) fn finds_in(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.finds(text),
+            Value::Array(items) => items.iter().any(|item| self.finds_in(item)),
+            Value::Object(map) => map.iter().any(|(name, value)| self.finds(name) || self.finds_in(value)),
+            Value::Number(number) => self.finds(&number.to_string()),
+            Value::Null | Value::Bool(_) => false,
+        }
+    }
+
     /// Takes them out of a text.
     pub(crate) fn text(&self, text: &mut String) {
         if let Cow::Owned(clean) = self.bytes(text.as_bytes()) {

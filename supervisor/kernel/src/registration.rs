@@ -28,6 +28,11 @@ impl Kernel {
     /// # Errors
     /// What is wrong with it, with the field; `NAME_TAKEN` when it is there with another manifest.
     pub async fn register(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
+        let done = self.registered(caller, body).await;
+        self.without_secrets(caller, done)
+    }
+
+    async fn registered(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
         let uri = own_agent(caller, body)?;
         let asked = asked(&uri, body)?;
         let found = self.0.host.agent(&uri.tenant, &uri.name)?;

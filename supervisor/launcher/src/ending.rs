@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::agent::{Agent, Run};
 use crate::audit::Entry;
 use crate::clock;
-use crate::denials;
+use crate::denials::{self, syscall_name};
 use crate::failure::chain;
 use crate::launcher::{END_PATIENCE, Launcher};
 use crate::limits;
@@ -101,15 +101,23 @@ fn note(
 
 fn tell(launcher: &Launcher, agent: &Agent, run: &Run, exit: Exit) {
     let stats = run.held.group.stats();
-    let (incarnation, tenant) = {
+    let (incarnation, tenant, calls) = {
         let inner = agent.lock();
-        (inner.record.agent.incarnation, inner.record.agent.tenant.clone())
+        let calls: serde_json::Map<_, _> =
+            inner.last_counters.syscalls.iter().map(|c| (syscall_name(c.nr), json!(c.count))).collect();
+        (inner.record.agent.incarnation, inner.record.agent.tenant.clone(), calls)
     };
     let detail = json!({
         "code": exit.code, "signal": exit.signal, "reason": exit.reason.as_str(), "incarnation": incarnation,
         "cpu_usec": stats.cpu_usec, "throttled_usec": stats.throttled_usec, "memory_peak": stats.memory_peak_bytes,
     });
-    let mut entries = vec![Entry::new("agent.exited", "allowed", &detail)];
+    let mut entries = Vec::new();
+    if !calls.is_empty() {
+        // Of what the kernel counted nothing is left afterwards.
+        let counted = json!({ "incarnation": incarnation, "calls": calls });
+        entries.push(Entry::new("agent.counted", "allowed", &counted));
+    }
+    entries.push(Entry::new("agent.exited", "allowed", &detail));
     for (signal, limit, rule) in
         [(libc::SIGXFSZ, "file_size", "limits.file_size_bytes"), (libc::SIGXCPU, "cpu_time", "rlimits")]
     {

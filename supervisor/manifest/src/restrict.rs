@@ -127,7 +127,7 @@ impl Wish<'_> {
             let by = refusal
                 .rule
                 .as_ref()
-                .map_or_else(|| "is allowed by no global rule".to_owned(), |r| format!("is denied by {r}"));
+                .map_or_else(|| "is allowed by no rule of the operator".to_owned(), |r| format!("is denied by {r}"));
             problems.push(self.denial(&refusal.capability, by));
         }
         problems

@@ -3,29 +3,26 @@
 
 use std::time::Instant;
 
-const BURST: f64 = 200.0;
-const A_SECOND: f64 = 50.0;
+use aion_types::Bucket;
+
+const BURST: u32 = 200;
+const A_SECOND: u32 = 50;
 
 /// Questions that may go on.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    left: f64,
-    at: Instant,
+    bucket: Bucket,
+    since: Instant,
 }
 
 impl Budget {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { left: BURST, at: now }
+        Self { bucket: Bucket::new(A_SECOND, BURST, 0), since: now }
     }
 
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        self.left = (self.left + now.saturating_duration_since(self.at).as_secs_f64() * A_SECOND).min(BURST);
-        self.at = now;
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
+        let ms = now.saturating_duration_since(self.since).as_millis();
+        self.bucket.take(u64::try_from(ms).unwrap_or(u64::MAX)).is_ok()
     }
 }
 

@@ -4,14 +4,12 @@
 //! leaves the old secret valid for a while. Neighbours: `aion-store` keeps the rows, `aion-http` asks [`Tenants::verify`] before
 //! anything else. Calls that write block.
 
-mod bucket;
 mod error;
 mod nonces;
 mod seal;
 mod signature;
 mod tenants;
 
-pub use bucket::Bucket;
 pub use error::{AuthError, Error};
 pub use seal::{SealError, Sealer, Secret};
 pub use signature::{MAX_SKEW_MS, Signed, bearer, sign, sign_timed};

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aion_manifest::CapabilityPolicy;
 use aion_store::{Batch, Durability, Store, Table};
-use aion_types::{AgentName, AgentUri, TenantId};
+use aion_types::{AgentName, AgentUri, Bucket, TenantId};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use crate::bucket::Bucket;
 use crate::error::{AuthError, Error};
 use crate::nonces::{Nonces, Taken};
 use crate::seal::{Sealer, Secret};

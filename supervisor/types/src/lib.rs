@@ -3,6 +3,7 @@
 //! Pure data with checked constructors; no I/O. Neighbours: everything depends on this crate, it depends
 //! on nothing of AION.
 
+mod bucket;
 mod code;
 mod exit;
 mod id;
@@ -10,6 +11,7 @@ mod layer;
 mod quantity;
 mod trace;
 
+pub use bucket::Bucket;
 pub use code::ErrorCode;
 pub use exit::{Exit, ExitReason};
 pub use id::{AgentId, AgentName, AgentUri, IdError, TenantId};

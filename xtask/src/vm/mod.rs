@@ -113,7 +113,13 @@ pub(crate) struct VmArgs {
     /// Seconds after which a machine is switched off as hanging
     #[arg(long, default_value_t = DEFAULT_TIMEOUT)]
     pub(crate) timeout: u64,
+    /// Run what tells little of a kernel on the oldest one alone
+    #[arg(long)]
+    pub(crate) once: bool,
 }
+
+/// Parts of the names of tests whose subject is above the kernel: what they rest on, others ask each kernel for.
+const ABOVE_THE_KERNEL: &str = "kernel:: kernel_ tasks:: tasks_ detections_rules::";
 
 impl VmArgs {
     fn suites(&self) -> Vec<Suite> {
@@ -174,7 +180,13 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
     let payload = payload::image(
         project,
         &folder,
-        &payload::Contents { tests: &tests, filter: args.filter.as_deref(), daemons, packages: &[] },
+        &payload::Contents {
+            tests: &tests,
+            filter: args.filter.as_deref(),
+            once: if args.once { ABOVE_THE_KERNEL } else { "" },
+            daemons,
+            packages: &[],
+        },
     )?;
     let mut table = Table::new(&["kernel", "suite", "passed", "failed", "ignored", "seconds", "result"]);
     let mut failed = false;

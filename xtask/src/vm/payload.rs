@@ -19,6 +19,8 @@ pub(crate) struct Contents<'a> {
     /// The suites in their order, each with its test programs.
     pub(crate) tests: &'a [(Suite, Vec<TestProgram>)],
     pub(crate) filter: Option<&'a str>,
+    /// Parts of names of tests that run on the oldest kernel alone, with spaces between.
+    pub(crate) once: &'a str,
     pub(crate) daemons: bool,
     /// Packages to install, into `packages/`.
     pub(crate) packages: &'a [PathBuf],
@@ -80,6 +82,7 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
         set(&format!("AION_TESTS_{}", suite.name()), &programs.join("\n"));
     }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
+    set("AION_TEST_ONCE", contents.once);
     set("AION_BIN_DIR", &project.bin().to_string_lossy());
     set("AION_INIT", &project.binary("aion-init").to_string_lossy());
     set("AION_PROBES_OBJECT", &project.stage().join(ebpf::OBJECT).to_string_lossy());

@@ -28,6 +28,7 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
     let contents = payload::Contents {
         tests: &[(Suite::Ship, Vec::new())],
         filter: args.filter.as_deref(),
+        once: "",
         daemons: false,
         packages: &packages,
     };

@@ -238,9 +238,36 @@ pub(crate) struct AnswerArgs {
     pub(crate) note: String,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Write the seccomp profile and the manifest that an agent's runs so far needed, to review
+    ///
+    /// They never give more than the agent had. The runs must have been counted (`--audit count`).
+    Learn(LearnArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LearnArgs {
+    /// The agent, running or ended
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: String,
+    /// The folder for NAME.json, the profile, and AGENT.yml, the manifest
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The profile's name; AGENT-learned when not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Write over files that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The audit id, as sc-…
-    #[arg(value_name = "AUDIT_ID")]
-    pub(crate) audit_id: String,
+    /// A system call's audit id, as sc-…, or the number of a record of the audit log
+    #[arg(value_name = "AUDIT_ID", required_unless_present = "agent")]
+    pub(crate) audit_id: Option<String>,
+    /// The newest denial of this agent instead
+    #[arg(long, value_name = "AGENT", conflicts_with = "audit_id")]
+    pub(crate) agent: Option<String>,
 }

@@ -20,7 +20,7 @@ pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
-    AnswerArgs, ExplainArgs, ModelAdd, ModelCommand, PolicyCommand, SecretAdd, SecretCommand, TenantCommand,
+    AnswerArgs, ExplainArgs, LearnArgs, ModelAdd, ModelCommand, PolicyCommand, ProfileCommand, SecretAdd, SecretCommand, TenantCommand,
     TenantSettings, ToolCommand, ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
@@ -165,7 +165,10 @@ pub(crate) enum Command {
     /// Look after the rules that bound what agents have
     #[command(subcommand)]
     Policy(PolicyCommand),
-    /// Show how a system call was decided
+    /// Learn the least that an agent needs
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Show why a call was denied, or how it was decided: the layer, the rule, and what would allow it
     Explain(ExplainArgs),
     /// Show what agents and tenants have used
     Usage,

@@ -11,12 +11,12 @@ use aion_types::ErrorCode;
 use serde_json::{Map, Value};
 
 use super::flags::{Flag, secret, told};
-use crate::cli::{ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke};
+use crate::cli::{ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke};
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::{Printer, lines, note};
 use crate::source::Source;
 use crate::view::kernel::{
-    DecisionView, ModelView, TenantView, ToolView, UsageView, decision_text, models_table, tenants_table,
+    DecisionView, ModelView, TenantView, ToolView, UsageView, decision_text, models_table, record_text, tenants_table,
     tools_table, usage_table,
 };
 
@@ -297,11 +297,13 @@ async fn add_model(client: &Client, args: ModelAdd, printer: Printer) -> Outcome
     printer.document(&view, &view.name, || format!("{} added\n", view.name))
 }
 
-pub(super) async fn explain(client: &Client, audit_id: String, printer: Printer) -> Outcome {
-    let answer = client.explain(api::ExplainRequest { audit_id }).await?;
+pub(super) async fn explain(client: &Client, args: ExplainArgs, printer: Printer) -> Outcome {
+    let (audit_id, agent) = (args.audit_id.unwrap_or_default(), args.agent.unwrap_or_default());
+    let answer = client.explain(api::ExplainRequest { audit_id, agent }).await?;
     let view = DecisionView::parse(&answer.decision_json)
         .map_err(|error| Failure::new(1, format!("the daemon's answer cannot be read: {error}")))?;
-    printer.document(&view.0, view.audit_id(), || decision_text(&view)).map(|()| 0)
+    let text = || if view.is_record() { record_text(&view) } else { decision_text(&view) };
+    printer.document(&view.0, &view.audit_id(), text).map(|()| 0)
 }
 
 pub(super) async fn usage(client: &Client, printer: Printer) -> Outcome {

@@ -18,6 +18,7 @@ mod lifecycle;
 mod logs;
 mod man;
 mod policy;
+mod profile;
 mod ps;
 mod queue;
 mod run;
@@ -91,7 +92,8 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Deny(args) => approvals::answer(&connect(global).await?, args, false, printer).await,
         Command::Secret(args) => secret::secret(&connect(global).await?, args, printer).await,
         Command::Policy(args) => policy::policy(&connect(global).await?, &args, printer).await,
-        Command::Explain(args) => kernel::explain(&connect(global).await?, args.audit_id, printer).await,
+        Command::Profile(args) => profile::profile(&connect(global).await?, args, printer).await,
+        Command::Explain(args) => kernel::explain(&connect(global).await?, args, printer).await,
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
         Command::Audit(args) => audit::audit(&connect(global).await?, args, printer).await,

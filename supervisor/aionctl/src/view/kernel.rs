@@ -238,13 +238,60 @@ impl DecisionView {
         match self.0.pointer(path) {
             Some(Value::String(text)) => clean_line(text),
             None | Some(Value::Null) => String::new(),
-            Some(other) => other.to_string(),
+            Some(other) => clean_line(&other.to_string()),
         }
     }
 
-    pub(crate) fn audit_id(&self) -> &str {
-        self.0.get("audit_id").and_then(Value::as_str).unwrap_or_default()
+    /// What names it: a call's audit id, a record's number.
+    pub(crate) fn audit_id(&self) -> String {
+        self.text(if self.is_record() { "/record/seq" } else { "/audit_id" })
     }
+
+    /// Whether it is a record of the audit log, and no system call of the kernel API.
+    pub(crate) fn is_record(&self) -> bool {
+        self.0.get("record").is_some()
+    }
+
+    fn lines(&self, path: &str) -> Vec<String> {
+        let lines = self.0.pointer(path).and_then(Value::as_array);
+        lines.into_iter().flatten().filter_map(Value::as_str).map(clean_line).collect()
+    }
+}
+
+/// A denial of the kernel for people: what it was, which layer refused it, and what would allow it.
+pub(crate) fn record_text(view: &DecisionView) -> String {
+    let mut out = String::new();
+    let nanos = view.0.pointer("/record/time_ns").and_then(Value::as_u64).unwrap_or(0);
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        out,
+        "{}  {}  {} {}",
+        view.text("/record/seq"),
+        Moment(i128::from(nanos)).rfc3339(),
+        view.text("/record/kind"),
+        view.text("/record/verdict")
+    );
+    let agent = match view.text("/record/agent_name") {
+        name if name.is_empty() => view.text("/record/agent"),
+        name => name,
+    };
+    for (name, text) in [
+        ("agent", agent),
+        ("about", view.text("/record/detail")),
+        ("layer", view.text("/layer")),
+        ("rule", view.text("/rule")),
+        ("why", view.text("/why")),
+    ] {
+        if !text.is_empty() {
+            let _ = writeln!(out, "  {name:<8}{text}");
+        }
+    }
+    for (name, path) in [("allow", "/allow"), ("note", "/notes")] {
+        for line in view.lines(path) {
+            let _ = writeln!(out, "  {name:<8}{line}");
+        }
+    }
+    out
 }
 
 /// A decision for people: what was asked, each step with its rule, and how it ended.

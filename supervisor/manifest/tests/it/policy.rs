@@ -53,7 +53,7 @@ fn a_denial_names_the_request_and_the_rule() {
     assert_eq!(
         spec.restrict(&policy).unwrap_err().to_string(),
         "agent.yml:8:1: spec.capabilities: gpu is denied by caps.yaml:5: deny gpu; remove it from the manifest, or have the operator change the rule\n\
-         agent.yml:9:1: spec.capabilities: fs:read:/srv/x is allowed by no global rule; remove it from the manifest, or have the operator change the rule\n\
+         agent.yml:9:1: spec.capabilities: fs:read:/srv/x is allowed by no rule of the operator; remove it from the manifest, or have the operator change the rule\n\
          agent.yml:10:1: spec.capabilities: tool:admin_reset is denied by caps.yaml:6: deny tool:admin_*; remove it from the manifest, or have the operator change the rule"
     );
 }

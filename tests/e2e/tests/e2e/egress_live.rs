@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use aion_e2e::{Which, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, detached};
@@ -159,6 +161,58 @@ pub(crate) fn rules_are_taken_and_given_back_under_open_connections() {
     done.done().expect(125).says("good.example");
     let told = daemons.ctl(["audit", "query", "--kind", "api.policy.held", "-o", "jsonl"]).ok().json_lines();
     assert!(told.iter().any(|record| record["detail"].to_string().contains("45.90.1.20:443")), "{told:?}");
+
+    // By a signal, too; it is on record.
+    policy(&folder, "");
+    let pid = daemons.pid(Which::Aiond).unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGHUP).unwrap();
+    until_it_tells(&agent, "given back by a signal", &json!({"new fixed": "ok", "new named": "ok"}));
+    let told = daemons.ctl(["audit", "query", "--kind", "api.policy.reload", "-o", "jsonl"]).ok().json_lines();
+    let by_signal = told.iter().find(|record| record["detail"]["by"] == "SIGHUP");
+    assert_eq!(by_signal.unwrap_or_else(|| panic!("{told:?}"))["detail"]["taken"], true);
+    drop(agent);
+    world.finish();
+}
+
+/// Says on and on whether a host is reached.
+const ASKS: &str = r#"
+import socket, time
+while True:
+    try:
+        socket.create_connection(("45.90.1.20", 443), 3).close()
+        print("ok", flush=True)
+    except OSError as e:
+        print(e.errno, flush=True)
+    time.sleep(0.05)
+"#;
+
+/// It is killed at some moment of each of several reloads, also between what is written and what the kernel's table says.
+pub(crate) fn a_launcher_that_dies_in_a_reload_does_it_afterwards() {
+    let mut world = World::start();
+    let folder = begin(&mut world);
+    let daemons = world.daemons();
+    let flags = ["--network", "egress", "--allow", "net:connect:45.90.1.20:443"];
+    let agent = detached(daemons, "dies", &flags, &["/usr/bin/python3", "-c", ASKS]);
+    let says = |what: &str, wanted: &str| {
+        let seen = until(Duration::from_secs(40), || {
+            let text = agent.logs().text();
+            // The last but one may have been on its way.
+            let mut last = text.lines().rev().take(2);
+            last.all(|line| line == wanted).then_some(())
+        });
+        seen.unwrap_or_else(|| panic!("{what}: the agent does not say {wanted}"));
+    };
+    says("at first", "ok");
+    for (round, pause) in [0, 1, 2, 4, 7, 12].into_iter().enumerate() {
+        let is_taken = round % 2 == 0;
+        policy(&folder, if is_taken { "  - net:connect:45.90.1.0/24:443\n" } else { "" });
+        let reload = daemons.ctl(["policy", "reload"]).spawn();
+        std::thread::sleep(Duration::from_millis(pause));
+        daemons.kill_and_restart(Which::Launcher).unwrap();
+        // It may have failed for that; then aiond does it when the launcher is back.
+        let _ = reload.done();
+        says(&format!("killed {pause} ms after the reload began"), if is_taken { "1" } else { "ok" });
+    }
     drop(agent);
     world.finish();
 }

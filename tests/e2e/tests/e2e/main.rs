@@ -33,6 +33,7 @@ mod kernel_sdk;
 mod kernel_servers;
 mod kernel_telemetry;
 mod layers;
+mod learn;
 mod leftovers;
 mod lifecycle;
 mod limits;
@@ -139,7 +140,7 @@ fn together<'a>(options: &Options, shared: &'a Shared) -> Suite<'a> {
         limits::{memory, processes, file_size, disk, wall_clock, processor, open_files}
         restart::{on_failure_until_its_limit, always_until_stopped, never}
         programs::{python, node, a_static_binary, a_script}
-        observe::{events_tell_what_happened, stats_and_top, system_calls_are_counted, doctor_and_version, bystanders_are_never_recorded}
+        observe::{events_tell_what_happened, denials_are_explained, stats_and_top, system_calls_are_counted, doctor_and_version, bystanders_are_never_recorded}
         terminal::{a_terminal_inside, detach_keys_leave_it_running, signals_reach_the_foreground}
     );
     suite
@@ -153,6 +154,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, small() => detections::{ordinary_work_raises_nothing, what_floods_is_slowed_or_stopped});
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
+    where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
@@ -188,6 +190,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
+        learn::{a_run_s_least_profile_is_enough_for_it_and_no_more}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
     );
     suite

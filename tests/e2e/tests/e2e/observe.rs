@@ -48,6 +48,43 @@ pub(crate) fn events_tell_what_happened(shared: &Shared) {
     assert!(seen.contains(&id));
 }
 
+pub(crate) fn denials_are_explained(shared: &Shared) {
+    let daemons = pair(shared);
+    let script = "unshare -U true 2>/dev/null; /usr/bin/python3 -c \"import socket\ntry: socket.create_connection(('10.1.2.3', 80), 1)\nexcept OSError: pass\"; true";
+    let agent = detached_sh(daemons, "explained", &[], script);
+    agent.wait();
+    let explain = |seq: &serde_json::Value| daemons.ctl(["explain", &seq.to_string()]).json();
+    let denied = |kind: &str| {
+        let found = until(Duration::from_secs(10), || {
+            agent.records(kind).into_iter().find(|record| record["verdict"] == "denied")
+        });
+        found.unwrap_or_else(|| panic!("no denied {kind} is on record"))
+    };
+    let call = explain(&denied("sys.denied")["seq"]);
+    assert_eq!(call["layer"], "seccomp", "{call}");
+    assert!(call["rule"].as_str().unwrap().contains("default-restrictive"), "{call}");
+    let connect = denied("net.connect");
+    let told = explain(&connect["seq"]);
+    assert_eq!((&told["layer"], &told["rule"]), (&"network".into(), &"spec.network: none".into()), "{told}");
+    let line = "agent.yml: spec.capabilities: [\"net:connect:10.1.2.3:80\"]";
+    assert!(told["allow"].as_array().unwrap().contains(&line.into()), "{told}");
+    let said = daemons.ctl(["explain", &connect["seq"].to_string()]).ok().text();
+    assert!(said.contains("layer   network") && said.contains(line), "{said}");
+    let newest = daemons.ctl(["explain", "--agent", &agent.name]).json();
+    assert!(newest["record"]["seq"].as_u64() >= connect["seq"].as_u64(), "{newest}");
+    let allowed = agent.records("agent.exited").remove(0);
+    assert_eq!(explain(&allowed["seq"])["layer"], "");
+    for (args, code) in [
+        (&["explain", "99999999"][..], "DECISION_NOT_FOUND"),
+        (&["explain", "x"], "DECISION_NOT_FOUND"),
+        (&["explain", "0"], "DECISION_NOT_FOUND"),
+        (&["explain", "--agent", "nobody"], "AGENT_NOT_FOUND"),
+    ] {
+        let done = daemons.ctl(args).done();
+        assert!(done.code == 4 && done.err.contains(code), "{args:?}: {} {}", done.code, done.err);
+    }
+}
+
 pub(crate) fn stats_and_top(shared: &Shared) {
     let daemons = pair(shared);
     let agent = detached(
