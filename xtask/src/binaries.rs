@@ -28,12 +28,15 @@ pub(crate) fn build(project: &Project) -> Result<()> {
 /// Builds all of it with the release profile, and gives a project whose stage is beside the usual one: what tests and `up` run stays.
 pub(crate) fn build_release(project: &Project) -> Result<Project> {
     head("building the daemons for release");
-    let release = Project { staged: "aion-release", ..project.clone() };
-    run(project.cargo().args(["build", "--release"]).args(DYNAMIC.iter().flat_map(|name| ["-p", name])))?;
+    let release = Project { staged: PathBuf::from("aion-release"), ..project.clone() };
+    let mut cargo = project.cargo();
+    cargo.args(["build", "--release"]).args(DYNAMIC.iter().flat_map(|name| ["-p", name]));
+    run(flags(&mut cargo, remapped(project)))?;
     for name in DYNAMIC {
         stage(&project.target.join("release").join(name), &release.binary(name))?;
     }
-    run(static_build(project).arg("--release"))?;
+    let mut cargo = static_build(project);
+    run(flags(cargo.arg("--release"), [&STATIC.map(str::to_owned)[..], &remapped(project)].concat()))?;
     stage(&project.target.join(STATIC_TARGET).join("release/aion-init"), &release.binary("aion-init"))?;
     let probes = ebpf::build(project)?;
     stage(&probes, &release.stage().join(ebpf::OBJECT))?;
@@ -53,8 +56,31 @@ pub(crate) fn build_for_kernel(project: &Project) -> Result<()> {
 fn static_build(project: &Project) -> Command {
     let mut cargo = project.cargo();
     cargo.args(["build", "-p", "aion-init", "--target", STATIC_TARGET]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+    cargo.env("RUSTFLAGS", STATIC.join(" "));
     cargo
+}
+
+const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "relocation-model=static"];
+
+/// The folders of this build under names that every build gives them: panics carry paths of sources.
+fn remapped(project: &Project) -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME")
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo").into()));
+    let folders = [
+        (home.map(PathBuf::from), "/usr/src/cargo"),
+        (Some(project.root.clone()), "/usr/src/aion"),
+        // The last one that fits counts, and the target folder may lie in the clone.
+        (Some(project.target.clone()), "/usr/src/target"),
+    ];
+    folders
+        .into_iter()
+        .filter_map(|(folder, name)| Some(format!("--remap-path-prefix={}={name}", folder?.display())))
+        .collect()
+}
+
+/// In the form that takes folders with spaces; it goes before RUSTFLAGS.
+fn flags(cargo: &mut Command, flags: Vec<String>) -> &mut Command {
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
 }
 
 /// Copies into the stage by rename, so that a daemon that runs from there keeps its file; one that is the

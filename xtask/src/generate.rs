@@ -25,6 +25,11 @@ pub(crate) fn generate(project: &Project, args: &GenArgs) -> Result<()> {
         .cargo()
         .args(["test", "--quiet", "-p", "aionctl", "--lib", "docs::"])
         .env("UPDATE_DOCS", "1"))?;
+    head("the daemons' man pages");
+    run(project
+        .cargo()
+        .args(["test", "--quiet", "-p", "aiond", "--bin", "aiond", "-p", "aion-launcher", "--lib", "man::"])
+        .env("UPDATE_DOCS", "1"))?;
     head("the JSON Schema of agent.yml");
     run(project.cargo().args(["test", "--quiet", "-p", "aion-manifest", "schema"]).env("AION_BLESS", "1"))?;
     head("the JSON Schema of the seccomp profiles");

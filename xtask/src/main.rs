@@ -9,6 +9,8 @@ mod bench;
 mod binaries;
 mod daemons;
 mod demo;
+#[cfg(test)]
+mod deploy;
 mod dist;
 mod ebpf;
 mod generate;
@@ -56,7 +58,7 @@ enum Task {
     Build,
     /// Build the probes alone
     BuildEbpf,
-    /// Make a Debian package and a tarball with the systemd units
+    /// Make packages, a tarball, the bill of materials, checksums and signatures
     Dist(dist::DistArgs),
     /// Make the folder that Python agents serve tasks with, and say where it is
     Sdk {

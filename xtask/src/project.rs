@@ -24,8 +24,8 @@ pub(crate) struct Project {
     pub(crate) cache: PathBuf,
     /// Cargo's target folder.
     pub(crate) target: PathBuf,
-    /// The stage's name below the target folder.
-    pub(crate) staged: &'static str,
+    /// The stage: below the target folder unless it is absolute.
+    pub(crate) staged: PathBuf,
 }
 
 impl Project {
@@ -45,7 +45,7 @@ impl Project {
             .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
             .map_or_else(|| cache.join("target"), PathBuf::from);
         let target = if target.is_absolute() { target } else { root.join(target) };
-        Ok(Self { root, cache, target, staged: "aion" })
+        Ok(Self { root, cache, target, staged: PathBuf::from("aion") })
     }
 
     /// Takes the target folder for this clone. Cargo goes by times of files below a workspace, wherever that lies: after another
@@ -70,7 +70,7 @@ impl Project {
     /// Where a build is put together: `bin/` with the five binaries, and the probes' object beside them.
     /// Cargo's own folder will not do: it holds aion-init twice, and only the static one must ever run.
     pub(crate) fn stage(&self) -> PathBuf {
-        self.target.join(self.staged)
+        self.target.join(&self.staged)
     }
 
     /// The folder of the binaries.

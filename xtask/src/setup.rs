@@ -47,11 +47,14 @@ const RUN: &[&str] = &["git", "iproute2", "procps", "python3", "util-linux"];
 /// What clients and servers from other registries are installed with.
 const PEERS: &[&str] = &["python3-venv"];
 
+/// What reads the packages that tests make, besides what makes them.
+const READERS: &[&str] = &["rpm"];
+
 /// The VMs. QEMU itself comes from backports: the one in Debian 12 proper panics 6.12 kernels.
 const VM: &[&str] = &["binutils", "e2fsprogs", "mmdebstrap", "xz-utils"];
 
-/// Packages: dpkg-shlibdeps and strip.
-const DIST: &[&str] = &["binutils", "dpkg-dev"];
+/// Packages: objdump and strip, dpkg-shlibdeps, signatures.
+const DIST: &[&str] = &["binutils", "dpkg-dev", "openssl"];
 
 /// The rivals of the benchmarks.
 const BENCH: &[&str] = &["bpftrace", "bubblewrap", "crun", "git", "runc", "strace"];
@@ -68,6 +71,7 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     }
     if groups.contains(&Group::Test) {
         packages.extend(PEERS);
+        packages.extend(READERS);
         if !crate::process::in_path("npm") {
             packages.push("npm");
         }
@@ -75,7 +79,7 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     if groups.contains(&Group::Vm) {
         packages.extend(VM);
     }
-    if groups.contains(&Group::Dist) {
+    if groups.contains(&Group::Dist) || groups.contains(&Group::Test) {
         packages.extend(DIST);
     }
     if groups.contains(&Group::Bench) {

@@ -14,7 +14,7 @@ use crate::project::Project;
 use crate::report::Table;
 use crate::setup::{Group, setup};
 use crate::vm::{KernelChoice, VmArgs};
-use crate::{binaries, ebpf, layers, peers, sdk, vm};
+use crate::{binaries, dist, ebpf, layers, peers, sdk, vm};
 
 /// A stage, in the order in which they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -123,15 +123,11 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
     match stage {
         Stage::Fmt => formatting(project),
         Stage::Layers => layers::check(project),
-        Stage::Clippy => run(project.cargo().args([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ])),
+        Stage::Clippy => {
+            const WARNINGS: [&str; 4] = ["--all-targets", "--", "-D", "warnings"];
+            run(project.cargo().args(["clippy", "--workspace", "--locked"]).args(WARNINGS))?;
+            run(dist::packer(project, "clippy").args(WARNINGS))
+        }
         Stage::Build => binaries::build(project),
         Stage::Unit => unit(project, args),
         Stage::Sdk => sdk::test(project),
@@ -155,7 +151,7 @@ fn run_stage(project: &Project, args: &TestArgs, stage: Stage) -> Result<()> {
 /// The workspace, and what is not part of it because it is built for another machine or by another tool.
 fn formatting(project: &Project) -> Result<()> {
     run(project.cargo().args(["fmt", "--all", "--check"]))?;
-    for manifest in ["ebpf-probes/programs/Cargo.toml", "tests/fuzz/Cargo.toml"] {
+    for manifest in ["ebpf-probes/programs/Cargo.toml", "tests/fuzz/Cargo.toml", dist::PACKER] {
         if project.root.join(manifest).is_file() {
             run(project.cargo().args(["fmt", "--check", "--manifest-path", manifest]))?;
         }
@@ -195,7 +191,10 @@ fn unit(project: &Project, args: &TestArgs) -> Result<()> {
     command.env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
     command.env("AION_INIT", project.binary("aion-init"));
     peers::add(project, &mut command);
-    run_within(as_root_tests(&mut command), LIMIT)
+    run_within(as_root_tests(&mut command), LIMIT)?;
+    // What packs is no member of the workspace.
+    let mut packer = dist::packer(project, "test");
+    run_within(packer.args(args.filter.as_ref().map(|filter| ["--", filter]).into_iter().flatten()), LIMIT)
 }
 
 /// A suite that starts daemons of its own. With cargo's own runner, because its tests share a machine.

@@ -6,6 +6,8 @@
 mod config;
 mod grpc;
 mod listen;
+#[cfg(test)]
+mod man;
 mod options;
 mod privileges;
 mod run;

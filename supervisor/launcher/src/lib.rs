@@ -25,6 +25,8 @@ mod launch;
 mod launcher;
 mod limits;
 mod lock;
+#[cfg(test)]
+mod man;
 mod ops;
 pub mod options;
 mod plan;

@@ -1,11 +1,19 @@
-//! `cargo xtask dist`: a Debian package, a tarball and their checksums, of what `cargo xtask build` makes.
+//! `cargo xtask dist`: packages for Debian and RPM distributions, a tarball, the bill of materials, checksums and signatures, of what
+//! `cargo xtask build` makes.
 //!
 //! Reproducible from the binaries on: names in order, times of the commit (SOURCE_DATE_EPOCH), root as owner, one thread of compression.
 //! `--check` makes all of it twice and compares.
 
 mod deb;
+mod elf;
+mod linked;
+mod rpm;
+mod sbom;
+mod sign;
 mod tarball;
 mod tree;
+
+pub(crate) use rpm::{MANIFEST as PACKER, cargo as packer};
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::binaries;
-use crate::process::{head, note, read, write_whole};
+use crate::process::{head, note, read, warn, write_whole};
 use crate::project::Project;
 use crate::setup::{Group, setup};
 
@@ -33,6 +41,9 @@ pub(crate) struct DistArgs {
     /// How the binaries are compiled
     #[arg(long, value_enum, default_value = "dev")]
     profile: Profile,
+    /// Build nothing, and pack what is in this folder: bin/ and aion-probes.bpf.o, as a build leaves them in target/aion
+    #[arg(long, value_name = "DIR", conflicts_with = "profile")]
+    binaries: Option<PathBuf>,
     /// The package's revision: the N of VERSION-N
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     revision: u32,
@@ -42,35 +53,65 @@ pub(crate) struct DistArgs {
     /// Make everything twice, and fail when a byte differs
     #[arg(long)]
     check: bool,
+    /// Sign each file with this private key: P-256, PEM. AION_SIGN_PASSPHRASE opens one that is encrypted. Without a key nothing is signed
+    #[arg(long, env = "AION_SIGN_KEY", value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+}
+
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// The Debian package alone.
+    Deb,
+    All,
 }
 
 /// One set of packages.
 pub(crate) struct Order<'a> {
     pub(crate) out: &'a Path,
+    pub(crate) kinds: Kinds,
     pub(crate) revision: u32,
     /// Seconds since 1970 that every file in the packages has.
     pub(crate) epoch: u64,
 }
 
+impl Order<'_> {
+    /// What Debian calls the version: upstream's and the revision.
+    fn version(&self) -> String {
+        format!("{VERSION}-{}", self.revision)
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Builds and packs.
 pub(crate) fn dist(project: &Project, args: &DistArgs) -> Result<()> {
     setup(&[Group::Build, Group::Dist])?;
-    let project = match args.profile {
-        Profile::Dev => {
+    if let Some(key) = &args.sign_key {
+        // Before anything is built.
+        sign::check(key)?;
+    }
+    let project = match (&args.binaries, args.profile) {
+        (Some(folder), _) => Project { staged: std::path::absolute(folder)?, ..project.clone() },
+        (None, Profile::Dev) => {
             binaries::build(project)?;
             project.clone()
         }
-        Profile::Release => binaries::build_release(project)?,
+        (None, Profile::Release) => binaries::build_release(project)?,
     };
     let out = match &args.out {
         Some(out) if out.is_absolute() => out.clone(),
         Some(out) => project.root.join(out),
         None => project.target.join("aion-dist"),
     };
-    let order = Order { out: &out, revision: args.revision, epoch: epoch(&project)? };
-    let made = pack(&project, &order)?;
+    let order = Order { out: &out, kinds: Kinds::All, revision: args.revision, epoch: epoch(&project)? };
+    let mut made = pack(&project, &order)?;
     if args.check {
         check(&project, &order, &made)?;
+    }
+    match &args.sign_key {
+        Some(key) => made.extend(sign::sign(key, &out, &made)?),
+        None => warn("not signed: no key was given (--sign-key or AION_SIGN_KEY)"),
     }
     for file in &made {
         println!("{}", file.display());
@@ -96,12 +137,19 @@ fn pack_in(project: &Project, order: &Order<'_>, work: &Path) -> Result<Vec<Path
     }
     let root = work.join("root");
     tree::fill(project, &root)?;
-    let version = format!("{}-{}", env!("CARGO_PKG_VERSION"), order.revision);
-    // The tarball first: the package adds its own folder to the tree.
-    let tarball = tarball::make(&root, order, &version)?;
-    let package = deb::make(project, work, &root, order, &version)?;
-    let sums = sums(order.out, &[&package, &tarball])?;
-    Ok(vec![package, tarball, sums])
+    let bill = order.out.join(format!("aion-{}.cdx.json", order.version()));
+    sbom::write(project, &root, order, &bill)?;
+    tree::add(&root, &bill, "usr/share/doc/aion/aion.cdx.json")?;
+    tree::settle(&root, order.epoch)?;
+    if order.kinds == Kinds::Deb {
+        return Ok(vec![deb::make(project, work, &root, order)?, bill]);
+    }
+    let rpm = rpm::make(project, &root, order)?;
+    let tarball = tarball::make(&root, order)?;
+    // Last: it adds its own folder to the tree.
+    let deb = deb::make(project, work, &root, order)?;
+    let sums = sums(order.out, &[&deb, &rpm, &tarball, &bill])?;
+    Ok(vec![deb, rpm, tarball, bill, sums])
 }
 
 /// SHA256SUMS, as `sha256sum --check` reads it.

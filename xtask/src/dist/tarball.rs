@@ -9,7 +9,8 @@ use super::Order;
 use crate::process::run;
 
 /// Makes `aion-VERSION-x86_64.tar.gz`.
-pub(crate) fn make(root: &Path, order: &Order<'_>, version: &str) -> Result<PathBuf> {
+pub(crate) fn make(root: &Path, order: &Order<'_>) -> Result<PathBuf> {
+    let version = order.version();
     let path = order.out.join(format!("aion-{version}-x86_64.tar.gz"));
     let mut tar = Command::new("tar");
     tar.args([
@@ -45,14 +46,16 @@ mod tests {
                 fs::write(root.join(file), file).unwrap();
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
-            let order = Order { out: &folder.join(name), revision: 1, epoch: 1_000_000_000 };
-            made.push(fs::read(make(&root, &order, "1.0-1").unwrap()).unwrap());
+            let out = folder.join(name);
+            let order =
+                Order { out: &out, kinds: super::super::Kinds::All, revision: 1, epoch: 1_000_000_000 };
+            made.push(fs::read(make(&root, &order).unwrap()).unwrap());
         }
         assert_eq!(made[0], made[1]);
-        let listed = crate::process::read(
-            Command::new("tar").arg("-tzf").arg(folder.join("one/aion-1.0-1-x86_64.tar.gz")),
-        );
-        assert_eq!(listed.unwrap(), "aion-1.0-1/\naion-1.0-1/a\naion-1.0-1/b\n");
+        let version = format!("{}-1", super::super::VERSION);
+        let file = folder.join(format!("one/aion-{version}-x86_64.tar.gz"));
+        let listed = crate::process::read(Command::new("tar").arg("-tzf").arg(file)).unwrap();
+        assert_eq!(listed, format!("aion-{version}/\naion-{version}/a\naion-{version}/b\n"));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Suite, VmArgs, alone, initramfs, kernel, payload, qemu, rootfs};
 use crate::binaries;
-use crate::dist::{self, Order};
+use crate::dist::{self, Kinds, Order};
 use crate::process::head;
 use crate::project::Project;
 use crate::report::Table;
@@ -82,7 +82,7 @@ fn packages(project: &Project, folder: &std::path::Path) -> Result<Vec<std::path
     let mut packages = Vec::new();
     for revision in [1, 2] {
         let out = folder.join(format!("packages-{revision}"));
-        let order = Order { out: &out, revision, epoch };
+        let order = Order { out: &out, kinds: Kinds::Deb, revision, epoch };
         let made = dist::pack(project, &order)?;
         if revision == 1 {
             dist::check(project, &order, &made)?;
