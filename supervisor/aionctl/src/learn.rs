@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) api: BTreeMap<String, u64>,
     /// The most memory that it used, bytes; none: it has not ended.
     pub(crate) memory_peak: Option<u64>,
+    /// Ends of it that are on record.
+    pub(crate) ends: u64,
     /// Programs whose path is not known whole.
     pub(crate) unclear: u64,
 }
@@ -41,7 +43,7 @@ impl Seen {
         let text = |field: &str| detail.get(field).and_then(Value::as_str).unwrap_or_default();
         let is_set = |field: &str| detail.get(field).and_then(Value::as_bool).unwrap_or(false);
         match record.kind.as_str() {
-            "proc.exec" => match text("filename") {
+            "proc.exec" => match text("file") {
                 path if path.starts_with('/') && !is_set("memfd") => count(&mut self.programs, path),
                 _ => self.unclear += 1,
             },
@@ -61,6 +63,7 @@ impl Seen {
                 self.calls.extend(calls.into_iter().flat_map(Map::keys).cloned());
             }
             "agent.exited" => {
+                self.ends += 1;
                 let peak = detail.get("memory_peak").and_then(Value::as_u64).filter(|peak| *peak > 0);
                 self.memory_peak = self.memory_peak.max(peak);
             }
@@ -332,9 +335,9 @@ mod tests {
     fn seen() -> Seen {
         let mut seen = Seen::default();
         for (kind, verdict, detail) in [
-            ("proc.exec", "allowed", json!({"filename": "/usr/bin/git"})),
-            ("proc.exec", "allowed", json!({"filename": "./x"})),
-            ("proc.exec", "allowed", json!({"filename": "/memfd:x", "memfd": true})),
+            ("proc.exec", "allowed", json!({"file": "/usr/bin/git"})),
+            ("proc.exec", "allowed", json!({"file": "./x"})),
+            ("proc.exec", "allowed", json!({"file": "/memfd:x", "memfd": true})),
             ("net.connect", "allowed", json!({"addr": "203.0.114.7", "port": 443})),
             ("net.connect", "denied", json!({"addr": "203.0.114.8", "port": 443})),
             ("net.sendto", "allowed", json!({"addr": "127.0.0.53", "port": 53})),

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aion_client::{Client, api};
 use aion_types::ErrorCode;
@@ -136,22 +137,12 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
 
 /// All of the agent's runs that are on record, and what one that is under way has counted so far.
 async fn seen(client: &Client, agent: &api::Agent) -> Outcome<Seen> {
-    let mut seen = Seen::default();
-    let filter = api::Filter {
-        agents: vec![agent.id.clone()],
-        kinds: KINDS.map(str::to_owned).to_vec(),
-        ..api::Filter::default()
-    };
-    let mut after_seq = 0;
-    loop {
-        let request =
-            api::QueryRequest { filter: Some(filter.clone()), after_seq, page_size: PAGE, newest: false };
-        let answer = client.query(request).await?;
-        answer.records.iter().for_each(|record| seen.take(record));
-        if !answer.more || answer.next_after_seq <= after_seq {
-            break;
-        }
-        after_seq = answer.next_after_seq;
+    let mut seen = on_record(client, agent).await?;
+    // An end is answered before its records are in the log; its own is the last of them.
+    let patience = Instant::now() + Duration::from_secs(3);
+    while !is_live(&agent.state) && seen.ends == 0 && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        seen = on_record(client, agent).await?;
     }
     if !is_live(&agent.state) {
         return Ok(seen);
@@ -167,6 +158,26 @@ async fn seen(client: &Client, agent: &api::Agent) -> Outcome<Seen> {
         // It has ended since, and left its counts in the log.
         Err(failure) if failure.is(ErrorCode::AgentNotRunning) => Ok(seen),
         Err(failure) => Err(failure),
+    }
+}
+
+async fn on_record(client: &Client, agent: &api::Agent) -> Outcome<Seen> {
+    let mut seen = Seen::default();
+    let filter = api::Filter {
+        agents: vec![agent.id.clone()],
+        kinds: KINDS.map(str::to_owned).to_vec(),
+        ..api::Filter::default()
+    };
+    let mut after_seq = 0;
+    loop {
+        let request =
+            api::QueryRequest { filter: Some(filter.clone()), after_seq, page_size: PAGE, newest: false };
+        let answer = client.query(request).await?;
+        answer.records.iter().for_each(|record| seen.take(record));
+        if !answer.more || answer.next_after_seq <= after_seq {
+            return Ok(seen);
+        }
+        after_seq = answer.next_after_seq;
     }
 }
 
