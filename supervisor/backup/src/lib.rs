@@ -20,7 +20,7 @@ pub use entry::{Entry, Part};
 pub use error::Error;
 pub use manifest::{FORMAT, Manifest, SUPPORTED, Versions};
 pub use read::{Check, Counted, Summary, Taker, read};
-pub use restore::{AuditFound, Owners, Restored, Target, is_unfinished, restore};
+pub use restore::{AuditFound, Owners, Restored, Target, restore};
 pub use write::Writer;
 
 /// The result of everything here.

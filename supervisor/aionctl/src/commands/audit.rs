@@ -185,7 +185,10 @@ fn human(view: &VerifyView, printer: Printer) -> String {
         if view.ok { "all there and unchanged" } else { "BROKEN" }
     );
     if view.first_seq > 1 {
-        out.push_str(&format!("kept from record {} on; those before were pruned\n", view.first_seq));
+        out.push_str(&format!(
+            "kept from record {} on; those before were pruned, or are in the log of before a restore\n",
+            view.first_seq
+        ));
     }
     if view.ok && !view.last_hash.is_empty() {
         out.push_str(&format!(

@@ -38,6 +38,9 @@ pub(crate) use staging::clear;
 /// Parts that wait for a client that reads slowly.
 const AHEAD: usize = 4;
 
+/// How long one that is just ending, because its client went away, is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// What a backup is made of, as of one moment.
 struct Moment {
     staging: Staging,
@@ -55,7 +58,8 @@ impl Core {
         principal: Principal,
         request: api::CreateBackupRequest,
     ) -> Outcome<Answers<api::BackupPart>> {
-        let turn = Arc::clone(&self.backup_turn).try_lock_owned().map_err(|_| {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.backup_turn).lock_owned());
+        let turn = turn.await.map_err(|_| {
             Problem::new(ErrorCode::ResourceExhausted, "another backup is being made")
                 .hint("wait until it has ended, or end its client")
         })?;

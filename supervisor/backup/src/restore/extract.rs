@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use aion_agent_journal::{HEADER_LEN, MAGIC};
+use aion_agent_journal::MAGIC;
 
 use crate::entry::Entry;
 use crate::read::Taker;
@@ -60,10 +60,12 @@ impl Taker for Extract<'_> {
         let at = entry.offset.unwrap_or(0);
         if entry.offset.is_some() {
             // Records keep their places: cursors are places. What was dropped before them is a hole again.
-            let mut header = [0; HEADER_LEN as usize];
+            let mut header = [0; 16];
             header[..8].copy_from_slice(&MAGIC);
-            header[8..16].copy_from_slice(&at.to_le_bytes());
-            file.write_all_at(&header, 0).map_err(Error::io("write", &path))?;
+            header[8..].copy_from_slice(&at.to_le_bytes());
+            file.write_all_at(&header, 0)
+                .and_then(|()| file.set_len(at))
+                .map_err(Error::io("write", &path))?;
         }
         self.open = Some(Open { file, path, at, mode, user });
         Ok(())

@@ -9,7 +9,6 @@ use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
 pub use audit::AuditFound;
-pub use place::is_unfinished;
 
 use crate::entry::Part;
 use crate::read::{Check, Summary, read};

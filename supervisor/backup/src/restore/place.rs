@@ -16,12 +16,6 @@ use crate::{Error, Result};
 /// Made by file systems, not by anybody.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Whether a restore into a state folder was cut off.
-#[must_use]
-pub fn is_unfinished(state: &Path) -> bool {
-    state.join(UNFINISHED_RESTORE).exists()
-}
-
 /// Refuses a folder in which something would be lost, or that somebody uses.
 pub(crate) fn check(state: &Path) -> Result<()> {
     for (file, daemon) in [("run/aiond.pid", "aiond"), ("launcher/lock", "aion-launcher")] {

@@ -59,7 +59,9 @@ impl Lock {
                 recipient.set_work_factor(WORK);
                 Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
             }
-            Self::Recipients(all) => Encryptor::with_recipients(all.iter().map(|one| one as &dyn age::Recipient)),
+            Self::Recipients(all) => {
+                Encryptor::with_recipients(all.iter().map(|one| one as &dyn age::Recipient))
+            }
         };
         let encryptor = encryptor.map_err(|error| Failure::new(1, "cannot encrypt").cause(&error))?;
         Ok(Sealed::Age(encryptor.wrap_output(out)?))
