@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "aion/v1/agent.proto",
+    "aion/v1/backup.proto",
     "aion/v1/detection.proto",
     "aion/v1/event.proto",
     "aion/v1/kernel.proto",

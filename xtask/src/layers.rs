@@ -46,6 +46,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-manifest",
             "aion-seccomp",
             "aion-audit",
+            "aion-backup",
             "aion-egress",
             "aion-detect",
             "aion-agent-journal",

@@ -19,6 +19,14 @@ pub use space::{PlainFile, Space};
 pub use task::{Checkpoint, MAX_NOTE, MAX_RESULT, NoteAbout, TaskNote, TaskResult};
 pub use writer::Writer;
 
+/// Where the oldest record that is kept begins: what is before it has been given back to the disk.
+///
+/// # Errors
+/// [`Error::NotAJournal`] (also when it is still empty), or the file cannot be read.
+pub fn head(file: &std::fs::File) -> Result<u64, Error> {
+    reader::read_head(file)
+}
+
 /// What can go wrong with a journal.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -44,12 +44,13 @@ const BLOCKING: usize = 32;
 const LAST_SPANS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "",
     "aion.v1.AgentService",
     "aion.v1.HostService",
     "aion.v1.EventService",
     "aion.v1.AuditService",
+    "aion.v1.BackupService",
     "aion.v1.DetectionService",
     "aion.v1.TaskService",
     "aion.v1.JournalService",

@@ -10,6 +10,7 @@ use std::os::unix::fs::{
 };
 use std::path::Path;
 
+use aion_types::UNFINISHED_RESTORE;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
@@ -28,6 +29,12 @@ const SHARED: &str = "run";
 pub(crate) fn enter(state: &Path, run: &Path, account: &Account) -> Result<()> {
     fs::create_dir_all(state).with_context(|| format!("cannot make the state folder {}", state.display()))?;
     std::env::set_current_dir(state).with_context(|| format!("cannot enter {}", state.display()))?;
+    if Path::new(UNFINISHED_RESTORE).exists() {
+        bail!(
+            "a restore into {} was cut off, so the state is not whole: remove everything in it and restore again",
+            state.display()
+        );
+    }
     // (folder, mode, owned by aiond's user): the launcher owns what is not.
     for (folder, mode) in [
         (run, 0o770),

@@ -97,6 +97,8 @@ pub(crate) struct Core {
     /// Held while agents are held to their bounds: one change after the other.
     pub(crate) policy_turn: tokio::sync::Mutex<()>,
     pub(crate) detections: Detections,
+    /// Held by the backup that is being made: one at a time.
+    pub(crate) backup_turn: Arc<tokio::sync::Mutex<()>>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) started: Instant,
     streams: Arc<Semaphore>,
@@ -122,6 +124,7 @@ impl Core {
             read_policy: OnceLock::new(),
             policy_turn: tokio::sync::Mutex::default(),
             detections: Detections::default(),
+            backup_turn: Arc::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),
             streams: Arc::new(Semaphore::new(options.max_streams)),

@@ -21,6 +21,7 @@ impl Core {
     pub(crate) async fn index(self: Arc<Self>, wake: Arc<Notify>) {
         let dir = self.options.state.join("audit");
         let mut reader = None;
+        self.index_before_restore().await;
         loop {
             let store = Arc::clone(&self.store);
             let (taken, path) = (reader.take(), dir.clone());
@@ -50,6 +51,19 @@ impl Core {
                     tokio::time::sleep(LOOK).await;
                 }
             }
+        }
+    }
+
+    /// In a restored state the log that came with the backup lies beside. The last of its records may be younger than the copy of the
+    /// database: they are indexed before those of the log that goes on from there.
+    async fn index_before_restore(&self) {
+        let (store, archive) = (Arc::clone(&self.store), self.options.state.join("audit-archive"));
+        let indexed = tokio::task::spawn_blocking(move || index_archive(&store, &archive)).await;
+        match indexed {
+            Ok(Ok(0)) => {}
+            Ok(Ok(records)) => tracing::info!(records, "indexed audit records of before the restore"),
+            Ok(Err(error)) => tracing::error!(error, "audit records of before the restore are not indexed"),
+            Err(error) => tracing::error!(%error, "indexing did not run to its end"),
         }
     }
 
@@ -87,6 +101,19 @@ fn step(store: &Store, reader: &mut Option<Reader>, dir: &Path) -> Result<Step, 
     batch.index_events(&rows);
     store.commit(batch, Durability::Process).map_err(|error| error.to_string())?;
     Ok(Step { cursor: last, more })
+}
+
+/// Logs of earlier states, in order; gives how many records were new.
+fn index_archive(store: &Store, archive: &Path) -> Result<u64, String> {
+    let Ok(entries) = std::fs::read_dir(archive) else { return Ok(0) };
+    let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    logs.sort();
+    let before = store.cursor().map_err(|error| error.to_string())?;
+    for log in logs {
+        let mut reader = None;
+        while step(store, &mut reader, &log)?.more {}
+    }
+    Ok(store.cursor().map_err(|error| error.to_string())?.saturating_sub(before))
 }
 
 pub(crate) fn row(record: Record) -> EventRow {

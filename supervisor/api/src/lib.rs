@@ -11,6 +11,8 @@
 mod agents;
 mod approvals;
 mod attach;
+mod backup;
+mod backup_service;
 mod clock;
 mod contract_task;
 mod convert;

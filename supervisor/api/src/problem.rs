@@ -166,8 +166,12 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ModelFailed
         | ErrorCode::FetchFailed
         | ErrorCode::FileRefused
+        | ErrorCode::BackupNewer
+        | ErrorCode::StateNotEmpty
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
-        ErrorCode::PermissionDenied | ErrorCode::PolicyDenied => Code::PermissionDenied,
+        ErrorCode::PermissionDenied | ErrorCode::PolicyDenied | ErrorCode::BackupLocked => {
+            Code::PermissionDenied
+        }
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
         ErrorCode::DiskFull
@@ -175,7 +179,10 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::QuotaExceeded
         | ErrorCode::BudgetExceeded => Code::ResourceExhausted,
         ErrorCode::CursorExpired => Code::OutOfRange,
-        ErrorCode::AuditBroken | ErrorCode::CheckpointCorrupt | ErrorCode::JournalBroken => Code::DataLoss,
+        ErrorCode::AuditBroken
+        | ErrorCode::BackupBroken
+        | ErrorCode::CheckpointCorrupt
+        | ErrorCode::JournalBroken => Code::DataLoss,
         ErrorCode::WaitTimeout | ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
         ErrorCode::Internal => Code::Internal,
     }

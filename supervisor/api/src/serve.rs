@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_server::AgentServiceServer;
 use aion_api_proto::v1::audit_service_server::AuditServiceServer;
+use aion_api_proto::v1::backup_service_server::BackupServiceServer;
 use aion_api_proto::v1::detection_service_server::DetectionServiceServer;
 use aion_api_proto::v1::event_service_server::EventServiceServer;
 use aion_api_proto::v1::host_service_server::HostServiceServer;
@@ -71,6 +72,7 @@ impl Api {
     /// # Errors
     /// When the store cannot be read.
     pub fn new(options: Options, store: Arc<Store>, launcher: Client) -> Result<Self, Error> {
+        crate::backup::clear(&options.state);
         let core = Core::new(options, store, launcher)
             .map_err(|problem| Error::Begin { reason: problem.to_string() })?;
         Ok(Self { core })
@@ -192,6 +194,7 @@ impl Api {
             .add_service(limited!(HostServiceServer))
             .add_service(limited!(EventServiceServer))
             .add_service(limited!(AuditServiceServer))
+            .add_service(limited!(BackupServiceServer))
             .add_service(limited!(DetectionServiceServer))
             .add_service(limited!(JournalServiceServer))
             .add_service(limited!(PolicyServiceServer))

@@ -40,6 +40,7 @@ pub(crate) enum Action {
     ReadDetections,
     ManageDetections,
     ClearRestraints,
+    CreateBackup,
 }
 
 impl Action {
@@ -75,6 +76,7 @@ impl Action {
             Self::ReadDetections => "api.detection.read",
             Self::ManageDetections => "api.detection.reload",
             Self::ClearRestraints => "api.agent.clear",
+            Self::CreateBackup => "api.backup.create",
         }
     }
 }

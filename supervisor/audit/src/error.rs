@@ -39,6 +39,12 @@ pub enum Error {
         /// What is wrong.
         why: &'static str,
     },
+    /// What says where a new log goes on from cannot be read.
+    #[error("{} does not say after which record the audit log goes on: restore the backup again", path.display())]
+    OriginInvalid {
+        /// The file.
+        path: PathBuf,
+    },
     /// A field of a new record is longer than allowed.
     #[error("field {field} of an audit record has {len} bytes, at most {max} are allowed")]
     TooLong {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::key::PublicKey;
 use crate::line::{self, Line, Mark};
+use crate::origin::Origin;
 use crate::segment::{self, Lines, Raw};
 use crate::statement::{Found, Statement, Which};
 use crate::{Error, Hash, Result};
@@ -48,7 +49,7 @@ struct Tail {
     damaged: Option<u64>,
 }
 
-pub(crate) fn start(dir: &Path, key: &PublicKey) -> Result<Start> {
+pub(crate) fn start(dir: &Path, key: &PublicKey, origin: Option<&Origin>) -> Result<Start> {
     if let Found::Valid(base) = Statement::read(Which::Base, dir, key)? {
         // Pruning was interrupted between its statement and the removal.
         for number in segment::list(dir)?.into_iter().filter(|&n| n < base.segment) {
@@ -68,7 +69,8 @@ pub(crate) fn start(dir: &Path, key: &PublicKey) -> Result<Start> {
     }
     let Some(newest) = newest else {
         let Some(head) = stated else {
-            let state = State { resume: None, chain: Hash::ZERO, seq: 0, time: 0, records: 0 };
+            let (chain, seq) = origin.map_or((Hash::ZERO, 0), |origin| (origin.hash, origin.seq));
+            let state = State { resume: None, chain, seq, time: 0, records: 0 };
             return Ok(Start { segment: 1, state, trouble: none_if_empty(trouble) });
         };
         trouble.insert("missing_segments_to".to_owned(), json!(head.segment));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::key::{Key, PublicKey};
 use crate::line::{self, Header, Mark};
+use crate::origin::Origin;
 use crate::recover::{self, Start};
 use crate::segment;
 use crate::statement::{Statement, Which};
@@ -86,7 +87,13 @@ impl Writer {
         if !key_known {
             segment::install(dir, &key_file, key_text.as_bytes(), options.gid)?;
         }
-        let Start { segment: number, state, trouble } = recover::start(dir, &public)?;
+        let origin = if is_new { Origin::read(dir)? } else { None };
+        if let Some(origin) = &origin {
+            // Before the first segment: without it, a log that does not begin with record 1 lacks its beginning.
+            let base = Statement { segment: 1, seq: origin.seq + 1, hash: origin.hash, time: now() };
+            base.write(Which::Base, dir, &key, options.gid)?;
+        }
+        let Start { segment: number, state, trouble } = recover::start(dir, &public, origin.as_ref())?;
         let (file, written, chain) = match state.resume {
             Some((file, length)) => (file, length, state.chain),
             None => {
@@ -119,6 +126,16 @@ impl Writer {
             last_checkpoint: Instant::now(),
             poisoned: false,
         };
+        if let Some(Origin { seq, hash, mut detail }) = origin {
+            detail.insert("seq".to_owned(), seq.into());
+            detail.insert("hash".to_owned(), hash.to_string().into());
+            writer.append(&NewRecord {
+                kind: "audit.continued",
+                verdict: "allowed",
+                detail: Detail::from_value(&detail.into())?,
+                ..NewRecord::default()
+            })?;
+        }
         if let Some(trouble) = trouble {
             writer.append(&NewRecord {
                 kind: "audit.recovered",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aion_api_proto::v1::agent_service_client::AgentServiceClient;
 use aion_api_proto::v1::audit_service_client::AuditServiceClient;
+use aion_api_proto::v1::backup_service_client::BackupServiceClient;
 use aion_api_proto::v1::detection_service_client::DetectionServiceClient;
 use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_api_proto::v1::host_service_client::HostServiceClient;
@@ -146,6 +147,10 @@ impl Client {
 
     pub(crate) fn audit(&self) -> AuditServiceClient<Way> {
         AuditServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    pub(crate) fn backup(&self) -> BackupServiceClient<Way> {
+        BackupServiceClient::new(self.way.clone()).max_decoding_message_size(MAX_MESSAGE)
     }
 
     pub(crate) fn detection(&self) -> DetectionServiceClient<Way> {

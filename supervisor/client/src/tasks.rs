@@ -105,6 +105,17 @@ impl Client {
             .map_err(|status| self.error(status))
     }
 
+    /// One archive of the state, as of one moment. What it is made of is gathered before this returns.
+    ///
+    /// # Errors
+    /// What the daemon answered.
+    pub async fn create_backup(
+        &self,
+        request: api::CreateBackupRequest,
+    ) -> Result<Streaming<api::BackupPart>> {
+        self.backup().create(request).await.map(Response::into_inner).map_err(|status| self.error(status))
+    }
+
     /// Takes an export into a journal without tasks.
     ///
     /// # Errors

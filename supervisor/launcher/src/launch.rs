@@ -43,13 +43,16 @@ impl Launcher {
         self.refuse_own_state(&launch)?;
         self.ceilings.lower(&mut launch);
         let launch = Arc::new(launch);
+        let agent_is_new = launch.incarnation == 0;
         let agent = self.agent_or(&launch.id, || Agent::new(launch.id.clone(), None, Record::default()));
         let _turn = crate::lock::lock(&agent.turn);
         let outcome = self.launch_in_turn(&agent, raw, &launch, fds, began);
         self.slots.refill_soon();
         if outcome.is_err() && agent.lock().record.phase() == Phase::Unknown {
-            // It never was: nothing of it must stay.
-            let _ = std::fs::remove_dir_all(self.folder.agent(&agent.id));
+            // It never was: nothing of it must stay. But for the output of incarnations that a restored state tells of.
+            if agent_is_new {
+                let _ = std::fs::remove_dir_all(self.folder.agent(&agent.id));
+            }
             self.forget(&agent);
         }
         outcome

@@ -9,6 +9,7 @@
 mod agent;
 mod agents;
 mod batch;
+mod checkpoint;
 mod codec;
 mod db;
 mod error;

@@ -9,6 +9,7 @@ mod batch;
 mod check;
 mod checkpoint;
 mod commit;
+mod copy;
 mod db;
 mod ended;
 mod error;

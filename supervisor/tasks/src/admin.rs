@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aion_api_proto::v1 as api;
 use aion_scheduler::{Config, DecodeError, Ended, TaskNumber, TaskView, keys};
@@ -26,25 +27,59 @@ impl Tasks {
     /// # Errors
     /// The daemon goes down.
     pub async fn check_journal(&self) -> Result<api::JournalReport, Error> {
-        // The engine holds still between two groups while this runs, so that nothing new looks wrong.
+        let config = self.inner.config.borrow().clone();
+        // So that nothing new looks wrong.
+        let checked = self.while_held(move |journal| Ok(checked(journal, &config))).await?;
+        let journal = Arc::clone(&self.inner.journal);
+        blocking(move || Ok(report(checked, journal.stats().map_or(0, |stats| stats.disk_bytes)))).await
+    }
+
+    /// Does something while the engine holds still between two groups: what it has acknowledged is in the journal, nothing is written there,
+    /// and no effect begins of what is not there. Requests wait meanwhile, so it should be short.
+    ///
+    /// # Errors
+    /// The daemon goes down, or what `work` says.
+    async fn while_held<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Journal) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (ready, is_ready) = oneshot::channel::<()>();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let look: Look = Box::new(move |_| {
             Box::new(move || {
                 let _ = ready.send(());
-                // On the writer's thread: what is handed in meanwhile waits for its turn.
+                // On the writer's thread: what is handed in meanwhile waits for its turn. It ends with the work, however that ends.
                 let _ = released.recv();
             })
         });
         self.inner.inbox.system(Work::Look(look));
         is_ready.await.map_err(|_| Error::away())?;
         let journal = Arc::clone(&self.inner.journal);
-        let config = self.inner.config.borrow().clone();
         blocking(move || {
-            let checked = checked(&journal, &config);
-            drop(release);
-            let bytes = journal.stats().map_or(0, |stats| stats.disk_bytes);
-            Ok(report(checked, bytes))
+            let _held = release;
+            work(&journal)
+        })
+        .await
+    }
+
+    /// Copies the journal to a folder that is not there yet, and does something more before anything else happens to a task: what `with` finds
+    /// and the copy are of one moment. Gives for how long tasks were held up, too.
+    ///
+    /// # Errors
+    /// The disk is full, or the journal cannot be copied.
+    pub async fn copy_journal<T: Send + 'static>(
+        &self,
+        to: PathBuf,
+        with: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Duration, T), Error> {
+        let journal = Arc::clone(&self.inner.journal);
+        // Most of what is in memory goes to the disk while nobody waits for it.
+        blocking(move || Ok(journal.flush()?)).await?;
+        self.while_held(move |journal| {
+            let since = Instant::now();
+            journal.copy_to(&to)?;
+            let found = with();
+            Ok((since.elapsed(), found))
         })
         .await
     }

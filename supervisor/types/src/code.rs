@@ -108,6 +108,14 @@ codes! {
     CheckpointCorrupt = "CHECKPOINT_CORRUPT", exit 1;
     /// The journal of the tasks does not read as it was written.
     JournalBroken = "JOURNAL_BROKEN", exit 1;
+    /// A backup is not as it was written, or holds what no backup has.
+    BackupBroken = "BACKUP_BROKEN", exit 1;
+    /// A newer version of AION wrote the backup.
+    BackupNewer = "BACKUP_NEWER", exit 1;
+    /// The backup is encrypted, and not for what was given.
+    BackupLocked = "BACKUP_LOCKED", exit 5;
+    /// The folder that a state is to be restored into is not empty, or a daemon runs on it.
+    StateNotEmpty = "STATE_NOT_EMPTY", exit 1;
     /// No signature, or one that does not fit.
     Unauthenticated = "UNAUTHENTICATED", exit 5;
     /// No tenant of this name.

@@ -11,6 +11,9 @@ mod layer;
 mod quantity;
 mod trace;
 
+/// In a state folder: a restore into it was cut off, so that it is not whole. No daemon runs on such a folder.
+pub const UNFINISHED_RESTORE: &str = ".restoring";
+
 pub use bucket::Bucket;
 pub use code::ErrorCode;
 pub use exit::{Exit, ExitReason};

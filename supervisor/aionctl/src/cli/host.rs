@@ -24,6 +24,9 @@ pub(crate) struct VerifyArgs {
     /// A record that an earlier verification printed, which must be there still; can be repeated
     #[arg(long = "anchor", value_name = "SEQ:HASH", value_parser = anchor)]
     pub(crate) anchors: Vec<(u64, String)>,
+    /// Verify the log in this folder, without a daemon: a copy, or what a restored state keeps of the one before
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 fn anchor(text: &str) -> Result<(u64, String), String> {

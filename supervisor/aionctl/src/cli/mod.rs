@@ -2,6 +2,7 @@
 //! word a user reads about the commands stands here. Neighbours: `commands` does what is asked here.
 
 mod agents;
+mod backup;
 mod detections;
 mod host;
 mod kernel;
@@ -15,6 +16,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agents::{ApplyArgs, Kill, Names, PsArgs, Rm, Stop, ValidateArgs, WaitArgs};
+pub(crate) use backup::{BackupCommand, BackupCreate, BackupRestore, BackupVerify, Keys};
 pub(crate) use detections::{ClearArgs, DetectionsCommand, HistoryArgs, TestArgs};
 pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
@@ -175,6 +177,9 @@ pub(crate) enum Command {
     /// Look after the journal of the tasks
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Write the state to a file while everything runs, check such a file, make a state from it
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Say what this host's kernel gives each layer of isolation
     Doctor,
     /// Read and verify the audit log

@@ -1,12 +1,13 @@
 //! `audit`: the log's records, and whether they are all there and unchanged.
 
+use aion_audit::{Anchor, Fault, Hash, PublicKey, verify_against};
 use aion_client::{Client, api};
 use aion_types::ErrorCode;
 use serde::Serialize;
 
 use super::events::{filter, stream};
 use crate::cli::{AuditCommand, Format, QueryArgs, TailArgs, VerifyArgs};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::{Printer, cell, json_line, table};
 use crate::text::clean;
 use crate::view::record::{RecordView, records_table};
@@ -114,6 +115,40 @@ async fn verify(client: &Client, args: VerifyArgs, printer: Printer) -> Outcome 
     let anchors = args.anchors.into_iter().map(|(seq, hash)| api::Anchor { seq, hash }).collect();
     let request = api::VerifyRequest { public_key: args.key.unwrap_or_default(), anchors };
     let answer = client.verify(request).await?;
+    shown(answer, printer)
+}
+
+/// A log in a folder, without a daemon.
+pub(super) fn verify_folder(args: VerifyArgs, printer: Printer) -> Outcome {
+    let dir = args.dir.unwrap_or_default();
+    let wrong = |flag: &str, why: &str| Failure::new(USAGE, format!("{flag}: {why}"));
+    let key = args.key.map(|key| key.parse::<PublicKey>()).transpose().map_err(|why| wrong("--key", why))?;
+    let anchors = args.anchors.iter().map(|(seq, hash)| {
+        let hash = Hash::parse(hash).ok_or_else(|| wrong("--anchor", "the hash is not 64 hex digits"))?;
+        Ok(Anchor { seq: *seq, hash })
+    });
+    let anchors = anchors.collect::<Outcome<Vec<_>>>()?;
+    let report = verify_against(&dir, key, &anchors).map_err(|error| {
+        Failure::new(1, format!("cannot read the audit log in {}", dir.display())).cause(&error)
+    })?;
+    let (last_seq, last_hash) =
+        report.last.map_or((0, String::new()), |last| (last.seq, last.hash.to_string()));
+    let fault = |fault: Fault| api::Fault { segment: fault.segment, seq: fault.seq, what: fault.what };
+    let answer = api::VerifyResponse {
+        ok: report.ok,
+        records: report.records,
+        segments: report.segments,
+        public_key: report.public_key.map(|key| key.to_string()).unwrap_or_default(),
+        first_seq: report.first_seq,
+        last_seq,
+        last_hash,
+        notes: report.notes,
+        faults: report.faults.into_iter().map(fault).collect(),
+    };
+    shown(answer, printer)
+}
+
+fn shown(answer: api::VerifyResponse, printer: Printer) -> Outcome {
     let fault = |fault: api::Fault| FaultView { segment: fault.segment, seq: fault.seq, what: fault.what };
     let view = VerifyView {
         ok: answer.ok,
@@ -150,7 +185,10 @@ fn human(view: &VerifyView, printer: Printer) -> String {
         if view.ok { "all there and unchanged" } else { "BROKEN" }
     );
     if view.first_seq > 1 {
-        out.push_str(&format!("kept from record {} on; those before were pruned\n", view.first_seq));
+        out.push_str(&format!(
+            "kept from record {} on; those before were pruned, or are in the log of before a restore\n",
+            view.first_seq
+        ));
     }
     if view.ok && !view.last_hash.is_empty() {
         out.push_str(&format!(

@@ -4,6 +4,7 @@
 mod apply;
 mod approvals;
 mod audit;
+mod backup;
 mod detections;
 mod doctor;
 mod events;
@@ -39,7 +40,7 @@ use std::time::Duration;
 
 use aion_client::{Client, Options};
 
-use crate::cli::{Cli, Command, DetectionsCommand, Global};
+use crate::cli::{AuditCommand, BackupCommand, Cli, Command, DetectionsCommand, Global};
 use crate::failure::{Failure, Outcome, RUN_ERROR, USAGE};
 use crate::output::Printer;
 
@@ -96,6 +97,14 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Explain(args) => kernel::explain(&connect(global).await?, args, printer).await,
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
+        Command::Backup(BackupCommand::Verify(args)) => backup::verify(&args, printer),
+        Command::Backup(BackupCommand::Restore(args)) => backup::restore(&args, printer),
+        Command::Backup(BackupCommand::Create(args)) => {
+            backup::create(&connect(global).await?, &args, printer).await
+        }
+        Command::Audit(AuditCommand::Verify(args)) if args.dir.is_some() => {
+            audit::verify_folder(args, printer)
+        }
         Command::Audit(args) => audit::audit(&connect(global).await?, args, printer).await,
     }
 }

@@ -12,6 +12,7 @@ mod crash;
 mod full_disk;
 mod log;
 mod mutation;
+mod origin;
 mod support;
 mod tamper;
 mod throughput;

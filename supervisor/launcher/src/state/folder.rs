@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use aion_types::AgentId;
+use aion_types::{AgentId, ErrorCode, UNFINISHED_RESTORE};
 use nix::unistd::{Gid, chown};
 
 use crate::Failure;
@@ -27,6 +27,13 @@ impl Folder {
     pub fn open(path: &Path, group: Group) -> Result<Self, Failure> {
         make(path, 0o755)?;
         let root = path.canonicalize().map_err(|e| Failure::state("open", path, &e))?;
+        if root.join(UNFINISHED_RESTORE).exists() {
+            let message = format!(
+                "a restore into {} was cut off, so the state is not whole: remove everything in it and restore again",
+                root.display()
+            );
+            return Err(Failure::new(ErrorCode::StateNotEmpty, message));
+        }
         let folder = Self { root };
         for (name, mode, shared) in [
             ("run", 0o755, true),

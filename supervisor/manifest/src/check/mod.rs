@@ -37,8 +37,21 @@ pub struct Context {
 }
 
 /// What AION keeps in its state folder. Not the folder as a whole: under `.aion` in a project, sample workspaces may lie in it.
-const STATE_FOLDERS: [&str; 11] =
-    ["run", "db", "secrets", "launcher", "agents", "audit", "volumes", "doors", "journal", "keys", "tools"];
+const STATE_FOLDERS: [&str; 13] = [
+    "run",
+    "db",
+    "secrets",
+    "launcher",
+    "agents",
+    "audit",
+    "audit-archive",
+    "volumes",
+    "doors",
+    "journal",
+    "keys",
+    "tools",
+    "tmp",
+];
 
 impl Context {
     /// With the folders of this state folder (absolute) as the private ones.

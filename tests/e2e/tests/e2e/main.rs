@@ -7,6 +7,7 @@
 
 mod agent;
 mod audit_log;
+mod backup;
 mod bad_input;
 mod crash_aiond;
 mod crash_launcher;
@@ -159,6 +160,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
+        backup::{a_state_moves_while_everything_runs, what_is_not_whole_or_not_for_us_is_refused,
+            one_at_a_time_and_nothing_stays_of_one_that_was_cut_off, a_full_disk_leaves_nothing_of_it, a_disk_of_its_own_is_filled}
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}
         trouble::{a_full_disk, no_more_cgroups}

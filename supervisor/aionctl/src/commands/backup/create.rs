@@ -1,0 +1,195 @@
+//! `backup create`: what aiond streams goes into a file that has its name only when all of it is there and was checked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aion_backup::{Check, Summary, read};
+use aion_client::{Client, api};
+use aion_types::ErrorCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::cipher::Lock;
+use super::view::View;
+use super::{failed, is_disk_full};
+use crate::cli::BackupCreate;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Printer, note};
+
+pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printer) -> Outcome {
+    let lock = Lock::new(args.passphrase_file.as_deref(), &args.recipients)?;
+    let encrypted = !lock.is_open();
+    let to_stdout = args.file.as_os_str() == "-";
+    let partial = if to_stdout { None } else { Some(Partial::begin(&args.file)?) };
+    let request = api::CreateBackupRequest { without_output: args.without_output };
+    let mut parts = client.create_backup(request).await?;
+    let (send, receive) = mpsc::channel(4);
+    let writer = tokio::task::spawn_blocking(move || write(receive, &lock, partial));
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let taken = async {
+        while let Some(part) = client.next(&mut parts).await? {
+            if send.send(part.data).await.is_err() {
+                // Whoever writes has ended, and says why.
+                break;
+            }
+        }
+        Ok(())
+    };
+    let taken = tokio::select! {
+        taken = taken => taken,
+        _ = term.recv() => Err(Failure::silent(128 + 15)),
+        _ = interrupt.recv() => Err(Failure::silent(128 + 2)),
+    };
+    drop(send);
+    let written =
+        writer.await.map_err(|error| Failure::new(1, "writing did not run to its end").cause(&error))?;
+    // What ended the stream is the reason for what was missing in the file.
+    taken?;
+    let summary = written?;
+    if !encrypted {
+        note(
+            "the backup is not encrypted: it holds secrets and the key that seals them; see --passphrase-file and --recipient",
+        );
+    }
+    for what in &summary.manifest.left_out {
+        note(&format!("not in it: {what}"));
+    }
+    if to_stdout {
+        return Ok(0);
+    }
+    let view = View::new(&summary, encrypted);
+    printer.document(&view, &args.file.display().to_string(), || view.written(&args.file))?;
+    Ok(0)
+}
+
+/// Checks what comes and writes it. Only what is whole gets the file's name.
+fn write(parts: mpsc::Receiver<Vec<u8>>, lock: &Lock, partial: Option<Partial>) -> Outcome<Summary> {
+    let Some(partial) = partial else {
+        let (summary, mut out) = seal(parts, lock, io::stdout())?;
+        out.flush()?;
+        return Ok(summary);
+    };
+    let file = partial.file.try_clone().map_err(|error| partial.failed(&error))?;
+    let (summary, _) = seal(parts, lock, file)?;
+    partial.into_place()?;
+    Ok(summary)
+}
+
+fn seal<W: Write>(parts: mpsc::Receiver<Vec<u8>>, lock: &Lock, out: W) -> Outcome<(Summary, W)> {
+    let mut tee = Tee { from: parts, part: Vec::new(), at: 0, to: lock.seal(out)?, failed: None };
+    let read = read(&mut tee, &mut Check);
+    if let Some(error) = tee.failed {
+        return Err(unwritable(&error));
+    }
+    let summary = read.map_err(failed)?;
+    let out = tee.to.finish().map_err(|error| unwritable(&error))?;
+    Ok((summary, out))
+}
+
+fn unwritable(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
+    }
+    if is_disk_full(error) {
+        return Failure::coded(ErrorCode::DiskFull, "the disk that the backup is written to is full")
+            .cause(error)
+            .hint("nothing is left of it; write it to another disk, or leave agents' output out: --without-output");
+    }
+    Failure::new(1, "the backup cannot be written").cause(error)
+}
+
+/// Parts as they come, each written before it is judged.
+struct Tee<W> {
+    from: mpsc::Receiver<Vec<u8>>,
+    part: Vec<u8>,
+    at: usize,
+    to: W,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Read for Tee<W> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.part.len() {
+            let Some(part) = self.from.blocking_recv() else { return Ok(0) };
+            if let Err(error) = self.to.write_all(&part) {
+                let kind = error.kind();
+                self.failed = Some(error);
+                return Err(kind.into());
+            }
+            (self.part, self.at) = (part, 0);
+        }
+        let rest = self.part.get(self.at..).unwrap_or_default();
+        let n = out.len().min(rest.len());
+        if let (Some(to), Some(from)) = (out.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// A file that is not whole yet. Dropped before it is in place, it is removed.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    to: PathBuf,
+    placed: bool,
+}
+
+impl Partial {
+    fn begin(to: &Path) -> Outcome<Self> {
+        if fs::symlink_metadata(to).is_ok() {
+            return Err(Failure::new(1, format!("{} is there already", to.display()))
+                .hint("choose another name, or remove it first"));
+        }
+        let mut name = to.file_name().unwrap_or_default().to_owned();
+        name.push(".partial");
+        let path = to.with_file_name(name);
+        // It is the secrets' owner's, from its first byte on.
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = opened.map_err(|error| {
+            let failure = Failure::new(1, format!("cannot make {}", path.display())).cause(&error);
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    failure.hint("another backup is being written there, or was cut off: remove it then")
+                }
+                _ => failure,
+            }
+        })?;
+        Ok(Self { file, path, to: to.to_owned(), placed: false })
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        match is_disk_full(error) {
+            true => unwritable(error),
+            false => Failure::new(1, format!("cannot write {}", self.to.display())).cause(error),
+        }
+    }
+
+    fn into_place(mut self) -> Outcome<()> {
+        self.file.sync_all().map_err(|error| self.failed(&error))?;
+        // Not over a file that came meanwhile.
+        fs::hard_link(&self.path, &self.to)
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Err(error),
+                // A file system without links.
+                _ => fs::rename(&self.path, &self.to),
+            })
+            .map_err(|error| self.failed(&error))?;
+        let _ = fs::remove_file(&self.path);
+        self.placed = true;
+        let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| self.failed(&error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
