@@ -105,7 +105,7 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
         .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;
     json.push('\n');
     let files = [args.dir.join(format!("{name}.json")), args.dir.join(format!("{}.yml", agent.name))];
-    for path in files.iter().filter(|path| !args.force && path.exists()) {
+    if let Some(path) = files.iter().find(|path| !args.force && path.exists()) {
         return Err(Failure::new(1, format!("{} is there already", path.display()))
             .hint("--force writes over it, --dir names another folder"));
     }
