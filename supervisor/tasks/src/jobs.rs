@@ -314,6 +314,8 @@ impl Jobs {
             JobOutcome::Lost { reason: "its process was lost".to_owned() }
         } else if yields {
             JobOutcome::Yielded
+        } else if end.code == 0 && left.gone {
+            JobOutcome::Lost { reason: "what its process left is not there".to_owned() }
         } else if end.code == 0 {
             match left.result {
                 None => JobOutcome::Completed { result: b"null".to_vec() },

@@ -20,12 +20,16 @@ pub(crate) struct Left {
     pub(crate) result: Option<Result<Vec<u8>, String>>,
     /// What is missing in a checkpoint, or why there is none.
     pub(crate) note: Option<String>,
+    /// What it left is not there any more, or its result is not: nobody knows what it did. So it is in a state from a backup, when the
+    /// original removed it between the moment of the backup and the copy of its folder.
+    pub(crate) gone: bool,
 }
 
 impl Left {
     /// What was left later takes the place of what was before.
     pub(crate) fn add(&mut self, later: Self) {
-        let Self { checkpoint, at_end, result, note } = later;
+        let Self { checkpoint, at_end, result, note, gone } = later;
+        self.gone = gone;
         self.checkpoint = checkpoint.or(self.checkpoint.take());
         self.at_end = at_end.or(self.at_end.take());
         self.result = result.or(self.result.take());
@@ -37,7 +41,9 @@ impl Left {
 pub(crate) fn read(folder: &Path, cursor: u64) -> Result<(Left, u64), String> {
     let file = match File::open(folder.join("journal")) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Left::default(), cursor)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((Left { gone: true, ..Left::default() }, cursor));
+        }
         Err(error) => return Err(error.to_string()),
     };
     let mut reader = match Reader::open(file, cursor) {
@@ -53,6 +59,7 @@ pub(crate) fn read(folder: &Path, cursor: u64) -> Result<(Left, u64), String> {
             *(if checkpoint.at_end { &mut left.at_end } else { &mut left.checkpoint }) = Some(checkpoint);
         }
         if let Some(result) = record.result() {
+            left.gone = result.inline.is_none() && !folder.join("result").exists();
             left.result = Some(result_of(folder, result));
         }
         if let Some(TaskNote { about, text }) = record.task_note() {
@@ -86,4 +93,22 @@ fn result_of(folder: &Path, told: aion_agent_journal::TaskResult) -> Result<Vec<
     serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
         .map_err(|error| format!("the result is not JSON: {error}"))?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_went_away_is_not_one_in_which_nothing_was_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let (left, cursor) = read(folder.path(), 7).unwrap();
+        assert!(left.gone && left.result.is_none() && cursor == 7);
+        std::fs::write(folder.path().join("journal"), b"").unwrap();
+        let (later, _) = read(folder.path(), 7).unwrap();
+        assert!(!later.gone, "it is still empty");
+        let mut all = left;
+        all.add(later);
+        assert!(!all.gone, "what is seen last counts");
+    }
 }

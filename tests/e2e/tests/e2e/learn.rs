@@ -49,7 +49,7 @@ pub(crate) fn a_run_s_least_profile_is_enough_for_it_and_no_more() {
     let manifest = folder.path().join(format!("{}.yml", agent.name));
     let text = fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("exec:/usr/bin/head") && text.contains("subprocess: false"), "{text}");
-    daemons.ctl(["validate".as_ref(), manifest.as_os_str()]).ok();
+    daemons.ctl(["validate".as_ref(), "-f".as_ref(), manifest.as_os_str()]).ok();
     daemons.ctl(["apply".as_ref(), "-f".as_ref(), manifest.as_os_str()]).ok();
     let again = Agent { daemons: &daemons, name: agent.name.clone() };
     assert_eq!(again.wait(), 0, "{} {}", again.logs().text(), again.logs().err);
