@@ -8,9 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use aion_client::api;
 use serde_json::{Map, Value, json};
 
-/// Calls that a program needs to begin and to end, whether they were counted or not: some never return.
-const ALWAYS: [&str; 7] =
-    ["execve", "exit", "exit_group", "rt_sigreturn", "restart_syscall", "brk", "sched_yield"];
+/// Calls that stay whether they were counted or not: those that a profile must allow for any program to begin and to end, and those
+/// that the kernel or the C library makes when it must.
+const ALWAYS: [&str; 16] = [
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "read",
+    "write",
+    "close",
+    "mmap",
+    "munmap",
+    "mprotect",
+    "brk",
+    "futex",
+    "sendmsg",
+    "restart_syscall",
+    "sched_yield",
+];
 
 /// What was seen of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
