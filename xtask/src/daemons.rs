@@ -183,11 +183,13 @@ impl<'a> Daemons<'a> {
             "# Made by `cargo xtask up`. Source it: it points aionctl, SDKs and scripts to the daemons of this folder.\n\
              export AION_STATE='{state}'\n\
              export AION_SOCKET='{socket}'\n\
-             # Where the HTTP syscall API will listen. This version serves gRPC on AION_SOCKET alone.\n\
+             export AION_PROFILES='{profiles}'\n\
+             # The kernel API.\n\
              export AION_HTTP='http://127.0.0.1:{port}'\n\
              case \":$PATH:\" in\n    *:'{bin}':*) ;;\n    *) export PATH='{bin}':\"$PATH\" ;;\nesac\n",
             state = self.state.display(),
             socket = self.socket().display(),
+            profiles = self.project.root.join("profiles").display(),
             bin = self.project.bin().display(),
         );
         let path = self.state.join("env");

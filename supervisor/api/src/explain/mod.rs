@@ -4,12 +4,14 @@
 //! what it is given.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aion_api_proto::v1 as api;
 use aion_manifest::{AgentSpec, Overrides};
 use aion_store::EventRow;
 use aion_types::{AgentId, ErrorCode, TenantId};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::principal::Principal;
@@ -18,6 +20,9 @@ use crate::problem::{Outcome, Problem};
 mod rules;
 
 use rules::{Explanation, Facts, explain};
+
+/// A record is in the index so long after what it tells.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 impl Core {
     /// A record of the audit log, explained. `which` is its number; empty: the newest denial of `agent`.
@@ -90,11 +95,19 @@ impl Core {
             newest: true,
             ..api::QueryRequest::default()
         };
-        self.query_events(principal, request).await?.records.pop().ok_or_else(|| {
-            let message = format!("{agent} was denied nothing that is on record");
-            Problem::new(ErrorCode::DecisionNotFound, message)
-                .hint("`spec.audit: full` records also what the kernel refuses by itself")
-        })
+        // What was denied a moment ago is on its way into the index.
+        let patience = Instant::now() + ON_ITS_WAY;
+        loop {
+            if let Some(record) = self.query_events(principal, request.clone()).await?.records.pop() {
+                return Ok(record);
+            }
+            if Instant::now() >= patience {
+                let message = format!("{agent} was denied nothing that is on record");
+                return Err(Problem::new(ErrorCode::DecisionNotFound, message)
+                    .hint("`--audit full` records also what the kernel refuses by itself"));
+            }
+            tokio::time::sleep(ON_ITS_WAY / 10).await;
+        }
     }
 
     fn explanation(&self, row: &EventRow, detail: &Value) -> Explanation {

@@ -175,7 +175,7 @@ fn seccomp(facts: &Facts<'_>, profile: &str) -> Explanation {
             "profiles/seccomp/NAME.json: {{\"version\": 1, \"extends\": \"{profile}\", \"groups\": [{{\"name\": \"{call}\", \"reason\": \"…\", \"action\": \"allow\", \"syscalls\": [\"{call}\"]}}]}}"
         ))
         .allowed_by("agent.yml: spec.seccomp_profile: NAME")
-        .note("`when` in a group allows a call for some arguments alone; see profiles/README.md")
+        .note("`when` in a group allows a call for some arguments alone, and a profile that extends another cannot be extended itself: copy it; see profiles/README.md")
 }
 
 /// Calls that a capability is for.
@@ -270,7 +270,7 @@ fn by_kernel(facts: &Facts<'_>) -> Explanation {
             Explanation::new("landlock", "spec.capabilities: fs:, exec:; spec.workspace", why)
                 .allowed_by("agent.yml: spec.capabilities: [\"fs:read:/PATH\"], or fs:write:/PATH, or exec:/PATH")
                 .note("which file it was is not in the record; `spec.audit: full` records what is opened for writing")
-                .note("/workspace, /tmp, /run and /dev/shm can be written to; programs there are executed from /workspace alone")
+                .note("/workspace, /tmp, /run and /dev/shm can be written to")
         }
         ("EPERM", true) => {
             let why = format!(
@@ -309,7 +309,7 @@ fn lsm(facts: &Facts<'_>) -> Explanation {
         "bprm_check_security" => {
             return Explanation::new(
                 "lsm",
-                "spec.audit_strict",
+                "spec.audit.strict",
                 "the program was not started, because its record found no room and no record of this agent may be lost",
             )
             .note("it is asked to try again (EAGAIN)");
