@@ -164,7 +164,7 @@ impl Trail {
             kind: entry.kind.to_owned(),
             verdict: entry.verdict.to_owned(),
             rule: plain(&entry.rule),
-            detail_json: entry.detail.to_string(),
+            detail_json: entry.detail_json,
         };
         self.append(record).await;
     }

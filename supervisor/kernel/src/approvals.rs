@@ -398,7 +398,7 @@ impl Kernel {
             kind,
             verdict,
             rule,
-            detail,
+            detail_json: detail.to_string(),
         };
         self.0.host.audit(entry).await;
     }

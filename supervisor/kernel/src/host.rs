@@ -241,8 +241,8 @@ pub struct AuditEntry {
     pub verdict: &'static str,
     /// The rule that decided.
     pub rule: String,
-    /// Everything else.
-    pub detail: Value,
+    /// Everything else: a JSON object.
+    pub detail_json: String,
 }
 
 /// The supervisor, as the kernel sees it.

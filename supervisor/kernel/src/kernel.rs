@@ -317,7 +317,7 @@ impl Kernel {
             kind: "api.unauthenticated",
             verdict: "denied",
             rule: format!("door:{why}"),
-            detail,
+            detail_json: detail.to_string(),
         };
         let host = Arc::clone(&self.0.host);
         tokio::spawn(async move { host.audit(entry).await });

@@ -20,8 +20,12 @@ use crate::rows;
 const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Calls of one record.
 const TOGETHER: usize = 64;
+/// How many times others get their turn before a group is written.
+const PATIENCE: usize = 8;
 /// Bytes of what a call was about that are told.
 const MAX_TARGET: usize = 256;
+/// Characters of a rule that are told.
+const MAX_RULE: usize = 1000;
 /// Calls that wait to be recorded; more wait for them.
 const AHEAD: usize = 4096;
 
@@ -60,8 +64,26 @@ pub struct DecisionRow {
     pub engine: Engine,
 }
 
+/// What calls of one record have in common.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Common {
+    tenant: String,
+    agent: String,
+    verdict: &'static str,
+    rule: String,
+    task: String,
+    trace: String,
+}
+
+/// A call that waits to be written. It was put into words by who made it: the group's turn is short.
 struct Told {
-    row: DecisionRow,
+    audit_id: String,
+    until_ns: u64,
+    /// The row, encoded.
+    row: Vec<u8>,
+    common: Common,
+    /// What the log says of it: a JSON object.
+    detail: String,
     done: oneshot::Sender<()>,
 }
 
@@ -80,15 +102,49 @@ impl Recorder {
     /// Writes a call down, and waits until that is done.
     pub(crate) async fn record(&self, row: DecisionRow) {
         let (done, wait) = oneshot::channel();
-        if self.0.send(Told { row, done }).await.is_ok() {
+        if self.0.send(told(row, done)).await.is_ok() {
             let _ = wait.await;
         }
+    }
+}
+
+fn told(row: DecisionRow, done: oneshot::Sender<()>) -> Told {
+    let encoded = serde_json::to_vec(&row).unwrap_or_else(|error| {
+        // Nothing in a row can fail to encode; were it so, the log still tells of the call.
+        lost(&row.audit_id, &error);
+        Vec::new()
+    });
+    let detail = detail(&row).to_string();
+    let rule = row.error.map_or_else(String::new, |error| error.rule.chars().take(MAX_RULE).collect());
+    Told {
+        until_ns: row.time_ns.saturating_add(KEEP_NS),
+        row: encoded,
+        common: Common {
+            tenant: row.tenant,
+            agent: row.agent_id,
+            verdict: verdict(row.status),
+            rule,
+            task: row.task,
+            trace: row.trace,
+        },
+        audit_id: row.audit_id,
+        detail,
+        done,
     }
 }
 
 async fn run(store: Arc<Store>, host: Arc<dyn Host>, mut told: mpsc::Receiver<Told>) {
     let mut group = Vec::with_capacity(TOGETHER);
     while told.recv_many(&mut group, TOGETHER).await > 0 {
+        // Calls that are about to end come into the same group: each group costs a sync of the log's disk.
+        for _ in 0..PATIENCE {
+            let room = TOGETHER - group.len();
+            tokio::task::yield_now().await;
+            if room == 0 || told.is_empty() {
+                break;
+            }
+            told.recv_many(&mut group, room).await;
+        }
         let calls = std::mem::replace(&mut group, Vec::with_capacity(TOGETHER));
         tell(Arc::clone(&store), host.as_ref(), calls).await;
     }
@@ -96,28 +152,29 @@ async fn run(store: Arc<Store>, host: Arc<dyn Host>, mut told: mpsc::Receiver<To
 
 /// Writes a group down and lets its calls be answered.
 async fn tell(store: Arc<Store>, host: &dyn Host, calls: Vec<Told>) {
-    let (rows, waiting): (Vec<_>, Vec<_>) = calls.into_iter().map(|told| (told.row, told.done)).unzip();
-    let rows = Arc::new(rows);
-    let all = Arc::clone(&rows);
-    let written = tokio::task::spawn_blocking(move || write(&store, &all));
-    let mut entries: BTreeMap<_, Vec<&DecisionRow>> = BTreeMap::new();
-    for row in rows.iter() {
-        let rule = row.error.as_ref().map_or("", |error| error.rule.as_str());
-        let key = (&row.tenant, &row.agent_id, verdict(row.status), rule, &row.task, &row.trace);
-        entries.entry(key).or_default().push(row);
+    let mut rows = Vec::with_capacity(calls.len());
+    let mut waiting = Vec::with_capacity(calls.len());
+    let mut records: BTreeMap<Common, Vec<String>> = BTreeMap::new();
+    for call in calls {
+        rows.push((call.audit_id, call.until_ns, call.row));
+        records.entry(call.common).or_default().push(call.detail);
+        waiting.push(call.done);
     }
-    for ((tenant, agent, verdict, rule, task, trace), rows) in entries {
-        let entry = AuditEntry {
-            tenant: tenant.clone(),
-            agent: agent.clone(),
-            task: task.clone(),
-            trace: trace.clone(),
+    let written = tokio::task::spawn_blocking(move || write(&store, &rows));
+    for (common, details) in records {
+        let Common { tenant, agent, verdict, rule, task, trace } = common;
+        let detail_json = together(details);
+        host.audit(AuditEntry {
+            tenant,
+            agent,
+            task,
+            trace,
             kind: "api.syscall",
             verdict,
-            rule: rule.chars().take(1000).collect(),
-            detail: detail(&rows),
-        };
-        host.audit(entry).await;
+            rule,
+            detail_json,
+        })
+        .await;
     }
     let _ = written.await;
     for done in waiting {
@@ -125,21 +182,21 @@ async fn tell(store: Arc<Store>, host: &dyn Host, calls: Vec<Told>) {
     }
 }
 
+fn lost(audit_id: &str, error: &dyn std::fmt::Display) {
+    tracing::error!(audit_id, %error, "a decision cannot be explained later");
+}
+
 /// One write for all of them. One that cannot be written leaves the others alone.
-fn write(store: &Store, rows: &[DecisionRow]) {
-    let lost = |row: &DecisionRow, error: &dyn std::fmt::Display| {
-        tracing::error!(audit_id = row.audit_id, %error, "a decision cannot be explained later");
-    };
+fn write(store: &Store, rows: &[(String, u64, Vec<u8>)]) {
     let mut batch = Batch::new();
-    for row in rows {
-        let until = row.time_ns.saturating_add(KEEP_NS);
-        if let Err(refusal) = rows::add(&mut batch, Table::Decisions, &[&row.audit_id], until, row) {
-            lost(row, &refusal);
+    for (audit_id, until_ns, row) in rows.iter().filter(|(_, _, row)| !row.is_empty()) {
+        if let Err(error) = batch.put_row(Table::Decisions, &[audit_id], *until_ns, row) {
+            lost(audit_id, &error);
         }
     }
     if let Err(error) = store.commit(batch, Durability::Process) {
-        for row in rows {
-            lost(row, &error);
+        for (audit_id, ..) in rows {
+            lost(audit_id, &error);
         }
     }
 }
@@ -158,28 +215,30 @@ fn short(target: &str) -> &str {
     target.get(..at.unwrap_or(0)).unwrap_or_default()
 }
 
-fn detail(rows: &[&DecisionRow]) -> Value {
-    let call = |row: &DecisionRow| {
-        let mut call = json!({
-            "audit_id": row.audit_id, "syscall": row.syscall, "agent": row.agent, "caller": row.caller,
-            "ms": row.usage.latency_ms,
-        });
-        if let Some(map) = call.as_object_mut() {
-            if !row.target.is_empty() {
-                map.insert("target".to_owned(), json!(short(&row.target)));
-            }
-            if row.usage.cost_usd > 0.0 {
-                map.insert("usd".to_owned(), json!(row.usage.cost_usd));
-            }
-            if let Some(error) = &row.error {
-                map.insert("code".to_owned(), json!(error.code));
-            }
+fn detail(row: &DecisionRow) -> Value {
+    let mut detail = json!({
+        "audit_id": row.audit_id, "syscall": row.syscall, "agent": row.agent, "caller": row.caller,
+        "ms": row.usage.latency_ms,
+    });
+    if let Some(map) = detail.as_object_mut() {
+        if !row.target.is_empty() {
+            map.insert("target".to_owned(), json!(short(&row.target)));
         }
-        call
-    };
-    match rows {
-        [one] => call(one),
-        many => json!({"calls": many.iter().map(|row| call(row)).collect::<Vec<_>>()}),
+        if row.usage.cost_usd > 0.0 {
+            map.insert("usd".to_owned(), json!(row.usage.cost_usd));
+        }
+        if let Some(error) = &row.error {
+            map.insert("code".to_owned(), json!(error.code));
+        }
+    }
+    detail
+}
+
+/// The detail of a record: that of its call, or those of all of them.
+fn together(mut details: Vec<String>) -> String {
+    match details.len() {
+        1 => details.pop().unwrap_or_default(),
+        _ => format!("{{\"calls\":[{}]}}", details.join(",")),
     }
 }
 
@@ -211,8 +270,11 @@ mod tests {
             usage: Usage { latency_ms: u64::MAX, cost_usd: 0.123_456, ..Usage::default() },
             engine: crate::plan::kernel_engine(),
         };
-        let rows = vec![&row; TOGETHER];
+        let all = together(vec![detail(&row).to_string(); TOGETHER]);
         // As much as the audit log takes.
-        assert!(detail(&rows).to_string().len() <= 65_536);
+        assert!(all.len() <= 65_536);
+        let read: Value = serde_json::from_str(&all).unwrap();
+        assert_eq!(read["calls"].as_array().map(Vec::len), Some(TOGETHER));
+        assert_eq!(read["calls"][63], detail(&row));
     }
 }

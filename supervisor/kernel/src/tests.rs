@@ -231,10 +231,8 @@ async fn a_tool_answers_and_the_call_is_recorded_and_explained() {
     assert!((answer.usage.cost_usd - 0.01).abs() < 1e-9);
     assert!(answer.audit_id.starts_with("sc-"));
     let record = world.fake.records.lock().unwrap().last().cloned().unwrap();
-    assert_eq!(
-        (record.verdict, record.detail["audit_id"].as_str()),
-        ("allowed", Some(answer.audit_id.as_str()))
-    );
+    let detail: Value = serde_json::from_str(&record.detail_json).unwrap();
+    assert_eq!((record.verdict, detail["audit_id"].as_str()), ("allowed", Some(answer.audit_id.as_str())));
     let row = world.kernel.explain(None, answer.audit_id.clone()).await.unwrap();
     assert!(row.decision.unwrap().steps.len() >= 3);
     assert_eq!(row.target, "web_search");
@@ -436,8 +434,8 @@ async fn who_is_not_let_in_is_recorded() {
         (record.rule.as_str(), record.verdict, record.tenant.as_str()),
         ("door:mismatch", "denied", "")
     );
-    assert_eq!(record.detail["claimed"], "tenantA");
-    assert!(!records.iter().any(|record| record.detail.to_string().contains("secret")), "{records:?}");
+    assert_eq!(record.detail_json, r#"{"claimed":"tenantA"}"#);
+    assert!(!records.iter().any(|record| record.detail_json.contains("secret")), "{records:?}");
 }
 
 #[tokio::test]

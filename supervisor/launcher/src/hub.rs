@@ -3,7 +3,7 @@
 //! A watcher that lost its connection connects again and is told the current states first, so a full queue
 //! costs it time and no knowledge.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -17,29 +17,55 @@ const QUEUE: usize = 8192;
 /// All watchers.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
-    watchers: Mutex<Vec<SyncSender<Arc<v1::Notice>>>>,
+    watchers: Mutex<Vec<Watcher>>,
     audit_seq: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    queue: SyncSender<Arc<v1::Notice>>,
+    /// It looks at the log's number by itself, soon.
+    looks: Arc<AtomicBool>,
+}
+
+/// A watcher's end of it.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) queue: Receiver<Arc<v1::Notice>>,
+    looks: Arc<AtomicBool>,
+}
+
+impl Subscription {
+    /// The watcher waits for its queue from here on: the log's growth is put there again. It looks at the log's number after this.
+    pub(crate) fn rely_on_queue(&self) {
+        self.looks.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Hub {
     /// A new watcher's queue. What happens from now on is in it; the caller tells the current states.
-    pub(crate) fn subscribe(&self) -> Receiver<Arc<v1::Notice>> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        lock(&self.watchers).push(sender);
-        receiver
+    pub(crate) fn subscribe(&self) -> Subscription {
+        let (sender, queue) = sync_channel(QUEUE);
+        let looks = Arc::new(AtomicBool::new(false));
+        lock(&self.watchers).push(Watcher { queue: sender, looks: Arc::clone(&looks) });
+        Subscription { queue, looks }
     }
 
     /// Tells everyone.
     pub(crate) fn tell(&self, kind: Kind) {
         let notice = Arc::new(v1::Notice { kind: Some(kind) });
-        lock(&self.watchers).retain(|watcher| watcher.try_send(Arc::clone(&notice)).is_ok());
+        lock(&self.watchers).retain(|watcher| watcher.queue.try_send(Arc::clone(&notice)).is_ok());
     }
 
-    /// The audit log is durable up to `seq`.
+    /// The audit log is durable up to `seq`. Who was told of its growth and has not looked since is not told again.
     pub(crate) fn audit_durable(&self, seq: u64) {
-        if self.audit_seq.fetch_max(seq, Ordering::AcqRel) < seq {
-            self.tell(Kind::Audit(v1::AuditSeq { seq }));
+        if self.audit_seq.fetch_max(seq, Ordering::SeqCst) >= seq {
+            return;
         }
+        let notice = Arc::new(v1::Notice { kind: Some(Kind::Audit(v1::AuditSeq { seq })) });
+        lock(&self.watchers).retain(|watcher| {
+            watcher.looks.swap(true, Ordering::SeqCst) || watcher.queue.try_send(Arc::clone(&notice)).is_ok()
+        });
     }
 
     /// Ends every watch.
@@ -49,7 +75,7 @@ impl Hub {
 
     /// Up to where the audit log is durable.
     pub(crate) fn audit_seq(&self) -> u64 {
-        self.audit_seq.load(Ordering::Acquire)
+        self.audit_seq.load(Ordering::SeqCst)
     }
 }
 
@@ -61,11 +87,11 @@ mod tests {
     fn a_slow_watcher_is_let_go() {
         let hub = Hub::default();
         let slow = hub.subscribe();
-        for seq in 1..=u64::try_from(QUEUE).unwrap() + 1 {
-            hub.audit_durable(seq);
+        for _ in 0..=QUEUE {
+            hub.tell(Kind::Agent(v1::AgentState::default()));
         }
         assert!(lock(&hub.watchers).is_empty());
-        assert_eq!(slow.iter().count(), QUEUE);
+        assert_eq!(slow.queue.iter().count(), QUEUE);
     }
 
     #[test]
@@ -76,6 +102,18 @@ mod tests {
         hub.audit_durable(3);
         hub.audit_durable(5);
         drop(hub);
-        assert_eq!(watcher.iter().count(), 1);
+        assert_eq!(watcher.queue.iter().count(), 1);
+    }
+
+    #[test]
+    fn the_growth_of_the_log_is_told_once_until_the_watcher_has_looked() {
+        let hub = Hub::default();
+        let watcher = hub.subscribe();
+        (1..=100).for_each(|seq| hub.audit_durable(seq));
+        assert_eq!(watcher.queue.try_iter().count(), 1);
+        assert_eq!(hub.audit_seq(), 100);
+        watcher.rely_on_queue();
+        hub.audit_durable(101);
+        assert_eq!(watcher.queue.try_iter().count(), 1);
     }
 }

@@ -59,10 +59,17 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn agent_by_name(&self, tenant: &TenantId, name: &AgentName) -> Result<Option<AgentId>, Error> {
-        let Some(bytes) = self.get(keys::NAMES, &keys::name(tenant, name))? else { return Ok(None) };
+        let key = keys::name(tenant, name);
+        let version = match self.names.find(&key) {
+            Ok(owner) => return Ok(Some(owner)),
+            Err(version) => version,
+        };
+        let Some(bytes) = self.get(keys::NAMES, &key)? else { return Ok(None) };
         let text = codec::payload(keys::NAMES, &bytes)?;
         let id = std::str::from_utf8(text).ok().and_then(|text| AgentId::parse(text).ok());
-        id.map(Some).ok_or_else(|| Error::Corrupt { family: keys::NAMES, detail: "not an id".to_owned() })
+        let id = id.ok_or_else(|| Error::Corrupt { family: keys::NAMES, detail: "not an id".to_owned() })?;
+        self.names.remember(version, key, id.clone());
+        Ok(Some(id))
     }
 
     /// The name that an id has or had, when it is this tenant's.

@@ -23,6 +23,15 @@ pub(crate) enum Op {
     DeleteRange { family: &'static str, from: Vec<u8>, to: Vec<u8> },
 }
 
+impl Op {
+    /// Whether a name gets another owner, or loses its own.
+    pub(crate) fn is_of_a_name(&self) -> bool {
+        let (Self::Put { family, .. } | Self::Delete { family, .. } | Self::DeleteRange { family, .. }) =
+            self;
+        *family == keys::NAMES
+    }
+}
+
 pub(crate) struct NameClaim {
     pub(crate) tenant: TenantId,
     pub(crate) name: AgentName,

@@ -15,6 +15,7 @@ use rocksdb::{
 
 use crate::batch::{Batch, Durability, Op};
 use crate::error::Error;
+use crate::names::Names;
 use crate::options::Options;
 use crate::{SCHEMA_VERSION, codec, keys};
 
@@ -29,6 +30,7 @@ pub struct Store {
     serial: Mutex<()>,
     /// Held for reading while rows of the kernel API are written, for writing by their sweep.
     rows: RwLock<()>,
+    pub(crate) names: Names,
 }
 
 impl std::fmt::Debug for Store {
@@ -51,6 +53,7 @@ impl Store {
             broken: AtomicBool::new(false),
             serial: Mutex::new(()),
             rows: RwLock::new(()),
+            names: Names::default(),
         };
         match store.number(keys::META_SCHEMA)? {
             None => {
@@ -117,6 +120,7 @@ impl Store {
         let guard = self.db();
         let db = guard.as_ref().ok_or(Error::Closed)?;
         let mut write = WriteBatch::default();
+        let renames = batch.ops.iter().any(Op::is_of_a_name);
         for op in batch.ops {
             match op {
                 Op::Put { family, key, value } => write.put_cf(handle(db, family)?, key, value),
@@ -128,6 +132,9 @@ impl Store {
         options.set_sync(durability == Durability::Host);
         let result = db.write_opt(write, &options);
         drop(guard);
+        if renames {
+            self.names.changed();
+        }
         result.map_err(|source| {
             // After a failed log write RocksDB refuses all others until it is opened again.
             self.broken.store(true, Ordering::Release);
@@ -164,6 +171,7 @@ impl Store {
         tracing::warn!(path = %self.path.display(), "opening the database again after a failed write");
         // RocksDB holds a lock file: the old handle must be gone first.
         *guard = None;
+        self.names.changed();
         *guard = Some(open_db(&self.path, &self.options)?);
         self.broken.store(false, Ordering::Release);
         Ok(())

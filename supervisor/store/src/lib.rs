@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod events;
 mod keys;
+mod names;
 mod options;
 mod requests;
 mod retention;

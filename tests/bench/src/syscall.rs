@@ -20,6 +20,10 @@ use crate::tools::micros;
 const SECRET: &[u8] = b"sixteen bytes and some more";
 pub(crate) const AGENT: &str = "agent://bench/caller";
 const CLIENTS: usize = 64;
+/// How late a timer may be.
+const TICK: Duration = Duration::from_millis(2);
+/// Calls a second, of all clients together, that come whether or not the ones before are answered.
+const PACE: u32 = 2000;
 
 /// Measures, with a pair of daemons of its own.
 pub(crate) async fn measure(size: Size, report: &mut Report) -> Result<()> {
@@ -56,6 +60,10 @@ async fn all(daemons: &Daemons, size: Size, report: &mut Report) -> Result<()> {
             None => report.value(format!("{name}: rate"), "calls/s", rate),
         }
     }
+    let name = format!("memory.get, signed, {CLIENTS} clients, {PACE} calls/s in all");
+    let times = paced(&address, "/v1/syscall/memory.get", &get, size.time).await?;
+    report.samples(format!("{name}: time"), "us", &times);
+    report.at_most(format!("{name}: p95"), "ms", percentile(&times, 95.0) / 1000.0, 5.0);
     model(&client, &mut one, size, report).await.context("models")?;
     tool(&client, &mut one, size, report).await.context("tools")?;
     let socket = daemons.state().join("run/aion.sock");
@@ -93,6 +101,37 @@ async fn load(
     }
     let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
     Ok((f64::from(count) / begun.elapsed().as_secs_f64(), times))
+}
+
+/// Calls that come evenly, [`PACE`] a second from all clients together: how long each took, in microseconds, counted from when it was
+/// due. A client whose call is late makes its next ones at once.
+async fn paced(address: &str, path: &str, body: &Value, time: Duration) -> Result<Vec<f64>> {
+    let request: Arc<[u8]> = request(path, body)?.into();
+    let clients = u32::try_from(CLIENTS)?;
+    let (between, begun) = (Duration::from_secs(1) * clients / PACE, Instant::now());
+    let mut running = Vec::new();
+    for number in 0..clients {
+        let (address, request) = (address.to_owned(), Arc::clone(&request));
+        running.push(tokio::spawn(async move {
+            let mut connection = Connection::open(&address).await?;
+            let (mut times, mut due) = (Vec::new(), begun + between * number / clients);
+            while due.duration_since(begun) < time {
+                tokio::time::sleep_until(due.into()).await;
+                // The timer's own lateness, up to a millisecond, is no call's; a call that waited for the one before is late by that.
+                let now = Instant::now();
+                let from = if now.duration_since(due) > TICK { due } else { now };
+                connection.exchange(&request).await?;
+                times.push(micros(from.elapsed()));
+                due += between;
+            }
+            Ok::<_, anyhow::Error>(times)
+        }));
+    }
+    let mut times = Vec::new();
+    for client in running {
+        times.extend(client.await.context("a client")??);
+    }
+    Ok(times)
 }
 
 /// What the kernel adds to a backend that answers at once: the same body, directly and through `model.generate`, in turns.

@@ -66,11 +66,11 @@ fn converse(launcher: &Arc<Launcher>, stream: &UnixStream) -> Result<(), Broken>
             _ => None,
         };
         // The queue is there before the answer is: nothing that happens after it is missed.
-        let queue = watching.map(|_| launcher.hub.subscribe());
+        let subscribed = watching.map(|_| launcher.hub.subscribe());
         let done = op.and_then(|op| ops::perform(launcher, op, request, frame.fds));
         answer(stream, seq, done)?;
-        if let (Some(after), Some(queue)) = (watching, queue) {
-            return watch::follow(launcher, stream, &queue, after);
+        if let (Some(after), Some(from)) = (watching, subscribed) {
+            return watch::follow(launcher, stream, &from, after);
         }
     }
     Ok(())
