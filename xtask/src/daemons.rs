@@ -116,7 +116,7 @@ impl<'a> Daemons<'a> {
     fn arguments(&self, name: &str, command: &mut Command) {
         command.arg("--profiles").arg(self.project.root.join("profiles"));
         if name == "aiond" {
-            command.arg("--policies").arg(self.project.root.join("policies"));
+            command.arg("--policies").arg(self.project.root.join("policies")).args(["--config", "none"]);
         }
     }
 

@@ -62,6 +62,17 @@ impl Files {
         Ok(context)
     }
 
+    /// All that is wrong with them.
+    pub(crate) fn problems(&self, state: &Path) -> Vec<String> {
+        let failed = [
+            self.manifests(state).err().map(|error| format!("{error:#}")),
+            self.policy().err().map(|error| format!("{error:#}")),
+            self.scheduler()().err().map(|error| error.to_string()),
+            self.detections()().err(),
+        ];
+        failed.into_iter().flatten().collect()
+    }
+
     /// Reads the scheduler's settings: first as they were when root read them, then the file as aiond's user may read it. A file
     /// that cannot be read any more is an error, so that a slip in its permissions does not undo the quotas.
     pub(crate) fn scheduler(
@@ -149,7 +160,7 @@ fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
     aion_manifest::Error::of_file(ErrorCode::ProfileInvalid, path.display().to_string(), message, fix)
 }
 
-fn read_folder(folder: &Path) -> Result<Folder> {
+pub(crate) fn read_folder(folder: &Path) -> Result<Folder> {
     let context = || format!("cannot read {}", folder.display());
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -175,7 +186,7 @@ fn read_folder(folder: &Path) -> Result<Folder> {
     Ok(Some(files))
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let context = || format!("cannot read {}", path.display());
     match std::fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -3,6 +3,7 @@
 //! This binary only assembles: flags, state folder, socket, user; then the store, the launcher and the services. The order
 //! matters: what needs root is done first, what faces untrusted bytes comes after root is gone.
 
+mod check;
 mod config;
 mod grpc;
 mod listen;
@@ -10,7 +11,9 @@ mod listen;
 mod man;
 mod options;
 mod privileges;
+mod reload;
 mod run;
+mod settings;
 mod state;
 mod telemetry;
 mod watchdog;
@@ -18,12 +21,15 @@ mod watchdog;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::options::Options;
+use crate::options::Action;
+use crate::settings::Loaded;
 
 fn main() -> ExitCode {
-    let result = Options::parse().absolute().map_err(anyhow::Error::from).and_then(run::run);
+    let loaded = Loaded::from_command_line(std::env::args_os().collect()).map_err(anyhow::Error::from);
+    let result = loaded.and_then(|loaded| match loaded.options.action {
+        Some(Action::CheckConfig) => check::check(&loaded),
+        None => run::run(loaded),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,15 +3,23 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// The API of AION's supervisor. Runs as an unprivileged user; drops to it when started as root.
 ///
 /// Talks to aion-launcher over STATE/run/launcher.sock and serves gRPC on a Unix socket. Agents go on running
 /// when it stops.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "aiond", version)]
 pub(crate) struct Options {
+    /// Something else than to serve
+    #[command(subcommand)]
+    pub(crate) action: Option<Action>,
+    /// The configuration, and after it the files of FILE.d by name; `none` reads none [default: /etc/aion/config.yaml when it is
+    /// there]. Variables and options count before it
+    #[arg(long, env = "AION_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The state folder: database, secrets, sockets
     #[arg(long, env = "AION_STATE", default_value = "/var/lib/aion")]
     pub(crate) state: PathBuf,
@@ -82,13 +90,24 @@ pub(crate) struct Options {
     /// The authority of the collector's certificate, a PEM file; without one Mozilla's list
     #[arg(long, env = "OTEL_EXPORTER_OTLP_CERTIFICATE", value_name = "FILE")]
     pub(crate) otlp_certificate: Option<PathBuf>,
-    /// How to write the log, to standard error
+    /// How to write the log: to standard error, or to systemd's journal with fields to ask for, as AION_AGENT= and AION_TENANT=
     #[arg(long, env = "AION_LOG_FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// What to log, as `info` or `aiond=debug,info`
     #[arg(long, env = "AION_LOG", default_value = "info")]
     pub(crate) log: String,
 }
+
+/// Something else than to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum Action {
+    /// Read the configuration, profiles and policies as a start would, say all that is wrong by file, line and column, and what the
+    /// files set. Touches nothing
+    CheckConfig,
+}
+
+/// A file that the service manager hands over, in the place of a path: `credential:NAME`.
+const CREDENTIAL: &str = "credential:";
 
 /// Where HTTP is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,12 +144,17 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries of systemd's journal.
+    Journald,
 }
 
 impl Options {
     /// Makes the paths absolute that are not meant relative to the state folder, before the working directory
     /// moves there.
-    pub(crate) fn absolute(mut self) -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// When a credential is asked for that the service manager does not hand over.
+    pub(crate) fn absolute(mut self) -> Result<Self> {
         for path in [&mut self.state, &mut self.profiles, &mut self.policies] {
             *path = std::path::absolute(&*path)?;
         }
@@ -142,7 +166,10 @@ impl Options {
             &mut self.grpc_client_ca,
         ];
         for path in files.into_iter().flatten() {
-            *path = std::path::absolute(&*path)?;
+            *path = match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
+                Some(name) => credential(name, std::env::var_os("CREDENTIALS_DIRECTORY"))?,
+                None => std::path::absolute(&*path)?,
+            };
         }
         Ok(self)
     }
@@ -163,6 +190,17 @@ impl Options {
     }
 }
 
+fn credential(name: &str, folder: Option<std::ffi::OsString>) -> Result<PathBuf> {
+    ensure!(
+        !name.is_empty() && !name.contains('/') && name != "..",
+        "{CREDENTIAL}{name}: this is not a credential's name"
+    );
+    let folder = folder.with_context(|| {
+        format!("{CREDENTIAL}{name}: no credentials are handed over; write LoadCredential={name}:FILE in a drop-in of aiond.service")
+    })?;
+    Ok(Path::new(&folder).join(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +215,17 @@ mod tests {
         for wrong in ["0.0.0.0:8010", "192.168.1.1:80", "8010", "localhost"] {
             assert!(parse(&["--http", wrong]).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_credential_is_a_file_of_the_service_managers_folder() {
+        let folder = || Some("/run/credentials/aiond.service".into());
+        let found = credential("tls.key", folder()).unwrap();
+        assert_eq!(found, Path::new("/run/credentials/aiond.service/tls.key"));
+        for wrong in ["", "../x", "a/b", ".."] {
+            assert!(credential(wrong, folder()).is_err(), "{wrong}");
+        }
+        assert!(credential("x", None).unwrap_err().to_string().contains("LoadCredential"));
     }
 
     #[test]

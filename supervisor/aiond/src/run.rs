@@ -25,13 +25,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Files;
 use crate::grpc;
 use crate::listen;
-use crate::options::{LogFormat, Options};
 use crate::privileges::Account;
+use crate::reload::{Reloader, SetLog, log};
+use crate::settings::Loaded;
 use crate::state;
 use crate::telemetry;
 use crate::watchdog;
@@ -80,13 +80,14 @@ fn raise_descriptors() -> u64 {
     }
 }
 
-pub(crate) fn run(options: Options) -> Result<()> {
-    log(&options)?;
+pub(crate) fn run(loaded: Loaded) -> Result<()> {
+    let set_log = log(&loaded.options)?;
+    let options = &loaded.options;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
     let account = Account::resolve(&options.user, &options.group)?;
-    let files = Files::read(&options)?;
-    let collector = telemetry::settings(&options)?;
-    let grpc = grpc::settings(&options)?;
+    let files = Files::read(options)?;
+    let collector = telemetry::settings(options)?;
+    let grpc = grpc::settings(options)?;
     let handed_over = listen::handed_over()?;
     let run = options.inside_state(&options.run_dir);
     state::enter(&options.state, run, &account)?;
@@ -112,7 +113,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let given = Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner };
-    let result = runtime.block_on(serve(&options, &account, given));
+    let result = runtime.block_on(serve(&loaded, set_log, &account, given));
     // What still reads on the blocking pool has nobody to read for any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
@@ -130,7 +131,8 @@ struct Given {
     wasm_runner: Option<PathBuf>,
 }
 
-async fn serve(options: &Options, account: &Account, given: Given) -> Result<()> {
+async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given) -> Result<()> {
+    let options = &loaded.options;
     let Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner } = given;
     let stop = stop_signal()?;
     let mut settings = ApiOptions::new(PathBuf::new());
@@ -176,7 +178,7 @@ async fn serve(options: &Options, account: &Account, given: Given) -> Result<()>
     .await
     .context("restoring the tasks did not run to its end")??;
     api.read_policy_with(policy);
-    tokio::spawn(reload_on_hangup(&api)?);
+    tokio::spawn(reload_on_hangup(&api, Reloader::new(loaded, set_log))?);
     let tenant = TenantId::parse("default")?;
     let door = Door::new(tenant, account.uid(), Some(account.gid()));
     let listener = UnixListener::from_std(listener).context("cannot use the socket")?;
@@ -241,12 +243,16 @@ async fn fixed_services() -> Result<Routes> {
     Ok(Routes::new(health).add_service(reflection))
 }
 
-/// Reads the scheduler's settings, the operator's rules and the detections again with each SIGHUP.
-fn reload_on_hangup(api: &Api) -> Result<impl Future<Output = ()> + Send + use<>> {
+/// Reads the configuration, the scheduler's settings, the operator's rules and the detections again with each SIGHUP.
+fn reload_on_hangup(
+    api: &Api,
+    mut configuration: Reloader,
+) -> Result<impl Future<Output = ()> + Send + use<>> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
     let (tasks, policy, detections) = (api.tasks(), api.policy_reloader(), api.reload_detections());
     Ok(async move {
         while hangup.recv().await.is_some() {
+            configuration.reload();
             if let Some(tasks) = &tasks
                 && let Err(error) = tasks.reload().await
             {
@@ -279,14 +285,4 @@ pub(crate) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
-}
-
-fn log(options: &Options) -> Result<()> {
-    let filter = EnvFilter::try_new(&options.log).with_context(|| format!("--log {:?}", options.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = match options.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-    };
-    set.map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))
 }

@@ -9,6 +9,7 @@
 mod capability;
 mod check;
 mod classes;
+mod config;
 mod detection;
 mod error;
 mod normal;
@@ -28,6 +29,7 @@ pub use capability::{
 };
 pub use check::Context;
 pub use classes::{Class, Classes, DEFAULT_CLASS};
+pub use config::{ConfigFile, Setting};
 pub use detection::{SHIPPED_DETECTIONS, parse_detection, parse_detections, shipped_detections};
 pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
@@ -143,6 +145,7 @@ pub fn json_schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("agent.schema.json", json_schema()),
         ("cgroup_profiles.schema.json", schemars::schema_for!(raw::CgroupProfiles).to_value()),
         ("capabilities.schema.json", schemars::schema_for!(raw::CapabilityPolicy).to_value()),
+        ("config.schema.json", schemars::schema_for!(raw::Config).to_value()),
         ("detection.schema.json", schemars::schema_for!(raw::Detection).to_value()),
         ("scheduler.schema.json", schemars::schema_for!(raw::Scheduler).to_value()),
         ("task.schema.json", schemars::schema_for!(raw::Task).to_value()),

@@ -218,6 +218,7 @@ impl Daemons {
                 let none = self.state.join("detections");
                 fs::create_dir_all(&none)?;
                 command.env("AION_DETECTIONS", none);
+                command.env("AION_CONFIG", "none");
                 command.envs(self.env.iter().map(|(name, value)| (name, value)));
             }
             Which::Launcher => {

@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = &[
     ("systemd/90-aion.preset", "usr/lib/systemd/system-preset/90-aion.preset"),
     ("systemd/aion.sysusers", "usr/lib/sysusers.d/aion.conf"),
     ("systemd/aion.tmpfiles", "usr/lib/tmpfiles.d/aion.conf"),
+    ("packaging/config.yaml", "etc/aion/config.yaml"),
     ("systemd/aiond.env", "etc/aion/aiond.env"),
     ("systemd/aion-launcher.env", "etc/aion/aion-launcher.env"),
     ("policies/agent.capabilities.yaml", "etc/aion/policies/agent.capabilities.yaml"),

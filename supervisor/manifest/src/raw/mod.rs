@@ -1,5 +1,6 @@
 //! The files as they are written: serde types with a JSON Schema, before any check. Unknown fields are errors.
 
+mod config;
 mod detection;
 mod manifest;
 mod policy;
@@ -9,6 +10,7 @@ mod span;
 mod task;
 mod tool;
 
+pub(crate) use config::Config;
 pub(crate) use detection::{
     ActionWord, BeaconOf, Condition, Detection, DeviationOf, Exception, RateWord, SeverityWord, StepOf,
     TestOf,

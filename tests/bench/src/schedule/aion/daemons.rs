@@ -131,6 +131,7 @@ impl Daemons {
         let mut command = Command::new(self.bin.join(name));
         command.arg("--state").arg(self.state()).arg("--profiles").arg(self.folder.join("profiles"));
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("AION_CONFIG", "none");
         for (key, value) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("AION_LOG") || key == "RUST_BACKTRACE" {
                 command.env(key, value);

@@ -1,0 +1,44 @@
+//! `aiond check-config`: everything that a start reads, read and judged; nothing is opened for writing, and nobody is served.
+
+use std::io::Write as _;
+
+use anyhow::{Result, bail};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Files;
+use crate::settings::Loaded;
+use crate::{grpc, telemetry};
+
+/// Says what the files set, or all that is wrong.
+///
+/// # Errors
+/// When a start would fail because of a file.
+pub(crate) fn check(loaded: &Loaded) -> Result<()> {
+    let (options, mut wrong) = (&loaded.options, Vec::new());
+    if let Err(error) = EnvFilter::try_new(&options.log) {
+        wrong.push(match loaded.setting("log") {
+            Some(setting) => {
+                setting.problem(&error.to_string(), "write `info`, or `aiond=debug,info`").to_string()
+            }
+            None => format!("--log: {error}"),
+        });
+    }
+    wrong.extend(telemetry::settings(options).err().map(|error| format!("{error:#}")));
+    wrong.extend(grpc::settings(options).err().map(|error| format!("{error:#}")));
+    match Files::read(options) {
+        Ok(files) => wrong.extend(files.problems(&options.state)),
+        Err(error) => wrong.push(format!("{error:#}")),
+    }
+    let mut out = std::io::stdout().lock();
+    for file in &loaded.files {
+        writeln!(out, "{file}: read")?;
+    }
+    for line in loaded.describe() {
+        writeln!(out, "  {line}")?;
+    }
+    if wrong.is_empty() {
+        writeln!(out, "the configuration, profiles and policies are valid")?;
+        return Ok(());
+    }
+    bail!("{}", wrong.join("\n"))
+}
