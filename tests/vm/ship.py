@@ -307,6 +307,114 @@ def the_operators_files_are_kept():
     serving()
 
 
+CONFIG = pathlib.Path("/etc/aion/config.yaml.d/50-ship.yaml")
+HEAD = "apiVersion: aion.os/v1\nkind: Config\n"
+
+
+def the_configuration_is_checked_reloaded_and_counts():
+    CONFIG.parent.mkdir(exist_ok=True)
+    # A variable counts before the files, and an earlier check has left one.
+    sh("sed -i /^AION_LOG=/d /etc/aion/aiond.env && systemctl restart aiond")
+    serving()
+    pid = show("aiond.service", "MainPID")
+    CONFIG.write_text(HEAD + "http: {prot: 8123}\n")
+    assert subprocess.run(["systemctl", "reload", "aiond"], capture_output=True).returncode != 0, "it was reloaded"
+    said = sh(["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "50", "-o", "cat"])
+    assert "50-ship.yaml:3:8" in said and "prot" in said, said
+    assert show("aiond.service", "MainPID") == pid
+    CONFIG.write_text(HEAD + "http: {port: 8123}\nlog: {level: debug}\n")
+    sh("systemctl reload aiond")
+    cat = ["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "400", "-o", "cat"]
+    until("what waits for a restart is told", lambda: "waits for a restart" in sh(cat))
+    until("the level was taken", lambda: "level was changed" in sh(cat))
+    assert show("aiond.service", "MainPID") == pid
+    sh("systemctl restart aiond")
+    serving()
+    assert "8123" in pathlib.Path("/run/aiond/http").read_text()
+    CONFIG.unlink()
+    sh("systemctl restart aiond")
+    serving()
+
+
+def the_journal_has_fields():
+    # An agent that attaches to the tasks' runtime is told of with its name; so is one that a restart finds.
+    entries = [json.loads(line) for line in sh("journalctl -b -u aiond -o json --no-pager -n 2000").splitlines()]
+    own = [entry for entry in entries if entry.get("TARGET", "").startswith("aion")]
+    assert own, "no entry is aiond's own"
+    names = {name for entry in own for name in entry if name.startswith("AION_")}
+    say(f"fields: {sorted(names)}")
+    assert {"AION_VERSION", "AION_TENANT", "AION_AGENT"} <= names, names
+
+
+def out_of_memory(unit):
+    def kill(pid):
+        sh(["systemctl", "set-property", "--runtime", unit, "MemoryMax=1M"])
+        try:
+            until("the process was killed", lambda: show(unit, "MainPID") != pid)
+        finally:
+            sh(["systemctl", "set-property", "--runtime", unit, "MemoryMax=infinity"])
+
+    crash(unit, kill, "oom-kill")
+
+
+def aiond_comes_back_after_it_was_out_of_memory():
+    out_of_memory("aiond.service")
+
+
+def the_launcher_comes_back_after_it_was_out_of_memory():
+    out_of_memory("aion-launcher.service")
+
+
+def a_full_disk_refuses_work_and_stops_nothing():
+    before = load()
+    free = os.statvfs("/var/lib/aion")
+    spare = free.f_bavail * free.f_frsize - (20 << 20)
+    try:
+        sh(["fallocate", "-l", str(spare), "/var/tmp/fill"])
+        done = subprocess.run(["aionctl", "task", "submit", "--agent", "ledger", "--id", "full"], capture_output=True, text=True)
+        assert done.returncode != 0 and "DISK_FULL" in done.stderr + done.stdout, done
+        say(f"who submits is told: {done.stderr.strip()[:200]}")
+        assert active() and load() == before and len(before) == AGENTS, (before, load())
+    finally:
+        sh("rm -f /var/tmp/fill")
+    submit("ledger", ["after-full"])
+    until("it has run", lambda: all_ended(["after-full"]))
+    ctl("audit", "verify")
+
+
+def a_backup_under_load_is_restored():
+    names = [f"b-{number}" for number in range(TASKS)]
+    submit("ledger", names)
+    before = load()
+    begun = time.monotonic()
+    ctl("backup", "create", "/var/tmp/ship.backup")
+    say(f"create: {time.monotonic() - begun:.0f} s")
+    assert load() == before and len(before) == AGENTS, (before, load())
+    ctl("backup", "verify", "/var/tmp/ship.backup")
+    data = pathlib.Path("/var/tmp/ship.backup").read_bytes()
+    at = len(data) // 2
+    pathlib.Path("/var/tmp/bad.backup").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    sh("systemctl stop aiond.socket aiond aion-launcher aion-agents")
+    sh("mkdir /var/tmp/old && mv /var/lib/aion/* /var/tmp/old/")
+    refused = sh("aionctl backup restore /var/tmp/bad.backup", ok=False)
+    assert "BACKUP_BROKEN" in refused and not os.listdir("/var/lib/aion"), refused
+    begun = time.monotonic()
+    ctl("backup", "restore", "/var/tmp/ship.backup")
+    sh("systemctl start aiond.socket aion-launcher aiond")
+    serving()
+    say(f"restore until it serves: {time.monotonic() - begun:.0f} s")
+    assert until("all tasks have ended", lambda: all_ended(names), patience=1200) == ["succeeded"] * TASKS
+    ctl("journal", "check")
+    ctl("audit", "verify")
+    agents = {a["name"]: a["state"] for a in ctl_json("ps", "-a")}
+    assert all(f"load-{number}" in agents for number in range(AGENTS)), agents
+    # What the next boots look at.
+    for number in range(AGENTS):
+        ctl("rm", f"load-{number}")
+    agents_start()
+    sh("rm -rf /var/tmp/old /var/tmp/*.backup")
+
+
 def a_killed_holder_of_the_group_stops_no_agent():
     before = load()
     sh(["kill", "-KILL", show("aion-agents.service", "MainPID")])
@@ -425,6 +533,12 @@ BOOTS = [
         a_hung_launcher_is_started_again,
         an_upgrade_stops_no_agent_and_loses_no_task,
         the_operators_files_are_kept,
+        the_configuration_is_checked_reloaded_and_counts,
+        the_journal_has_fields,
+        aiond_comes_back_after_it_was_out_of_memory,
+        the_launcher_comes_back_after_it_was_out_of_memory,
+        a_full_disk_refuses_work_and_stops_nothing,
+        a_backup_under_load_is_restored,
         a_killed_holder_of_the_group_stops_no_agent,
         work_waits_for_the_reboot,
     ],
