@@ -244,6 +244,42 @@ pub(crate) enum ProfileCommand {
     ///
     /// They never give more than the agent had. The runs must have been counted (`--audit count`).
     Learn(LearnArgs),
+    /// Show what a learned profile and manifest would deny of the agent's runs on record
+    ///
+    /// Exits with 1 when there is something, so that a profile is widened by review and not by breakage.
+    Diff(ReviewArgs),
+    /// Put a learned profile and manifest into effect, or count runs to compare them with
+    Apply(ProfileApplyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReviewArgs {
+    /// The agent, running or ended
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: String,
+    /// The folder of NAME.json, the profile, and AGENT.yml, the manifest
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The profile's name; AGENT-learned when not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["audit", "enforce"]))]
+pub(crate) struct ProfileApplyArgs {
+    #[command(flatten)]
+    pub(crate) of: ReviewArgs,
+    /// Deny nothing more: run the agent under what it has, with its system calls counted; `profile diff` then tells what the files
+    /// would have denied
+    #[arg(long)]
+    pub(crate) audit: bool,
+    /// Install the profile and run the agent under both files. Refused when they would deny what is on record
+    #[arg(long)]
+    pub(crate) enforce: bool,
+    /// Enforce also what would deny something that is on record
+    #[arg(long, requires = "enforce")]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,8 +22,9 @@ pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,
 };
 pub(crate) use kernel::{
-    AnswerArgs, ExplainArgs, LearnArgs, ModelAdd, ModelCommand, PolicyCommand, ProfileCommand, SecretAdd,
-    SecretCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
+    AnswerArgs, ExplainArgs, LearnArgs, ModelAdd, ModelCommand, PolicyCommand, ProfileApplyArgs,
+    ProfileCommand, ReviewArgs, SecretAdd, SecretCommand, TenantCommand, TenantSettings, ToolCommand,
+    ToolInvoke,
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};

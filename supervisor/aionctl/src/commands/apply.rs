@@ -35,6 +35,11 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
     .await
 }
 
+/// Makes an agent what a manifest says, and starts it anew when it is something else. Gives what was done, in a word.
+pub(super) async fn to_be(client: &Client, source: Source) -> Outcome<&'static str> {
+    one(client, source, None, true).await.map(|applied| applied.result)
+}
+
 async fn one(client: &Client, source: Source, instance: Option<&str>, start: bool) -> Outcome<Applied> {
     if let Some(name) = instance {
         AgentName::parse(name).map_err(|error| Failure::new(2, format!("--as: {error}")))?;

@@ -1,4 +1,4 @@
-//! `profile learn`: the least that an agent's run needed, as files to review.
+//! `profile`: the least that an agent's runs needed, as files to review; what they would deny; and putting them into effect.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -19,6 +19,8 @@ use crate::learn::{self, Seen};
 use crate::output::Printer;
 use crate::source::{Source, check};
 use crate::view::agent::is_live;
+
+mod review;
 
 const PAGE: u32 = 1000;
 /// Where packages put the profiles.
@@ -49,7 +51,11 @@ struct Learned {
 }
 
 pub(super) async fn profile(client: &Client, command: ProfileCommand, printer: Printer) -> Outcome {
-    let ProfileCommand::Learn(args) = command;
+    let args = match command {
+        ProfileCommand::Learn(args) => args,
+        ProfileCommand::Diff(args) => return review::diff(client, &args, printer).await,
+        ProfileCommand::Apply(args) => return review::apply(client, &args, printer).await,
+    };
     let learned = learn(client, &args).await?;
     let human = || {
         let mut text = format!(
@@ -72,18 +78,8 @@ pub(super) async fn profile(client: &Client, command: ProfileCommand, printer: P
 
 async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
     let agent = on_agent(client, &args.agent, |agent| client.get(api::GetRequest { agent })).await?;
-    let name = args.name.clone().unwrap_or_else(|| format!("{}-learned", agent.name));
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        return Err(Failure::new(USAGE, format!("--name: {name:?} is no profile's name"))
-            .hint("use letters, digits and hyphens"));
-    }
-    let seen = seen(client, &agent).await?;
-    if seen.calls.is_empty() {
-        let message = format!("the system calls of {} were not counted", agent.name);
-        return Err(Failure::coded(ErrorCode::InvalidField, message).hint(
-            "run it with `--audit count`, or `audit: count` in its manifest, and learn from that run",
-        ));
-    }
+    let name = profile_name(args.name.as_deref(), &agent)?;
+    let seen = counted(client, &agent).await?;
     let manifest: Value = serde_yaml::from_str(&agent.manifest_yaml)
         .map_err(|error| Failure::new(1, "the agent's manifest cannot be read as YAML").cause(&error))?;
     let before = manifest.pointer("/spec/seccomp_profile").and_then(Value::as_str).unwrap_or_default();
@@ -133,6 +129,27 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
         dropped_events: agent.dropped_events,
         notes,
     })
+}
+
+fn profile_name(given: Option<&str>, agent: &api::Agent) -> Outcome<String> {
+    let name = given.map_or_else(|| format!("{}-learned", agent.name), str::to_owned);
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(Failure::new(USAGE, format!("--name: {name:?} is no profile's name"))
+            .hint("use letters, digits and hyphens"));
+    }
+    Ok(name)
+}
+
+/// What is on record of runs whose system calls were counted.
+async fn counted(client: &Client, agent: &api::Agent) -> Outcome<Seen> {
+    let seen = seen(client, agent).await?;
+    if seen.calls.is_empty() {
+        let message = format!("the system calls of {} were not counted", agent.name);
+        return Err(Failure::coded(ErrorCode::InvalidField, message).hint(
+            "run it with `--audit count`, `audit: count` in its manifest, or `aionctl profile apply --audit`",
+        ));
+    }
+    Ok(seen)
 }
 
 /// All of the agent's runs that are on record, and what one that is under way has counted so far.

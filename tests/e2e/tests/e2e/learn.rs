@@ -44,13 +44,33 @@ pub(crate) fn a_run_s_least_profile_is_enough_for_it_and_no_more() {
     let written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let gone = written["groups"][0]["syscalls"].as_array().unwrap();
     assert!(gone.contains(&"getpriority".into()) && !gone.contains(&"socketpair".into()), "{written}");
-    fs::copy(&file, profiles.join("seccomp").join(format!("{profile}.json"))).unwrap();
 
     let manifest = folder.path().join(format!("{}.yml", agent.name));
     let text = fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("exec:/usr/bin/head") && text.contains("subprocess: false"), "{text}");
-    daemons.ctl(["validate".as_ref(), "-f".as_ref(), manifest.as_os_str()]).ok();
-    daemons.ctl(["apply".as_ref(), "-f".as_ref(), manifest.as_os_str()]).ok();
+    let review = |words: &[&str]| {
+        let [command, flags @ ..] = words else { panic!("no command") };
+        let asked = daemons
+            .ctl(["profile", command, &agent.name])
+            .args(flags)
+            .args(["--dir".as_ref(), folder.path()]);
+        asked.env("AION_PROFILES", profiles.to_str().unwrap())
+    };
+    // Files that leave out what the run did are told, and not enforced.
+    let narrow = |from: &str, to: &str| fs::write(&manifest, text.replace(from, to)).unwrap();
+    narrow("exec:/usr/bin/head", "exec:/usr/bin/tail");
+    assert!(review(&["diff"]).done().expect(1).text().contains("exec:/usr/bin/head"));
+    review(&["apply", "--enforce"]).done().expect(1).says("exec:/usr/bin/head").says("--force");
+    assert!(!profiles.join("seccomp").join(format!("{profile}.json")).exists(), "installed all the same");
+    // Runs that are counted are compared anew; nothing more is denied to them.
+    review(&["apply", "--audit"]).ok();
+    assert_eq!(agent.wait(), 0, "{}", agent.logs().err);
+    let denied = review(&["diff", "-o", "json"]).done().expect(1).json();
+    assert_eq!(denied["denied"].as_array().map(Vec::len), Some(1), "{denied}");
+    assert_eq!(denied["denied"][0]["layer"], "landlock", "{denied}");
+    fs::write(&manifest, &text).unwrap();
+    assert!(review(&["diff"]).ok().text().contains("nothing"));
+    review(&["apply", "--enforce"]).ok();
     let again = Agent { daemons: &daemons, name: agent.name.clone() };
     assert_eq!(again.wait(), 0, "{} {}", again.logs().text(), again.logs().err);
     assert!(again.logs().text().contains("done True"));

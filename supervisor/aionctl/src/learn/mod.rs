@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use aion_client::api;
 use serde_json::{Map, Value, json};
 
+mod diff;
+
+pub(crate) use diff::{Denied, Rules, denied};
+
 /// Calls that stay whether they were counted or not: those that a profile must allow for any program to begin and to end, and those
 /// that the kernel or the C library makes when it must.
 const ALWAYS: [&str; 16] = [
@@ -114,15 +118,15 @@ pub(crate) struct Profile {
     pub(crate) before: usize,
 }
 
-/// Narrows the profile `name` to the calls that were seen. `read` gives a profile's file by name.
-///
-/// # Errors
-/// Which profile is not readable as one.
-pub(crate) fn profile(
-    name: &str,
-    seen: &Seen,
-    read: &mut dyn FnMut(&str) -> Result<Value, String>,
-) -> Result<Profile, String> {
+/// What a profile is made of.
+struct Parts {
+    own: Vec<Value>,
+    parent: Option<String>,
+    /// Calls that it allows, at least for some arguments.
+    allowed: BTreeSet<String>,
+}
+
+fn parts(name: &str, read: &mut dyn FnMut(&str) -> Result<Value, String>) -> Result<Parts, String> {
     let own = read(name)?;
     let parent = match own.get("extends").and_then(Value::as_str) {
         Some(parent) => Some((parent.to_owned(), read(parent)?)),
@@ -132,21 +136,45 @@ pub(crate) fn profile(
         let groups = file.get("groups").and_then(Value::as_array).cloned();
         groups.ok_or_else(|| format!("profile {name}: it has no groups"))
     };
-    let own_groups = groups(&own)?;
+    let own = groups(&own)?;
     let mut allowed = BTreeSet::new();
     if let Some((_, file)) = &parent {
         allowed.extend(groups(file)?.iter().flat_map(calls_allowed));
         // What a profile says of a call replaces all that its parent says of it.
-        for call in own_groups.iter().flat_map(calls_of) {
+        for call in own.iter().flat_map(calls_of) {
             allowed.remove(&call);
         }
     }
-    allowed.extend(own_groups.iter().flat_map(calls_allowed));
+    allowed.extend(own.iter().flat_map(calls_allowed));
+    Ok(Parts { own, parent: parent.map(|(name, _)| name), allowed })
+}
+
+/// The calls that the profile `name` allows, at least for some arguments. `read` gives a profile's file by name.
+///
+/// # Errors
+/// Which profile is not readable as one.
+pub(crate) fn allowed(
+    name: &str,
+    read: &mut dyn FnMut(&str) -> Result<Value, String>,
+) -> Result<BTreeSet<String>, String> {
+    parts(name, read).map(|parts| parts.allowed)
+}
+
+/// Narrows the profile `name` to the calls that were seen. `read` gives a profile's file by name.
+///
+/// # Errors
+/// Which profile is not readable as one.
+pub(crate) fn profile(
+    name: &str,
+    seen: &Seen,
+    read: &mut dyn FnMut(&str) -> Result<Value, String>,
+) -> Result<Profile, String> {
+    let Parts { own, parent, allowed } = parts(name, read)?;
     let needed = |call: &String| seen.calls.contains(call) || ALWAYS.contains(&call.as_str());
     let unseen: BTreeSet<&String> = allowed.iter().filter(|call| !needed(call)).collect();
     // Only one step can be extended: what is between this profile and its parent comes along.
     let (extends, mut groups) = match &parent {
-        Some((parent, _)) => (parent.clone(), without(&own_groups, &unseen)),
+        Some(parent) => (parent.clone(), without(&own, &unseen)),
         None => (name.to_owned(), Vec::new()),
     };
     if !unseen.is_empty() {

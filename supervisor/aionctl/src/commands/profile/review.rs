@@ -1,0 +1,139 @@
+//! `profile diff` and `profile apply`: files that were learned and reviewed, compared with what is on record, and put into effect.
+
+use std::path::{Path, PathBuf};
+
+use aion_client::{Client, api};
+use aion_manifest::Overrides;
+use serde_json::{Value, json};
+
+use super::{counted, profile_name, profiles, read, write};
+use crate::cli::{ProfileApplyArgs, ReviewArgs};
+use crate::commands::apply::to_be;
+use crate::commands::target::on_agent;
+use crate::failure::{Failure, Outcome};
+use crate::learn::{self, Denied, Rules};
+use crate::output::Printer;
+use crate::source::{Source, check};
+
+/// The agent, and the files about it.
+struct Review {
+    agent: api::Agent,
+    name: String,
+    profile: PathBuf,
+    manifest: PathBuf,
+}
+
+impl Review {
+    async fn of(client: &Client, args: &ReviewArgs) -> Outcome<Self> {
+        let agent = on_agent(client, &args.agent, |agent| client.get(api::GetRequest { agent })).await?;
+        let name = profile_name(args.name.as_deref(), &agent)?;
+        let profile = args.dir.join(format!("{name}.json"));
+        let manifest = args.dir.join(format!("{}.yml", agent.name));
+        Ok(Self { agent, name, profile, manifest })
+    }
+
+    async fn denied(&self, client: &Client) -> Outcome<Vec<Denied>> {
+        let now = check(&Source::read(&self.manifest)?, Overrides::default())?;
+        if now.seccomp_profile != self.name {
+            let message = format!(
+                "{}: its profile is {}, not {}",
+                self.manifest.display(),
+                now.seccomp_profile,
+                self.name
+            );
+            return Err(Failure::new(1, message).hint("write spec.seccomp_profile, or say --name"));
+        }
+        let before =
+            Source { bytes: self.agent.manifest_yaml.clone().into_bytes(), name: "its manifest".to_owned() };
+        let before = check(&before, Overrides::default())?;
+        let seen = counted(client, &self.agent).await?;
+        let installed = profiles().join("seccomp");
+        let reviewed = self.profile.parent().unwrap_or(Path::new(""));
+        let folder = |name: &str| if name == self.name { reviewed } else { installed.as_path() };
+        let failed = |message| Failure::new(1, message);
+        let had =
+            learn::allowed(&before.seccomp_profile, &mut |name| read(&installed, name)).map_err(failed)?;
+        let has = learn::allowed(&self.name, &mut |name| read(folder(name), name)).map_err(failed)?;
+        let (before, new) = (Rules { spec: &before, calls: &had }, Rules { spec: &now, calls: &has });
+        Ok(learn::denied(&seen, &before, &new))
+    }
+}
+
+/// Says what would be denied.
+pub(super) async fn diff(client: &Client, args: &ReviewArgs, printer: Printer) -> Outcome {
+    let review = Review::of(client, args).await?;
+    let denied = review.denied(client).await?;
+    let code = u8::from(!denied.is_empty());
+    let document = json!({"agent": review.agent.name, "profile": review.name, "denied": denied});
+    printer.document(&document, &review.agent.name, || crate::text::clean(&told(&denied))).map(|()| code)
+}
+
+fn told(denied: &[Denied]) -> String {
+    if denied.is_empty() {
+        return "nothing that is on record would be denied\n".to_owned();
+    }
+    let mut text = String::new();
+    for one in denied {
+        let times = one.times.map_or_else(String::new, |times| format!(", {times} times"));
+        text.push_str(&format!(
+            "{} {}{times}: {} would deny it\n  {}\n",
+            one.kind, one.what, one.layer, one.allow
+        ));
+    }
+    text
+}
+
+/// Puts the files into effect, or has the agent's calls counted.
+pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Printer) -> Outcome {
+    let review = Review::of(client, &args.of).await?;
+    let agent = &review.agent.name;
+    let (mode, text) = if args.audit {
+        let result = to_be(client, with_counts(&review.agent)?).await?;
+        let said = format!("{agent} {result}: nothing more is denied, its system calls are counted\n");
+        ("audit", said + &format!("`aionctl profile diff {agent}` tells what the files would have denied\n"))
+    } else {
+        let denied = review.denied(client).await?;
+        if !denied.is_empty() && !args.force {
+            let message =
+                format!("{} would be denied to {agent} that it did:\n{}", denied.len(), told(&denied));
+            return Err(Failure::new(1, message.trim_end().to_owned())
+                .hint("widen the files where it was right; --force enforces them all the same"));
+        }
+        let installed = install(&review)?;
+        let result = to_be(client, Source::read(&review.manifest)?).await?;
+        ("enforce", format!("{agent} {result}: under {}\n", installed.display()))
+    };
+    let document = json!({"agent": agent, "profile": review.name, "mode": mode});
+    printer.document(&document, agent, || crate::text::clean(&text)).map(|()| 0)
+}
+
+/// The agent's own manifest, with its system calls counted.
+fn with_counts(agent: &api::Agent) -> Outcome<Source> {
+    let unreadable = |error: serde_yaml::Error| {
+        Failure::new(1, "the agent's manifest cannot be read as YAML").cause(&error)
+    };
+    let mut manifest: Value = serde_yaml::from_str(&agent.manifest_yaml).map_err(unreadable)?;
+    if let Some(spec) = manifest.get_mut("spec").and_then(Value::as_object_mut) {
+        match spec.get_mut("audit").and_then(Value::as_object_mut) {
+            Some(audit) => drop(audit.insert("mode".to_owned(), json!("count"))),
+            None => drop(spec.insert("audit".to_owned(), json!("count"))),
+        }
+    }
+    let text = serde_yaml::to_string(&manifest).map_err(unreadable)?;
+    Ok(Source { bytes: text.into_bytes(), name: "its manifest".to_owned() })
+}
+
+/// Puts the profile where the launcher looks: whole, or not at all.
+fn install(review: &Review) -> Outcome<PathBuf> {
+    let folder = profiles().join("seccomp");
+    let to = folder.join(format!("{}.json", review.name));
+    let text = std::fs::read_to_string(&review.profile).map_err(|error| {
+        Failure::new(1, format!("cannot read {}", review.profile.display())).cause(&error)
+    })?;
+    let part = folder.join(format!(".{}.part", review.name));
+    let hint = "the folder is root's: run this as root. AION_PROFILES says where it is, when not in /usr/share/aion/profiles";
+    write(&part, &text).map_err(|failure| failure.hint(hint))?;
+    std::fs::rename(&part, &to)
+        .map_err(|error| Failure::new(1, format!("cannot write {}", to.display())).cause(&error))?;
+    Ok(to)
+}
