@@ -91,6 +91,24 @@ impl Sender {
         if connection_is_known { Self::Known } else { Self::Stranger }
     }
 
+    /// Who has a place sends at this rate, in bytes a millisecond, or loses it. Signed requests come from this host: nobody who means
+    /// well is slow, and strangers who do not keep their places for seconds.
+    const fn rate(self) -> usize {
+        match self {
+            // The largest body needs five times as much to come in time.
+            Self::Known => 32,
+            Self::Stranger => 1024,
+        }
+    }
+
+    /// It may be behind by so much, and silent no longer.
+    const fn behind(self) -> Duration {
+        match self {
+            Self::Known => Duration::from_secs(3),
+            Self::Stranger => Duration::from_secs(1),
+        }
+    }
+
     fn places(self) -> &'static Semaphore {
         static KNOWN: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
         static STRANGERS: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
@@ -117,10 +135,6 @@ impl Acquainted {
 
 /// A place for a large body is waited for so long.
 const PLACE_TIME: Duration = Duration::from_secs(10);
-/// Who has a place sends at this rate, in bytes a millisecond, or loses it; the largest body needs five times as much to come in time.
-const RATE: usize = 32;
-/// It may be behind by so much, and silent no longer.
-const BEHIND: Duration = Duration::from_secs(3);
 
 /// Reads the body: bounded in bytes and in time, alone and all together.
 async fn read(body: Body, sender: Sender) -> Result<Bytes, Refusal> {
@@ -150,8 +164,8 @@ async fn collect(body: Body, most: usize, sender: Sender) -> Result<Bytes, Refus
         let next = match &place {
             None => body.frame().await,
             Some((_, since)) => {
-                let on_time = *since + Duration::from_millis((bytes.len() / RATE) as u64);
-                let due = on_time.min(Instant::now()) + BEHIND;
+                let on_time = *since + Duration::from_millis((bytes.len() / sender.rate()) as u64);
+                let due = on_time.min(Instant::now()) + sender.behind();
                 tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
                     let message = "the body comes too slowly for others that wait for its place";
                     Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body")

@@ -31,22 +31,33 @@ pub(crate) struct Visitor {
     trace: Option<String>,
 }
 
+/// A tool as clients of the protocol read it.
+fn tool(item: Value) -> Option<ToolInfo> {
+    let Value::Object(mut item) = item else { return None };
+    let mut text = |name: &str| item.remove(name).and_then(|text| text.as_str().map(str::to_owned));
+    let (name, description) = (text("name")?, text("description").unwrap_or_default());
+    let mut schema = |name: &str| item.remove(name).filter(Value::is_object);
+    Some(ToolInfo {
+        name,
+        description,
+        input_schema: schema("input").unwrap_or_else(|| json!({"type": "object"})),
+        // Only an object can be promised as structured content.
+        output_schema: schema("output").filter(|schema| schema["type"] == "object"),
+    })
+}
+
 impl Toolbox for Tools {
     type Caller = Visitor;
 
     async fn list(&self, visitor: &Visitor) -> Vec<ToolInfo> {
-        let object = |schema: Value| if schema.is_object() { schema } else { json!({"type": "object"}) };
-        self.0
-            .tools(visitor.caller.tenant())
-            .into_iter()
-            .map(|tool| ToolInfo {
-                name: tool.name,
-                description: tool.description,
-                input_schema: object(tool.input),
-                // Only an object can be promised as structured content.
-                output_schema: Some(tool.output).filter(|schema| schema["type"] == "object"),
-            })
-            .collect()
+        // A call as any other: who may not ask is told of none, and the log says that it asked.
+        let Ok(call) = Syscall::from_value(json!({"params": {}}), Some("tool.list")) else {
+            return Vec::new();
+        };
+        let outcome = self.0.invoke(visitor.caller.clone(), call.within(visitor.trace.as_deref())).await;
+        let Value::Object(mut result) = outcome.answer.result else { return Vec::new() };
+        let Some(Value::Array(items)) = result.remove("items") else { return Vec::new() };
+        items.into_iter().filter_map(tool).collect()
     }
 
     async fn call(

@@ -78,16 +78,28 @@ pub(crate) async fn embeddings(State(shared): State<Shared>, request: Request<Bo
 }
 
 pub(crate) async fn models(State(shared): State<Shared>, request: Request<Body>) -> Response {
-    if let Err(refusal) = auth::bearer(&shared.kernel, request).await {
-        return failed(&refusal);
+    let admitted = match auth::bearer(&shared.kernel, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return failed(&refusal),
+    };
+    let call = match Syscall::from_value(json!({"params": {}}), Some("model.list")) {
+        Ok(call) => call.within(admitted.trace()),
+        Err(refusal) => return failed(&refusal),
+    };
+    let mut outcome = shared.kernel.invoke(admitted.caller, call).await;
+    if outcome.refusal.is_none() {
+        let items =
+            outcome.answer.result.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let data: Vec<_> = items.iter().map(model).collect();
+        outcome.answer.result = json!({"object": "list", "data": data});
     }
-    let data: Vec<_> = shared
-        .kernel
-        .models()
-        .iter()
-        .map(|model| json!({"id": model.name, "object": "model", "created": 0, "owned_by": if model.local { "local" } else { "cloud" }}))
-        .collect();
-    reply::json_reply(StatusCode::OK, &json!({"object": "list", "data": data}))
+    whole(&outcome)
+}
+
+/// A model as OpenAI's clients read it.
+fn model(item: &Value) -> Value {
+    let owner = if item["local"] == json!(true) { "local" } else { "cloud" };
+    json!({"id": item["name"], "object": "model", "created": 0, "owned_by": owner})
 }
 
 fn whole(outcome: &Outcome) -> Response {

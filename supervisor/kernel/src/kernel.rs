@@ -439,10 +439,9 @@ impl Kernel {
         };
         push(&mut decision, true, "budget: there is enough left");
         call.decision = Some(decision);
-        let timeout =
-            call.request.budget.latency_ms.map_or(plan.timeout, |ms| {
-                plan.timeout.min(Duration::from_millis(ms).saturating_sub(waited))
-            });
+        let (latency_ms, own_timeout) = (call.request.budget.latency_ms, plan.timeout);
+        let timeout = latency_ms
+            .map_or(own_timeout, |ms| own_timeout.min(Duration::from_millis(ms).saturating_sub(waited)));
         let (price, most) = (plan.price, plan.most);
         // A question ends by itself, and what became of it is recorded before its call is cut off.
         let patience =
@@ -459,7 +458,9 @@ impl Kernel {
                 let message = format!("the call was ended after {} ms", timeout.as_millis());
                 let refusal = Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message);
                 // What was cut off may have cost all that it could.
-                Err((refusal.at("budget.latency_ms"), most))
+                // The field is the caller's when the limit is; else it is the tool's, the model's or the kernel's own.
+                let asked = latency_ms.is_some_and(|ms| Duration::from_millis(ms) <= own_timeout);
+                Err((if asked { refusal.at("budget.latency_ms") } else { refusal }, most))
             }
         };
         // A tool's price is for the attempt.

@@ -16,10 +16,12 @@ use serde_json::{Map, Value};
 
 use crate::kernel::{Call, Done, Inner, Kernel};
 
+mod escapes;
 mod forms;
 mod lines;
 mod stream;
 
+use escapes::{Plain, unfinished};
 use forms::forms;
 use lines::{Found, Lines};
 pub(crate) use stream::Streamed;
@@ -95,9 +97,29 @@ impl Redactor {
         let mut found: Vec<_> = matcher.find_iter(bytes).map(Found::from).collect();
         if let Some(lines) = Lines::join(bytes) {
             found.extend(matcher.find_iter(&lines.joined).map(|m| lines.place(&m)));
+        }
+        let plain = self.plain(bytes);
+        for plain in &plain {
+            found.extend(matcher.find_iter(&plain.bytes).map(|found| Found {
+                start: plain.start(found.start()),
+                end: plain.end(found.end()),
+                pattern: found.pattern().as_usize(),
+            }));
+        }
+        if !plain.is_empty() || found.len() > 1 {
             found.sort_unstable_by_key(|found| (found.start, std::cmp::Reverse(found.end)));
         }
         found
+    }
+
+    /// The bytes with their escapes undone, once and twice.
+    fn plain(&self, bytes: &[u8]) -> Vec<Plain> {
+        if self.matcher.is_none() {
+            return Vec::new();
+        }
+        let Some(once) = Plain::of(bytes) else { return Vec::new() };
+        let twice = once.again();
+        std::iter::once(once).chain(twice).collect()
     }
 
     /// As [`Redactor::bytes`], where the bytes were cut off at some place: what may be the beginning of a secret at their end goes,
@@ -107,7 +129,12 @@ impl Redactor {
             *bytes = clean;
         }
         let across = Lines::join(bytes).and_then(|lines| Some(lines.back(self.begun(&lines.joined)?)));
-        if let Some(at) = self.begun(bytes).into_iter().chain(across).min() {
+        // An escape that was cut in two may be the next letter of one.
+        let whole = bytes.get(..unfinished(bytes)).unwrap_or_default();
+        let escaped = self.plain(whole);
+        let escaped = escaped.iter().filter_map(|plain| Some(plain.start(self.begun(&plain.bytes)?)));
+        let begun = (whole.len() < bytes.len()).then(|| self.begun(whole)).flatten();
+        if let Some(at) = self.begun(bytes).into_iter().chain(across).chain(escaped).chain(begun).min() {
             bytes.truncate(at);
         }
     }
@@ -318,6 +345,24 @@ mod tests {
             assert!(clean.contains("[redacted:own]"), "{text}: {clean}");
             assert!(redactor.finds(&text));
         }
+        // What is escaped is the encoder's own choice.
+        let safe = "AbC/dEf+GhI/jKl0mNoPqRsT==";
+        let odd = "A&b=c'd<e>f123456\"(!~*)";
+        let redactor =
+            Redactor::new([("safe".to_owned(), safe.as_bytes()), ("odd".to_owned(), odd.as_bytes())]);
+        for (text, name) in [
+            ("AbC/dEf%2BGhI/jKl0mNoPqRsT%3D%3D", "safe"),
+            ("AbC/dEf+GhI/jKl0mNoPqRsT%3d=", "safe"),
+            ("AbC&sol;dEf&#43;GhI/jKl0mNoPqRsT=&#x3D;", "safe"),
+            ("A\\u0026b=c'd\\u003ce\\u003ef123456\\\"(!~*)", "odd"),
+            ("A&amp;b=c&#x27;d&lt;e&gt;f123456&quot;(!~*)", "odd"),
+            ("A%26b%3Dc'd%3Ce%3Ef123456%22(!~*)", "odd"),
+            ("A%2526b%253Dc'd%253Ce%253Ef123456%2522(!~*)", "odd"),
+        ] {
+            let clean = redactor.clean(format!("x{text}y"));
+            assert_eq!(clean, format!("x[redacted:{name}]y"), "{text}");
+        }
+        let redactor = self::redactor();
         assert_eq!(redactor.clean("a sk-other-key, 1234567".to_owned()), "a [redacted:model:m], 1234567");
         assert_eq!(redactor.clean("nothing".to_owned()), "nothing");
     }
@@ -371,6 +416,11 @@ mod tests {
                 4..12 => assert_eq!(text, "text "),
                 _ => assert_eq!(text, "text [redacted:model:m]"),
             }
+        }
+        for cut in ["text sk%2Dother", "text sk%2Dother%2", "text sk-oth&#10", "text sk-o\\u00"] {
+            let mut bytes = cut.as_bytes().to_vec();
+            redactor.cut(&mut bytes);
+            assert_eq!(bytes, b"text ", "{cut}");
         }
         let mut bytes = b"text\nsk-ot\n  her-".to_vec();
         redactor.cut(&mut bytes);

@@ -22,6 +22,11 @@ use crate::{Call, Error, Kind, Models, Plan, Result, Tokens, Usage, answer, rend
 /// How long a finished stream is read on for its end, so that its connection can serve the next call.
 const END: Duration = Duration::from_millis(50);
 
+/// Bytes of text that a token stands for at most, on average: vocabularies have a few longer ones (a line of blanks).
+const TOKEN_BYTES: u64 = 64;
+/// Short answers may be all of long tokens.
+const SLACK: u64 = 4096;
+
 /// A piece of a streamed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -254,6 +259,14 @@ impl Reader {
             self.complete |= choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
             let text = choice.get("delta").map_or(0, render::text_len);
             self.meter.text.fetch_add(text, Relaxed);
+        }
+        // One that does not keep to what it was asked for is not paid for without an end, nor passed on.
+        let most = plan.quote.tokens.output.saturating_mul(TOKEN_BYTES).saturating_add(SLACK);
+        if self.meter.text.load(Relaxed) > most {
+            return Err(Error::malformed(
+                name,
+                "it writes more than the tokens that it was asked for can hold",
+            ));
         }
         if !plan.include_usage {
             if tokens.is_some() && choices.is_empty() {

@@ -74,6 +74,12 @@ impl Request {
         }
         let value: Value = serde_json::from_slice(body)
             .map_err(|error| Refusal::field("body", format!("it is not JSON: {error}")))?;
+        // Who leaves it out speaks for the tenant; who writes nothing has forgotten it.
+        if value.get("agent_id").is_some_and(|agent| agent == "") {
+            return Err(
+                Refusal::field("agent_id", "it names no agent").hint("leave it out to speak for the tenant")
+            );
+        }
         Self::from_value(value, name)
     }
 

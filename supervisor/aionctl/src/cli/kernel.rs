@@ -175,6 +175,9 @@ pub(crate) struct ModelAdd {
     /// Tokens of one answer at most
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) max_output: u32,
+    /// The parameter that bounds its answers: max_tokens, or max_completion_tokens for models that think before they answer
+    #[arg(long, value_name = "PARAMETER", default_value = "max_tokens", value_parser = ["max_tokens", "max_completion_tokens"])]
+    pub(crate) output_limit: String,
     /// US dollars for a million tokens that it reads
     #[arg(long, value_name = "USD", default_value_t = 0.0)]
     pub(crate) usd_in: f64,

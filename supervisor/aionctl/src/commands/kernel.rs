@@ -23,7 +23,7 @@ use crate::view::kernel::{
 };
 
 /// What is said of a model, as fields of it and as flags.
-const OF_MODEL: [Flag; 13] = [
+const OF_MODEL: [Flag; 14] = [
     ("name", "NAME", "it is what agents ask for, as llama3:8b"),
     ("url", "--url", "write the API's base, as http://127.0.0.1:8080/v1"),
     ("key", "--key-file", "the file holds the key alone"),
@@ -33,6 +33,7 @@ const OF_MODEL: [Flag; 13] = [
     ("usd_per_mtok_in", "--usd-in", "write US dollars for a million tokens, as 0.5"),
     ("usd_per_mtok_out", "--usd-out", "write US dollars for a million tokens, as 1.5"),
     ("max_output_tokens", "--max-output", "write the most tokens of an answer, as 4096"),
+    ("output_limit", "--output-limit", "write max_tokens or max_completion_tokens"),
     ("context_tokens", "--context", "write the tokens of its context, as 8192"),
     ("timeout_ms", "--timeout", "write a length of time, as 2m"),
     ("max_retries", "--retries", "write 0 to 10"),
@@ -292,7 +293,7 @@ async fn add_model(client: &Client, args: ModelAdd, printer: Printer) -> Outcome
         cache_ttl: args.cache.map(duration),
         aliases: args.aliases,
         kinds: args.kinds,
-        output_limit: String::new(),
+        output_limit: args.output_limit,
     };
     let added = client.add_model(api::AddModelRequest { model: Some(model), key }).await;
     let view = ModelView::from(added.map_err(|error| told(error, &OF_MODEL))?);

@@ -99,7 +99,8 @@ fn unicode(rest: &[u8]) -> Option<Escape> {
     if let Some(letter) = char::from_u32(first) {
         return Some(Escape { letter: Letter::Char(letter), length: 6 });
     }
-    let second = rest.get(4..10).filter(|next| next.starts_with(b"\\u")).and_then(|next| hex(next.get(2..)?))?;
+    let second =
+        rest.get(4..10).filter(|next| next.starts_with(b"\\u")).and_then(|next| hex(next.get(2..)?))?;
     let pair = [u16::try_from(first).ok()?, u16::try_from(second).ok()?];
     let letter = char::decode_utf16(pair).next()?.ok()?;
     Some(Escape { letter: Letter::Char(letter), length: 12 })
@@ -148,12 +149,17 @@ pub(super) fn unfinished(bytes: &[u8]) -> usize {
             half && digits.len() < 10
         }
         [b'&', name @ ..] => {
-            name.len() < LONGEST_ENTITY && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#')
+            name.len() < LONGEST_ENTITY
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'#')
         }
         _ => false,
     };
-    let escaped = |at: &usize| bytes.get(..*at).unwrap_or_default().iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1;
-    (from..bytes.len()).find(|at| opens(at) && !(bytes.get(*at) == Some(&b'\\') && escaped(at))).unwrap_or(bytes.len())
+    let escaped = |at: &usize| {
+        bytes.get(..*at).unwrap_or_default().iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
+    };
+    (from..bytes.len())
+        .find(|at| opens(at) && !(bytes.get(*at) == Some(&b'\\') && escaped(at)))
+        .unwrap_or(bytes.len())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::escapes::unfinished;
 use super::{BEGUN, Lines, Redactor};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,14 +20,14 @@ enum Step {
 /// A text that grows: of which choice, and where in its `delta`.
 type Place = (u64, Vec<Step>);
 
-/// Fields of a `delta` that do not grow.
-const WHOLE: [&str; 5] = ["role", "id", "type", "name", "index"];
+/// Fields of a `delta` that do not grow: what comes first stays.
+const WHOLE: [&str; 3] = ["role", "type", "index"];
 
 impl Redactor {
     /// Where the end begins that may become a secret; everything before it is clean once it is redacted by itself.
     fn open_end(&self, text: &str) -> usize {
         let bytes = text.as_bytes();
-        let opens = |bytes: &[u8]| {
+        let opens = |bytes: &[u8]| -> Option<usize> {
             let from = bytes.len().saturating_sub(self.longest);
             (from..bytes.len()).find(|at| {
                 let end = bytes.get(*at..).unwrap_or_default();
@@ -36,7 +37,13 @@ impl Redactor {
         };
         // Also where its lines are broken.
         let across = Lines::join(bytes).and_then(|lines| Some(lines.back(opens(&lines.joined)?)));
-        let mut at = opens(bytes).into_iter().chain(across).min().unwrap_or(bytes.len());
+        // Also where its letters are escaped; an escape that has only begun waits for the rest.
+        let whole = unfinished(bytes);
+        let until = bytes.get(..whole).unwrap_or_default();
+        let escaped = self.plain(until);
+        let escaped = escaped.iter().filter_map(|plain| Some(plain.start(opens(&plain.bytes)?)));
+        let begun = opens(bytes).into_iter().chain(opens(until)).chain(across).chain(escaped).min();
+        let mut at = begun.unwrap_or(bytes.len()).min(whole);
         // A secret that reaches into the end is told with it.
         let reaching = self.found(bytes).into_iter().find(|found| found.start < at && found.end > at);
         at = reaching.map_or(at, |found| found.start);
@@ -54,6 +61,10 @@ pub(crate) struct Streamed<'a> {
     logprobs: BTreeMap<u64, Vec<Value>>,
     /// Choices in which a secret was found: what spells their text is left out.
     found: BTreeSet<u64>,
+    /// Choices that have ended: nothing is added to them.
+    ended: BTreeSet<u64>,
+    /// What does not grow, as it came first: in parts a secret would be told by and by.
+    first: BTreeMap<String, Value>,
     /// Of the last part: what stands around the choices.
     around: Map<String, Value>,
 }
@@ -65,6 +76,8 @@ impl<'a> Streamed<'a> {
             held: BTreeMap::new(),
             logprobs: BTreeMap::new(),
             found: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            first: BTreeMap::new(),
             around: Map::new(),
         }
     }
@@ -84,6 +97,11 @@ impl<'a> Streamed<'a> {
             }
             if let Some(choices) = part.get_mut("choices") {
                 *choices = Value::Array(taken);
+            }
+        }
+        if let Some(map) = part.as_object_mut() {
+            for (name, value) in map.iter_mut().filter(|(_, value)| value.is_string()) {
+                value.clone_from(self.first.entry(name.clone()).or_insert_with(|| value.clone()));
             }
         }
         // What does not grow.
@@ -111,12 +129,20 @@ impl<'a> Streamed<'a> {
 
     fn choice(&mut self, choice: &mut Value) {
         let index = choice.get("index").and_then(Value::as_u64).unwrap_or(0);
+        if self.ended.contains(&index) {
+            if let Some(choice) = choice.as_object_mut() {
+                choice.insert("delta".to_owned(), json!({}));
+                choice.remove("logprobs");
+            }
+            return;
+        }
         if let Some(delta) = choice.get_mut("delta") {
             self.grow(index, &mut Vec::new(), delta);
         }
         let ended = choice.get("finish_reason").and_then(Value::as_str).map(|why| why == "length");
         if let Some(cut) = ended {
             self.flush(index, choice, cut);
+            self.ended.insert(index);
         }
         self.spell(index, choice);
     }
@@ -138,8 +164,16 @@ impl<'a> Streamed<'a> {
                 *text = whole;
             }
             Value::Object(map) => {
-                for (key, value) in map.iter_mut().filter(|(key, _)| !WHOLE.contains(&key.as_str())) {
+                for (key, value) in map.iter_mut() {
                     path.push(Step::Field(key.clone()));
+                    if WHOLE.contains(&key.as_str()) {
+                        if value.is_string() {
+                            let place = format!("{index} {path:?}");
+                            value.clone_from(self.first.entry(place).or_insert_with(|| value.clone()));
+                        }
+                        path.pop();
+                        continue;
+                    }
                     self.grow(index, path, value);
                     path.pop();
                 }
@@ -365,5 +399,36 @@ mod tests {
         for text in ["sk-geheim-", "0123456789", " end"] {
             assert_eq!(streamed.part(spelt(text))["choices"][0]["logprobs"], Value::Null, "{text}");
         }
+    }
+
+    #[test]
+    fn escapes_that_are_split_are_waited_for() {
+        let redactor = redactor();
+        let encoded = SECRET.replace('-', "%2D").replace('g', "\\u0067");
+        for cut in 1..encoded.len() {
+            let mut streamed = Streamed::new(&redactor);
+            let (a, b) = encoded.split_at(cut);
+            let parts = [streamed.part(part(a, None)), streamed.part(part(b, Some("stop")))];
+            assert_eq!(told(&parts), "[redacted:own]", "{cut}");
+        }
+        let mut streamed = Streamed::new(&redactor);
+        let parts = [streamed.part(part("100% \\", None)), streamed.part(part("done&", Some("stop")))];
+        assert_eq!(told(&parts), "100% \\done&");
+    }
+
+    #[test]
+    fn what_has_ended_is_not_added_to_and_what_does_not_grow_stays() {
+        let redactor = redactor();
+        let mut streamed = Streamed::new(&redactor);
+        let parts =
+            [streamed.part(part("sk-geh", Some("stop"))), streamed.part(part("eim-0123456789", None))];
+        assert_eq!(told(&parts), "sk-geh");
+        let mut streamed = Streamed::new(&redactor);
+        let ids = ["sk-geheim-01", "23456789"].map(|id| {
+            let call = json!([{"index": 0, "id": id, "type": id, "function": {"name": id}}]);
+            let told = streamed.part(json!({"id": id, "choices": [{"index": 0, "delta": {"role": id, "tool_calls": call}, "finish_reason": null}]}));
+            told.to_string()
+        });
+        assert!(!ids[1].contains("23456789"), "{ids:?}");
     }
 }
