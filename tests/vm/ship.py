@@ -324,15 +324,26 @@ def the_configuration_is_checked_reloaded_and_counts():
     assert show("aiond.service", "MainPID") == pid
     CONFIG.write_text(HEAD + "http: {port: 8123}\nlog: {level: debug}\n")
     sh("systemctl reload aiond")
-    cat = ["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "400", "-o", "cat"]
+    cat = ["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "5000", "-o", "cat"]
     until("what waits for a restart is told", lambda: "waits for a restart" in sh(cat))
     until("the level was taken", lambda: "level was changed" in sh(cat))
     assert show("aiond.service", "MainPID") == pid
     sh("systemctl restart aiond")
     serving()
     assert "8123" in pathlib.Path("/run/aiond/http").read_text()
+    # A credential is the service's alone; a reload goes all the same.
+    dropin = pathlib.Path("/etc/systemd/system/aiond.service.d/ship.conf")
+    dropin.parent.mkdir(exist_ok=True)
+    pathlib.Path("/root/otlp.pem").write_text("")
+    dropin.write_text("[Service]\nLoadCredential=otlp.pem:/root/otlp.pem\n")
+    CONFIG.write_text(HEAD + "tracing: {otlp_certificate: \"credential:otlp.pem\"}\n")
+    sh("systemctl daemon-reload && systemctl restart aiond")
+    serving()
+    sh("systemctl reload aiond")
+    dropin.unlink()
+    dropin.parent.rmdir()
     CONFIG.unlink()
-    sh("systemctl restart aiond")
+    sh("systemctl daemon-reload && systemctl restart aiond")
     serving()
 
 

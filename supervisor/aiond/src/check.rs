@@ -23,8 +23,11 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
             None => format!("--log: {error}"),
         });
     }
-    wrong.extend(telemetry::settings(options).err().map(|error| format!("{error:#}")));
-    wrong.extend(grpc::settings(options).err().map(|error| format!("{error:#}")));
+    let unread = options.names_credential();
+    if !unread {
+        wrong.extend(telemetry::settings(options).err().map(|error| format!("{error:#}")));
+        wrong.extend(grpc::settings(options).err().map(|error| format!("{error:#}")));
+    }
     match Files::read(options) {
         Ok(files) => wrong.extend(files.problems(&options.state)),
         Err(error) => wrong.push(format!("{error:#}")),
@@ -35,6 +38,12 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
     }
     for line in loaded.describe() {
         writeln!(out, "  {line}")?;
+    }
+    if unread {
+        writeln!(
+            out,
+            "certificates and keys are not looked at: some are credentials, which only the service has"
+        )?;
     }
     if wrong.is_empty() {
         writeln!(out, "the configuration, profiles and policies are valid")?;

@@ -155,6 +155,9 @@ impl Options {
     /// # Errors
     /// When a credential is asked for that the service manager does not hand over.
     pub(crate) fn absolute(mut self) -> Result<Self> {
+        let handed = std::env::var_os("CREDENTIALS_DIRECTORY");
+        // Only the service itself has them: who checks its configuration, from a shell or as its reload, knows their names.
+        let checks = self.action == Some(Action::CheckConfig);
         for path in [&mut self.state, &mut self.profiles, &mut self.policies] {
             *path = std::path::absolute(&*path)?;
         }
@@ -167,11 +170,21 @@ impl Options {
         ];
         for path in files.into_iter().flatten() {
             *path = match path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) {
-                Some(name) => credential(name, std::env::var_os("CREDENTIALS_DIRECTORY"))?,
+                Some(name) if checks => {
+                    credential(name, Some("/".into()))?;
+                    path.clone()
+                }
+                Some(name) => credential(name, handed.clone())?,
                 None => std::path::absolute(&*path)?,
             };
         }
         Ok(self)
+    }
+
+    /// Whether it names a credential that only the service has.
+    pub(crate) fn names_credential(&self) -> bool {
+        let files = [&self.otlp_certificate, &self.grpc_tls_cert, &self.grpc_tls_key, &self.grpc_client_ca];
+        files.into_iter().flatten().any(|path| path.to_str().is_some_and(|text| text.starts_with(CREDENTIAL)))
     }
 
     /// Where HTTP is served; none: nowhere.

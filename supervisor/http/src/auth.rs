@@ -91,8 +91,8 @@ impl Sender {
         if connection_is_known { Self::Known } else { Self::Stranger }
     }
 
-    /// Who has a place sends at this rate, in bytes a millisecond, or loses it. Signed requests come from this host: nobody who means
-    /// well is slow, and strangers who do not keep their places for seconds.
+    /// Who has a place sends at this rate, in bytes a millisecond, or loses it. Strangers keep their places for seconds alone; one that
+    /// is slow begins with a small call.
     const fn rate(self) -> usize {
         match self {
             // The largest body needs five times as much to come in time.

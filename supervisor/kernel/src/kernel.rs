@@ -459,7 +459,8 @@ impl Kernel {
                 let refusal = Refusal::new(Reason::Timeout, ErrorCode::DeadlineExceeded, message);
                 // What was cut off may have cost all that it could.
                 // The field is the caller's when the limit is; else it is the tool's, the model's or the kernel's own.
-                let asked = latency_ms.is_some_and(|ms| Duration::from_millis(ms) <= own_timeout);
+                let asked = latency_ms
+                    .is_some_and(|ms| Duration::from_millis(ms).saturating_sub(waited) <= own_timeout);
                 Err((if asked { refusal.at("budget.latency_ms") } else { refusal }, most))
             }
         };

@@ -65,7 +65,7 @@ pub struct DecisionRow {
 }
 
 /// What calls of one record have in common.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Common {
     tenant: String,
     agent: String,
@@ -162,19 +162,11 @@ async fn tell(store: Arc<Store>, host: &dyn Host, calls: Vec<Told>) {
     }
     let written = tokio::task::spawn_blocking(move || write(&store, &rows));
     for (common, details) in records {
-        let Common { tenant, agent, verdict, rule, task, trace } = common;
-        let detail_json = together(details);
-        host.audit(AuditEntry {
-            tenant,
-            agent,
-            task,
-            trace,
-            kind: "api.syscall",
-            verdict,
-            rule,
-            detail_json,
-        })
-        .await;
+        for detail_json in together(details) {
+            let Common { tenant, agent, verdict, rule, task, trace } = common.clone();
+            let kind = "api.syscall";
+            host.audit(AuditEntry { tenant, agent, task, trace, kind, verdict, rule, detail_json }).await;
+        }
     }
     let _ = written.await;
     for done in waiting {
@@ -234,12 +226,28 @@ fn detail(row: &DecisionRow) -> Value {
     detail
 }
 
-/// The detail of a record: that of its call, or those of all of them.
-fn together(mut details: Vec<String>) -> String {
-    match details.len() {
+/// Bytes of a record's detail at most; the audit log takes a few more.
+const MAX_DETAIL: usize = 60_000;
+
+/// The details of the records: that of the one call, or those of as many as fit.
+fn together(details: Vec<String>) -> Vec<String> {
+    let mut records: Vec<Vec<String>> = Vec::new();
+    let mut length = MAX_DETAIL;
+    for detail in details {
+        length += detail.len() + 1;
+        match records.last_mut().filter(|_| length <= MAX_DETAIL) {
+            Some(record) => record.push(detail),
+            None => {
+                length = detail.len() + 1;
+                records.push(vec![detail]);
+            }
+        }
+    }
+    let told = |mut details: Vec<String>| match details.len() {
         1 => details.pop().unwrap_or_default(),
         _ => format!("{{\"calls\":[{}]}}", details.join(",")),
-    }
+    };
+    records.into_iter().map(told).collect()
 }
 
 /// A decision.
@@ -270,11 +278,20 @@ mod tests {
             usage: Usage { latency_ms: u64::MAX, cost_usd: 0.123_456, ..Usage::default() },
             engine: crate::plan::kernel_engine(),
         };
-        let all = together(vec![detail(&row).to_string(); TOGETHER]);
-        // As much as the audit log takes.
-        assert!(all.len() <= 65_536);
-        let read: Value = serde_json::from_str(&all).unwrap();
-        assert_eq!(read["calls"].as_array().map(Vec::len), Some(TOGETHER));
-        assert_eq!(read["calls"][63], detail(&row));
+        for target in ["\u{1f600}".repeat(1000), "\u{1}".repeat(1000), "\"\\".repeat(500)] {
+            let row = DecisionRow { target, ..row.clone() };
+            let all = together(vec![detail(&row).to_string(); TOGETHER]);
+            let mut calls = 0;
+            for one in &all {
+                // As much as the audit log takes.
+                assert!(one.len() <= 65_536, "{}", one.len());
+                let read: Value = serde_json::from_str(one).unwrap();
+                let told = read["calls"].as_array().cloned().unwrap_or_else(|| vec![read.clone()]);
+                assert!(told.iter().all(|call| *call == detail(&row)));
+                calls += told.len();
+            }
+            assert_eq!(calls, TOGETHER);
+        }
+        assert_eq!(together(vec!["{}".to_owned()]), ["{}"]);
     }
 }

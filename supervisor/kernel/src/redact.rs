@@ -30,6 +30,10 @@ pub(crate) use stream::Streamed;
 pub(crate) const SHORTEST: usize = 8;
 /// Fewer letters of a secret's beginning tell nothing.
 const BEGUN: usize = 4;
+/// Bytes in which escapes are undone at once.
+const WINDOW: usize = 1 << 20;
+/// A letter has so many bytes at most when it is escaped, on the average of a secret.
+const ESCAPED: usize = 6;
 /// Tenants whose secrets are ready to be looked for.
 const MOST: usize = 1024;
 
@@ -98,18 +102,37 @@ impl Redactor {
         if let Some(lines) = Lines::join(bytes) {
             found.extend(matcher.find_iter(&lines.joined).map(|m| lines.place(&m)));
         }
-        let plain = self.plain(bytes);
-        for plain in &plain {
-            found.extend(matcher.find_iter(&plain.bytes).map(|found| Found {
-                start: plain.start(found.start()),
-                end: plain.end(found.end()),
-                pattern: found.pattern().as_usize(),
-            }));
+        for (from, window) in self.windows(bytes) {
+            for plain in self.plain(window) {
+                let mut there: Vec<_> = matcher.find_iter(&plain.bytes).map(Found::from).collect();
+                if let Some(lines) = Lines::join(&plain.bytes) {
+                    there.extend(matcher.find_iter(&lines.joined).map(|m| lines.place(&m)));
+                }
+                found.extend(there.into_iter().map(|found| Found {
+                    start: from + plain.start(found.start),
+                    end: from + plain.end(found.end),
+                    pattern: found.pattern,
+                }));
+            }
         }
-        if !plain.is_empty() || found.len() > 1 {
-            found.sort_unstable_by_key(|found| (found.start, std::cmp::Reverse(found.end)));
-        }
+        found.sort_unstable_by_key(|found| (found.start, std::cmp::Reverse(found.end)));
         found
+    }
+
+    /// The bytes in pieces in which escapes are undone, so that what is large takes no multiple of its size: each reaches into the next
+    /// by as much as the longest secret can have with escapes.
+    fn windows<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> + use<'a> {
+        let reach = WINDOW.saturating_add(self.longest.saturating_mul(ESCAPED));
+        (0..bytes.len()).step_by(WINDOW).map(move |from| {
+            let end = bytes.len().min(from.saturating_add(reach));
+            (from, bytes.get(from..end).unwrap_or_default())
+        })
+    }
+
+    /// The end of the bytes that may hold the beginning of a secret, with escapes, and where it begins.
+    fn tail<'a>(&self, bytes: &'a [u8]) -> (usize, &'a [u8]) {
+        let from = bytes.len().saturating_sub(self.longest.saturating_mul(ESCAPED));
+        (from, bytes.get(from..).unwrap_or_default())
     }
 
     /// The bytes with their escapes undone, once and twice.
@@ -131,8 +154,11 @@ impl Redactor {
         let across = Lines::join(bytes).and_then(|lines| Some(lines.back(self.begun(&lines.joined)?)));
         // An escape that was cut in two may be the next letter of one.
         let whole = bytes.get(..unfinished(bytes)).unwrap_or_default();
-        let escaped = self.plain(whole);
-        let escaped = escaped.iter().filter_map(|plain| Some(plain.start(self.begun(&plain.bytes)?)));
+        let (from, tail) = self.tail(whole);
+        let escaped = self.plain(tail);
+        let escaped = escaped
+            .iter()
+            .filter_map(|plain| Some(from + plain.start(plain.opens(&|bytes| self.begun(bytes))?)));
         let begun = (whole.len() < bytes.len()).then(|| self.begun(whole)).flatten();
         if let Some(at) = self.begun(bytes).into_iter().chain(across).chain(escaped).chain(begun).min() {
             bytes.truncate(at);
@@ -385,6 +411,17 @@ mod tests {
         }
         assert_eq!(redactor.clean("a\nsk-ot\nher-key\nb\n".to_owned()), "a\n[redacted:model:m]\nb\n");
         assert_eq!(redactor.clean("a\nb\r\n".to_owned()), "a\nb\r\n");
+    }
+
+    #[test]
+    fn it_is_found_wherever_it_lies_in_what_is_large() {
+        let redactor = redactor();
+        for before in [WINDOW - 9, WINDOW - 3, WINDOW - 1, WINDOW, 2 * WINDOW - 5] {
+            let around = "x".repeat(before);
+            let clean = redactor.clean(format!("{around}sk%2Dother%2Dkey%"));
+            assert_eq!(clean.len(), before + "[redacted:model:m]%".len(), "{before}");
+            assert!(clean.ends_with("x[redacted:model:m]%"), "{before}");
+        }
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub(crate) struct Subscription {
     looks: Arc<AtomicBool>,
 }
 
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // Who is gone looks no more: the next growth finds that nobody takes it.
+        self.rely_on_queue();
+    }
+}
+
 impl Subscription {
     /// The watcher waits for its queue from here on: the log's growth is put there again. It looks at the log's number after this.
     pub(crate) fn rely_on_queue(&self) {

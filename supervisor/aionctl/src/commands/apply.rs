@@ -36,7 +36,19 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
 }
 
 /// Makes an agent what a manifest says, and starts it anew when it is something else. Gives what was done, in a word.
-pub(super) async fn to_be(client: &Client, source: Source) -> Outcome<&'static str> {
+/// `anew`: what runs is stopped before, because what its manifest names has changed, though the manifest may be the same.
+pub(super) async fn to_be(
+    client: &Client,
+    source: Source,
+    anew: Option<&api::Agent>,
+) -> Outcome<&'static str> {
+    if let Some(agent) = anew.filter(|agent| is_live(&agent.state)) {
+        match client.stop(api::StopRequest { agent: agent.id.clone(), ..Default::default() }).await {
+            Ok(_) => {}
+            Err(error) if error.code() == ErrorCode::AgentNotRunning => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     one(client, source, None, true).await.map(|applied| applied.result)
 }
 

@@ -50,10 +50,13 @@ pub(crate) fn denied(seen: &Seen, before: &Rules<'_>, new: &Rules<'_>) -> Vec<De
             }
         }
     };
-    let entry = now.argv.first().map(|program| last(program));
     add("program", "landlock", &seen.programs, &|path| {
-        // What an agent is may always be started.
-        if entry == Some(last(path)) || allows(now, "exec", path) {
+        // What an agent is may always be started; a name without a path is looked for where programs are.
+        let is_entry = now.argv.first().is_some_and(|first| match first.starts_with('/') {
+            true => first == path,
+            false => last(first) == last(path) && in_a_folder_of_programs(path),
+        });
+        if is_entry || allows(now, "exec", path) {
             return None;
         }
         Some(format!("spec.capabilities.allow: exec:{path}"))
@@ -101,6 +104,12 @@ fn is_listed(pattern: &str, call: &str) -> bool {
         Some(family) => family.ends_with('.') && call.starts_with(family),
         None => pattern == call,
     }
+}
+
+fn in_a_folder_of_programs(path: &str) -> bool {
+    ["/usr/local/bin/", "/usr/bin/", "/bin/", "/usr/local/sbin/", "/usr/sbin/", "/sbin/"]
+        .iter()
+        .any(|folder| path.strip_prefix(folder).is_some_and(|name| !name.contains('/')))
 }
 
 fn last(path: &str) -> &str {

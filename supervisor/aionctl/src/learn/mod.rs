@@ -33,6 +33,9 @@ const ALWAYS: [&str; 16] = [
     "sched_yield",
 ];
 
+/// How the description of a learned profile begins: such a one may take the place of another.
+pub(crate) const DESCRIPTION: &str = "Learned:";
+
 /// What was seen of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -188,7 +191,7 @@ pub(crate) fn profile(
     }
     let file = json!({
         "version": 1,
-        "description": format!("Learned: {extends} without the calls that a run did not make."),
+        "description": format!("{DESCRIPTION} {extends} without the calls that a run did not make."),
         "extends": extends,
         "groups": groups,
     });

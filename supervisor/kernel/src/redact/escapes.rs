@@ -62,6 +62,14 @@ impl Plain {
         self.places.push((start, end));
     }
 
+    /// Where something opens that may go on behind the end, also when an escape within what was escaped is cut in two.
+    pub(super) fn opens(&self, opens: &dyn Fn(&[u8]) -> Option<usize>) -> Option<usize> {
+        let whole = unfinished(&self.bytes);
+        let until = self.bytes.get(..whole).unwrap_or_default();
+        let cut = (whole < self.bytes.len()).then_some(whole);
+        opens(&self.bytes).into_iter().chain(opens(until)).chain(cut).min()
+    }
+
     /// Where a byte came from.
     pub(super) fn start(&self, at: usize) -> usize {
         let last = self.places.last().map_or(0, |(_, end)| *end);
@@ -82,6 +90,8 @@ fn escape(bytes: &[u8]) -> Option<Escape> {
         [b'\\', escaped @ (b'/' | b'"' | b'\\' | b'\''), ..] => byte(*escaped, 2),
         [b'\\', b'x', high, low, ..] => byte(u8::try_from(hex(&[*high, *low])?).ok()?, 4),
         [b'\\', b't', ..] => byte(b'\t', 2),
+        [b'\\', b'n', ..] => byte(b'\n', 2),
+        [b'\\', b'r', ..] => byte(b'\r', 2),
         [b'&', rest @ ..] => entity(rest),
         _ => None,
     }

@@ -40,13 +40,16 @@ impl Redactor {
         // Also where its letters are escaped; an escape that has only begun waits for the rest.
         let whole = unfinished(bytes);
         let until = bytes.get(..whole).unwrap_or_default();
-        let escaped = self.plain(until);
-        let escaped = escaped.iter().filter_map(|plain| Some(plain.start(opens(&plain.bytes)?)));
+        let (from, tail) = self.tail(until);
+        let escaped = self.plain(tail);
+        let escaped = escaped.iter().filter_map(|plain| Some(from + plain.start(plain.opens(&opens)?)));
         let begun = opens(bytes).into_iter().chain(opens(until)).chain(across).chain(escaped).min();
         let mut at = begun.unwrap_or(bytes.len()).min(whole);
         // A secret that reaches into the end is told with it.
-        let reaching = self.found(bytes).into_iter().find(|found| found.start < at && found.end > at);
-        at = reaching.map_or(at, |found| found.start);
+        let found = self.found(bytes);
+        while let Some(reaching) = found.iter().find(|found| found.start < at && found.end > at) {
+            at = reaching.start;
+        }
         while !text.is_char_boundary(at) {
             at -= 1;
         }
@@ -404,12 +407,15 @@ mod tests {
     #[test]
     fn escapes_that_are_split_are_waited_for() {
         let redactor = redactor();
-        let encoded = SECRET.replace('-', "%2D").replace('g', "\\u0067");
-        for cut in 1..encoded.len() {
-            let mut streamed = Streamed::new(&redactor);
-            let (a, b) = encoded.split_at(cut);
-            let parts = [streamed.part(part(a, None)), streamed.part(part(b, Some("stop")))];
-            assert_eq!(told(&parts), "[redacted:own]", "{cut}");
+        let once = SECRET.replace('-', "%2D").replace('g', "\\u0067");
+        let twice = SECRET.replace('-', "%252D").replace('g', "\\\\u0067");
+        for encoded in [once, twice] {
+            for cut in 1..encoded.len() {
+                let mut streamed = Streamed::new(&redactor);
+                let (a, b) = encoded.split_at(cut);
+                let parts = [streamed.part(part(a, None)), streamed.part(part(b, Some("stop")))];
+                assert_eq!(told(&parts), "[redacted:own]", "{encoded} {cut}");
+            }
         }
         let mut streamed = Streamed::new(&redactor);
         let parts = [streamed.part(part("100% \\", None)), streamed.part(part("done&", Some("stop")))];

@@ -11,6 +11,7 @@ mod preempt;
 mod process;
 mod rates;
 mod restart;
+mod restore;
 pub(crate) mod soak;
 
 use std::future::Future;
@@ -37,6 +38,8 @@ pub(crate) enum Part {
     Preempt,
     /// A start with a million tasks, and their memory.
     Restart,
+    /// A backup of a state with many tasks, and a restore until it serves.
+    Restore,
 }
 
 /// What to measure, and where.
@@ -106,6 +109,9 @@ pub(crate) async fn measure(args: &ScheduleArgs, size: Size, report: &mut Report
     }
     if wanted(Part::Restart) {
         restart::measure(args, scratch.path(), size, report).await.context("restart")?;
+    }
+    if wanted(Part::Restore) && !args.peers_only {
+        restore::measure(scratch.path(), size, report).await.context("restore")?;
     }
     report.text("load of this machine at the end", load_average());
     Ok(())

@@ -94,7 +94,7 @@ async fn aion(folder: &Path, count: u32, size: Size, report: &mut Report) -> Res
     Ok(report.samples(format!("restart, {count} tasks queued: AION"), "ms", &samples))
 }
 
-async fn depth(client: &Client) -> Result<u64> {
+pub(super) async fn depth(client: &Client) -> Result<u64> {
     let queues = client.queues(api::QueuesRequest {}).await?;
     Ok(queues.queues.iter().map(|queue| queue.depth).sum())
 }

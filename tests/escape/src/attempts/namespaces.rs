@@ -100,9 +100,13 @@ pub(super) fn unshare_and_clone() -> Vec<Attempt> {
         "clone3(2) with a chosen process number, as a way to meet a number that somebody still trusts",
         "seccomp",
         |_| {
-            let tid: i32 = 31_999;
-            let set_tid = &raw const tid as u64;
-            clone3(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
+            // On a host that lives long somebody may have the number.
+            let with = |tid: i32| {
+                let set_tid = &raw const tid as u64;
+                clone3(CloneArgs { set_tid, set_tid_size: 1, ..CloneArgs::default() })
+            };
+            let taken = |tid: &i32| std::path::Path::new(&format!("/proc/{tid}")).exists();
+            with((31_000..32_000).rev().find(|tid| !taken(tid)).unwrap_or(31_999))
         },
     ));
     attempts

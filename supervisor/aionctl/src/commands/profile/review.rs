@@ -1,6 +1,6 @@
 //! `profile diff` and `profile apply`: files that were learned and reviewed, compared with what is on record, and put into effect.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aion_client::{Client, api};
 use aion_manifest::Overrides;
@@ -19,28 +19,25 @@ use crate::source::{Source, check};
 struct Review {
     agent: api::Agent,
     name: String,
-    profile: PathBuf,
-    manifest: PathBuf,
+    /// The files as they were read, once: what was compared is what is installed.
+    profile: Value,
+    manifest: Source,
 }
 
 impl Review {
     async fn of(client: &Client, args: &ReviewArgs) -> Outcome<Self> {
         let agent = on_agent(client, &args.agent, |agent| client.get(api::GetRequest { agent })).await?;
         let name = profile_name(args.name.as_deref(), &agent)?;
-        let profile = args.dir.join(format!("{name}.json"));
-        let manifest = args.dir.join(format!("{}.yml", agent.name));
+        let profile = read(&args.dir, &name).map_err(|message| Failure::new(1, message))?;
+        let manifest = Source::read(&args.dir.join(format!("{}.yml", agent.name)))?;
         Ok(Self { agent, name, profile, manifest })
     }
 
     async fn denied(&self, client: &Client) -> Outcome<Vec<Denied>> {
-        let now = check(&Source::read(&self.manifest)?, Overrides::default())?;
+        let now = check(&self.manifest, Overrides::default())?;
         if now.seccomp_profile != self.name {
-            let message = format!(
-                "{}: its profile is {}, not {}",
-                self.manifest.display(),
-                now.seccomp_profile,
-                self.name
-            );
+            let message =
+                format!("{}: its profile is {}, not {}", self.manifest.name, now.seccomp_profile, self.name);
             return Err(Failure::new(1, message).hint("write spec.seccomp_profile, or say --name"));
         }
         let before =
@@ -48,12 +45,14 @@ impl Review {
         let before = check(&before, Overrides::default())?;
         let seen = counted(client, &self.agent).await?;
         let installed = profiles().join("seccomp");
-        let reviewed = self.profile.parent().unwrap_or(Path::new(""));
-        let folder = |name: &str| if name == self.name { reviewed } else { installed.as_path() };
         let failed = |message| Failure::new(1, message);
         let had =
             learn::allowed(&before.seccomp_profile, &mut |name| read(&installed, name)).map_err(failed)?;
-        let has = learn::allowed(&self.name, &mut |name| read(folder(name), name)).map_err(failed)?;
+        let has = learn::allowed(&self.name, &mut |name| match name == self.name {
+            true => Ok(self.profile.clone()),
+            false => read(&installed, name),
+        })
+        .map_err(failed)?;
         let (before, new) = (Rules { spec: &before, calls: &had }, Rules { spec: &now, calls: &has });
         Ok(learn::denied(&seen, &before, &new))
     }
@@ -85,13 +84,17 @@ fn told(denied: &[Denied]) -> String {
 
 /// Puts the files into effect, or has the agent's calls counted.
 pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Printer) -> Outcome {
-    let review = Review::of(client, &args.of).await?;
-    let agent = &review.agent.name;
-    let (mode, text) = if args.audit {
-        let result = to_be(client, with_counts(&review.agent)?).await?;
+    let (mode, agent, name, text) = if args.audit {
+        let asked = &args.of.agent;
+        let agent = on_agent(client, asked, |agent| client.get(api::GetRequest { agent })).await?;
+        let result = to_be(client, with_counts(&agent)?, None).await?;
+        let agent = agent.name;
         let said = format!("{agent} {result}: nothing more is denied, its system calls are counted\n");
-        ("audit", said + &format!("`aionctl profile diff {agent}` tells what the files would have denied\n"))
+        let said = said + &format!("`aionctl profile diff {agent}` tells what the files would have denied\n");
+        ("audit", agent, args.of.name.clone(), said)
     } else {
+        let review = Review::of(client, &args.of).await?;
+        let agent = review.agent.name.clone();
         let denied = review.denied(client).await?;
         if !denied.is_empty() && !args.force {
             let message =
@@ -100,11 +103,16 @@ pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Pri
                 .hint("widen the files where it was right; --force enforces them all the same"));
         }
         let installed = install(&review)?;
-        let result = to_be(client, Source::read(&review.manifest)?).await?;
-        ("enforce", format!("{agent} {result}: under {}\n", installed.display()))
+        let result = to_be(client, review.manifest, Some(&review.agent)).await?;
+        (
+            "enforce",
+            agent.clone(),
+            Some(review.name),
+            format!("{agent} {result}: under {}\n", installed.display()),
+        )
     };
-    let document = json!({"agent": agent, "profile": review.name, "mode": mode});
-    printer.document(&document, agent, || crate::text::clean(&text)).map(|()| 0)
+    let document = json!({"agent": agent, "profile": name, "mode": mode});
+    printer.document(&document, &agent, || crate::text::clean(&text)).map(|()| 0)
 }
 
 /// The agent's own manifest, with its system calls counted.
@@ -123,13 +131,29 @@ fn with_counts(agent: &api::Agent) -> Outcome<Source> {
     Ok(Source { bytes: text.into_bytes(), name: "its manifest".to_owned() })
 }
 
-/// Puts the profile where the launcher looks: whole, or not at all.
+/// Puts the profile where the launcher looks: whole, or not at all, and in no other's place.
 fn install(review: &Review) -> Outcome<PathBuf> {
     let folder = profiles().join("seccomp");
     let to = folder.join(format!("{}.json", review.name));
-    let text = std::fs::read_to_string(&review.profile).map_err(|error| {
-        Failure::new(1, format!("cannot read {}", review.profile.display())).cause(&error)
-    })?;
+    let is_learned =
+        |file: &Value| file["description"].as_str().is_some_and(|text| text.starts_with(learn::DESCRIPTION));
+    if !is_learned(&review.profile)
+        || to.exists() && !read(&folder, &review.name).is_ok_and(|file| is_learned(&file))
+    {
+        let message = format!(
+            "profile {} is none that was learned, and is not written to {}",
+            review.name,
+            to.display()
+        );
+        let hint = format!(
+            "its description begins with {:?}; another name leaves the one that is there alone: --name",
+            learn::DESCRIPTION
+        );
+        return Err(Failure::new(1, message).hint(hint));
+    }
+    let mut text = serde_json::to_string_pretty(&review.profile)
+        .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;
+    text.push('\n');
     let part = folder.join(format!(".{}.part", review.name));
     let hint = "the folder is root's: run this as root. AION_PROFILES says where it is, when not in /usr/share/aion/profiles";
     write(&part, &text).map_err(|failure| failure.hint(hint))?;

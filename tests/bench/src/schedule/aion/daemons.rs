@@ -49,6 +49,35 @@ pub(crate) struct Daemons {
 impl Daemons {
     /// Starts a pair below `folder`, which must be empty.
     pub(crate) async fn start(folder: &Path, settings: Settings) -> Result<Self> {
+        let mut daemons = Self::prepare(folder, settings)?;
+        daemons.begin().await?;
+        Ok(daemons)
+    }
+
+    /// Restores a backup below `folder`, which must be empty, and starts a pair on it.
+    pub(crate) async fn restored(folder: &Path, settings: Settings, archive: &Path) -> Result<Self> {
+        let mut daemons = Self::prepare(folder, settings)?;
+        let mut command = Command::new(daemons.bin.join("aionctl"));
+        command.args(["backup", "restore", "--state"]).arg(daemons.state()).arg(archive);
+        output(command)?;
+        daemons.begin().await?;
+        Ok(daemons)
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        self.start_launcher()?;
+        self.start_aiond().await?;
+        Ok(())
+    }
+
+    /// Runs aionctl; gives what it printed.
+    pub(crate) fn ctl(&self, words: &[&str], file: &Path) -> Result<Vec<u8>> {
+        let mut command = Command::new(self.bin.join("aionctl"));
+        command.env("AION_SOCKET", self.state().join("run/aion.sock")).args(words).arg(file);
+        output(command)
+    }
+
+    fn prepare(folder: &Path, settings: Settings) -> Result<Self> {
         let bin = PathBuf::from(std::env::var_os("AION_BIN_DIR").context("AION_BIN_DIR is not set")?);
         let clone = match std::env::var_os("AION_CLONE").filter(|path| !path.is_empty()) {
             Some(path) => PathBuf::from(path),
@@ -61,10 +90,7 @@ impl Daemons {
         copy(&clone.join("profiles"), &folder.join("profiles"))?;
         fs::write(folder.join("profiles/scheduler.yaml"), settings.yaml())?;
         fs::create_dir_all(folder.join("state"))?;
-        let mut daemons = Self { bin, clone, folder, launcher: None, aiond: None };
-        daemons.start_launcher()?;
-        daemons.start_aiond().await?;
-        Ok(daemons)
+        Ok(Self { bin, clone, folder, launcher: None, aiond: None })
     }
 
     /// The state folder.
@@ -199,6 +225,12 @@ impl Drop for Daemons {
         // Reached with something to do only when a measurement failed; that error is the one to be told.
         let _ = self.take_down();
     }
+}
+
+fn output(mut command: Command) -> Result<Vec<u8>> {
+    let done = command.output().context("aionctl")?;
+    ensure!(done.status.success(), "aionctl: {}", String::from_utf8_lossy(&done.stderr).trim());
+    Ok(done.stdout)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
