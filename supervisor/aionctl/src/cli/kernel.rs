@@ -287,15 +287,8 @@ pub(crate) struct ProfileApplyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LearnArgs {
-    /// The agent, running or ended
-    #[arg(value_name = "AGENT")]
-    pub(crate) agent: String,
-    /// The folder for NAME.json, the profile, and AGENT.yml, the manifest
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(crate) dir: PathBuf,
-    /// The profile's name; AGENT-learned when not given
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) of: ReviewArgs,
     /// Write over files that are there
     #[arg(long)]
     pub(crate) force: bool,

@@ -26,7 +26,8 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
     let files: Vec<String> = args.files.iter().map(|path| path.display().to_string()).collect();
     each(&files, async |file| {
         let start = !args.no_start && args.instance.is_none();
-        let applied = one(client, Source::read(file.as_ref())?, args.instance.as_deref(), start).await?;
+        let applied =
+            one(client, Source::read(file.as_ref())?, args.instance.as_deref(), start, false).await?;
         if printer.is_human() {
             return lines([format!("{} {}", applied.agent.name, applied.result)]);
         }
@@ -35,24 +36,19 @@ pub(super) async fn apply(client: &Client, args: &ApplyArgs, printer: Printer) -
     .await
 }
 
-/// Makes an agent what a manifest says, and starts it anew when it is something else. Gives what was done, in a word.
-/// `anew`: what runs is stopped before, because what its manifest names has changed, though the manifest may be the same.
-pub(super) async fn to_be(
-    client: &Client,
-    source: Source,
-    anew: Option<&api::Agent>,
-) -> Outcome<&'static str> {
-    if let Some(agent) = anew.filter(|agent| is_live(&agent.state)) {
-        match client.stop(api::StopRequest { agent: agent.id.clone(), ..Default::default() }).await {
-            Ok(_) => {}
-            Err(error) if error.code() == ErrorCode::AgentNotRunning => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    one(client, source, None, true).await.map(|applied| applied.result)
+/// Makes an agent what a manifest says, and starts it. `anew`: also what runs as its manifest says, because what that names has
+/// changed. Gives what was done, in a word.
+pub(super) async fn to_be(client: &Client, source: Source, anew: bool) -> Outcome<&'static str> {
+    one(client, source, None, true, anew).await.map(|applied| applied.result)
 }
 
-async fn one(client: &Client, source: Source, instance: Option<&str>, start: bool) -> Outcome<Applied> {
+async fn one(
+    client: &Client,
+    source: Source,
+    instance: Option<&str>,
+    start: bool,
+    anew: bool,
+) -> Outcome<Applied> {
     if let Some(name) = instance {
         AgentName::parse(name).map_err(|error| Failure::new(2, format!("--as: {error}")))?;
     }
@@ -71,7 +67,7 @@ async fn one(client: &Client, source: Source, instance: Option<&str>, start: boo
     let request = api::ValidateRequest { manifest: manifest.clone(), manifest_name: manifest_name.clone() };
     let normal = client.validate(request).await?.normalised_yaml;
     if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {
-        if agent.manifest_yaml == normal {
+        if agent.manifest_yaml == normal && !anew {
             return Ok(Applied { result: "unchanged", agent: AgentView::from(agent.clone()) });
         }
         if !start {

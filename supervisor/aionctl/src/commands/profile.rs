@@ -77,8 +77,8 @@ pub(super) async fn profile(client: &Client, command: ProfileCommand, printer: P
 }
 
 async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
-    let agent = on_agent(client, &args.agent, |agent| client.get(api::GetRequest { agent })).await?;
-    let name = profile_name(args.name.as_deref(), &agent)?;
+    let agent = on_agent(client, &args.of.agent, |agent| client.get(api::GetRequest { agent })).await?;
+    let name = profile_name(args.of.name.as_deref(), &agent)?;
     let seen = counted(client, &agent).await?;
     let manifest: Value = serde_yaml::from_str(&agent.manifest_yaml)
         .map_err(|error| Failure::new(1, "the agent's manifest cannot be read as YAML").cause(&error))?;
@@ -100,7 +100,7 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
     let mut json = serde_json::to_string_pretty(&profile.file)
         .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;
     json.push('\n');
-    let files = [args.dir.join(format!("{name}.json")), args.dir.join(format!("{}.yml", agent.name))];
+    let files = [args.of.dir.join(format!("{name}.json")), args.of.dir.join(format!("{}.yml", agent.name))];
     if let Some(path) = files.iter().find(|path| !args.force && path.exists()) {
         return Err(Failure::new(1, format!("{} is there already", path.display()))
             .hint("--force writes over it, --dir names another folder"));

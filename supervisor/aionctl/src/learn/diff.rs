@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aion_manifest::{AgentSpec, Capability, Network, parse_capabilities};
+use aion_syscall::SyscallName;
 use serde::Serialize;
 
 use super::Seen;
@@ -79,7 +80,8 @@ pub(crate) fn denied(seen: &Seen, before: &Rules<'_>, new: &Rules<'_>) -> Vec<De
             .then(|| format!("spec.capabilities.allow: fs:write:{path}"))
     });
     add("api", "api", &seen.api, &|call| {
-        (!now.syscalls.iter().any(|pattern| is_listed(pattern, call)))
+        let name = SyscallName::parse(call).ok()?;
+        (!now.syscalls.iter().any(|pattern| name.is_covered_by(pattern)))
             .then(|| format!("spec.syscalls: {call}"))
     });
     found
@@ -95,15 +97,6 @@ fn allows(spec: &AgentSpec, what: &str, about: &str) -> bool {
 
 fn has_name_with(spec: &AgentSpec, port: &str) -> bool {
     spec.allow.iter().any(|rule| super::is_name_with_port(&rule.capability.to_string(), port))
-}
-
-/// As the kernel decides: the name itself, its family as `memory.*`, or `*`.
-fn is_listed(pattern: &str, call: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some("") => true,
-        Some(family) => family.ends_with('.') && call.starts_with(family),
-        None => pattern == call,
-    }
 }
 
 fn in_a_folder_of_programs(path: &str) -> bool {

@@ -87,7 +87,7 @@ pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Pri
     let (mode, agent, name, text) = if args.audit {
         let asked = &args.of.agent;
         let agent = on_agent(client, asked, |agent| client.get(api::GetRequest { agent })).await?;
-        let result = to_be(client, with_counts(&agent)?, None).await?;
+        let result = to_be(client, with_counts(&agent)?, false).await?;
         let agent = agent.name;
         let said = format!("{agent} {result}: nothing more is denied, its system calls are counted\n");
         let said = said + &format!("`aionctl profile diff {agent}` tells what the files would have denied\n");
@@ -103,7 +103,7 @@ pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Pri
                 .hint("widen the files where it was right; --force enforces them all the same"));
         }
         let installed = install(&review)?;
-        let result = to_be(client, review.manifest, Some(&review.agent)).await?;
+        let result = to_be(client, review.manifest, true).await?;
         (
             "enforce",
             agent.clone(),
