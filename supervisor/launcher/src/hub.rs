@@ -35,13 +35,6 @@ pub(crate) struct Subscription {
     looks: Arc<AtomicBool>,
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        // Who is gone looks no more: the next growth finds that nobody takes it.
-        self.rely_on_queue();
-    }
-}
-
 impl Subscription {
     /// The watcher waits for its queue from here on: the log's growth is put there again. It looks at the log's number after this.
     pub(crate) fn rely_on_queue(&self) {
@@ -71,6 +64,10 @@ impl Hub {
         }
         let notice = Arc::new(v1::Notice { kind: Some(Kind::Audit(v1::AuditSeq { seq })) });
         lock(&self.watchers).retain(|watcher| {
+            // Who is gone looks no more.
+            if Arc::strong_count(&watcher.looks) == 1 {
+                return false;
+            }
             watcher.looks.swap(true, Ordering::SeqCst) || watcher.queue.try_send(Arc::clone(&notice)).is_ok()
         });
     }
@@ -122,5 +119,8 @@ mod tests {
         watcher.rely_on_queue();
         hub.audit_durable(101);
         assert_eq!(watcher.queue.try_iter().count(), 1);
+        drop(watcher);
+        hub.audit_durable(102);
+        assert!(lock(&hub.watchers).is_empty(), "one that is gone is kept");
     }
 }
