@@ -77,11 +77,13 @@ impl Loaded {
     /// Reads everything.
     pub(crate) fn read(args: Vec<OsString>) -> Result<Self, Refused> {
         let typed = Options::command().try_get_matches_from(&args)?;
-        let named = typed.get_one::<PathBuf>("config");
-        let named = named.filter(|path| *path != Path::new(NONE)).map(std::path::absolute).transpose();
-        let named = named.map_err(anyhow::Error::from)?;
-        let none = typed.get_one::<PathBuf>("config").is_some() && named.is_none();
-        Self::of(args, if none { Some(NONE.into()) } else { named })
+        let named = match typed.get_one::<PathBuf>("config") {
+            Some(path) if path != Path::new(NONE) => {
+                Some(std::path::absolute(path).map_err(anyhow::Error::from)?)
+            }
+            other => other.cloned(),
+        };
+        Self::of(args, named)
     }
 
     /// The same, from the files as they are now.

@@ -35,8 +35,12 @@ const MANIFEST: &str =
 
 impl Host for Fake {
     fn agent(&self, _: &TenantId, name: &AgentName) -> Result<Option<AgentInfo>, Refusal> {
-        let info = AgentInfo { id: "id".to_owned(), manifest: MANIFEST.to_owned() };
-        Ok((name.as_str() == "a").then_some(info))
+        let manifest = match name.as_str() {
+            "a" => MANIFEST.to_owned(),
+            "narrow" => MANIFEST.replace("'*'", "'memory.*'"),
+            _ => return Ok(None),
+        };
+        Ok(Some(AgentInfo { id: name.to_string(), manifest }))
     }
 
     fn agents(&self, _: &TenantId, _: &str, _: usize) -> Result<(Vec<AgentSeen>, Option<String>), Refusal> {
@@ -285,6 +289,22 @@ async fn bearer_tokens_open_openai_s_door_and_no_other() {
     assert_eq!(world.send("POST", "/mcp", &foreign, b"{}").await.0, 403);
     let ping = br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     assert_eq!(world.send("POST", "/mcp", &headers, ping).await.0, 200);
+}
+
+#[tokio::test]
+async fn lists_are_calls_that_an_agent_must_be_allowed() {
+    let world = World::new();
+    let list = br#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    for (agent, status) in [("a", 200), ("narrow", 403), ("ghost", 404)] {
+        let uri = aion_types::AgentUri::parse(&format!("agent://t/{agent}")).unwrap();
+        let token = format!("Bearer {}", world.kernel.tenants().bearer(&uri).unwrap());
+        let headers = [("authorization", token.as_str())];
+        let (found, body) = world.send("GET", "/v1/models", &headers, b"").await;
+        assert_eq!(found, status, "{agent}: {body}");
+        // Clients of this protocol read no refusal of a list: they are shown none.
+        let (found, body) = world.send("POST", "/mcp", &headers, list).await;
+        assert!(found == 200 && body.contains("\"tools\":[]"), "{agent}: {body}");
+    }
 }
 
 /// One for all cases: to open a database for each would take all the time.

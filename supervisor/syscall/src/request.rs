@@ -292,6 +292,7 @@ mod tests {
             (json!({"syscall": "fs.read"}), "syscall"),
             (json!({"agent_id": "tenantA/x"}), "agent_id"),
             (json!({"agent_id": 5}), "agent_id"),
+            (json!({"agent_id": ""}), "agent_id"),
             (json!({"context": []}), "context"),
             (json!({"context": {"task_id": "a\u{1}"}}), "context.task_id"),
             (json!({"context": {"trace_id": "x".repeat(129)}}), "context.trace_id"),

@@ -121,6 +121,17 @@ async fn an_event_is_bounded() {
 }
 
 #[tokio::test]
+async fn one_that_does_not_keep_to_its_tokens_is_ended() {
+    let events: Vec<_> = (0..100).map(|_| data(&chunk(&"x".repeat(1000), None))).collect();
+    let backend = Backend::start(vec![Reply::Events(events)]).await;
+    let models = models(&backend, |_| ());
+    let (chunks, end) = all(begin(&models, json!({"max_tokens": 5})).await.unwrap()).await;
+    assert!(matches!(&end, Err(Error::Upstream { status: 502, .. })), "{end:?}");
+    // 64 bytes a token and 4 KiB.
+    assert_eq!(chunks.len(), 4);
+}
+
+#[tokio::test]
 async fn dropping_it_cancels_upstream() {
     let backend = Backend::start(vec![Reply::Endless]).await;
     let models = models(&backend, |_| ());
