@@ -3,6 +3,7 @@
 //! Brings up daemons of its own in a folder of its own, so that no agent of yours is in the way, and takes
 //! them down again. The figures of tasks start and kill theirs themselves.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -46,6 +47,9 @@ pub(crate) struct BenchArgs {
     /// 10,000 agents where it is 1,000 otherwise
     #[arg(long)]
     full: bool,
+    /// Measure the build that tests and `up` run (it is there sooner), not the one that is released
+    #[arg(long)]
+    dev: bool,
     #[arg(long, hide = true)]
     prebuilt: bool,
     /// For `schedule`: where the data folders are made, and which figures (see `aion-bench schedule --help`)
@@ -56,8 +60,10 @@ pub(crate) struct BenchArgs {
 /// Measures.
 pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
     if !args.prebuilt {
-        prepare(project, args.figures)?;
+        prepare(project, args)?;
     }
+    let released = binaries::released(project);
+    let project = if args.dev { project } else { &released };
     if !is_root() {
         let mut again = as_root(std::env::current_exe()?);
         // What follows `--` must stay last.
@@ -85,21 +91,37 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
 }
 
 /// Installs and builds what these figures want.
-fn prepare(project: &Project, figures: Figures) -> Result<()> {
-    if figures == Figures::Schedule {
-        setup(&[Group::Build, Group::Queues])?;
+fn prepare(project: &Project, args: &BenchArgs) -> Result<()> {
+    let queues = args.figures == Figures::Schedule;
+    setup(&[Group::Build, if queues { Group::Queues } else { Group::Bench }])?;
+    if args.dev {
         binaries::build(project)?;
-        return run(project.cargo().args(["build", "-p", "aion-bench", "--features", "peers"]));
+    } else {
+        binaries::build_release(project)?;
     }
-    setup(&[Group::Build, Group::Bench])?;
-    binaries::build(project)?;
-    run(project.cargo().args(["build", "-p", "aion-bench"]))?;
-    run(project.cargo().args(["build", "-p", "aion-probes", "--examples"]))
+    let build = || {
+        if args.dev {
+            let mut cargo = project.cargo();
+            cargo.arg("build");
+            return cargo;
+        }
+        binaries::release_build(project)
+    };
+    run(build().args(["-p", "aion-bench"]).args(queues.then_some("--features=peers")))?;
+    if args.figures == Figures::Launch || args.figures == Figures::Audit {
+        run(build().args(["-p", "aion-probes", "--examples"]))?;
+    }
+    Ok(())
+}
+
+/// Where cargo leaves what it built for these figures.
+fn built(project: &Project, args: &BenchArgs) -> PathBuf {
+    project.target.join(if args.dev { "debug" } else { "release" })
 }
 
 /// The program that measures, with what all figures have in common.
 fn program(project: &Project, args: &BenchArgs) -> Command {
-    let mut command = Command::new(project.target.join("debug/aion-bench"));
+    let mut command = Command::new(built(project, args).join("aion-bench"));
     command.args(args.quick.then_some("--quick")).args(args.full.then_some("--full"));
     command.args(["--output", if args.output == Format::Json { "json" } else { "table" }]);
     command.env("AION_BIN_DIR", project.bin()).env("AION_CLONE", &project.root);
@@ -116,7 +138,7 @@ fn measure(project: &Project, args: &BenchArgs, daemons: &Daemons<'_>) -> Result
     let mut command = program(project, args);
     command.arg(if args.figures == Figures::Audit { "audit" } else { "launch" });
     command.env("AION_SOCKET", daemons.socket()).env("AION_STATE", &daemons.state);
-    let cost = project.target.join("debug/examples/cost");
+    let cost = built(project, args).join("examples/cost");
     if cost.is_file() {
         command.env("AION_PROBE_COST", cost).env("AION_PROBES_OBJECT", project.stage().join(ebpf::OBJECT));
     }

@@ -28,10 +28,8 @@ pub(crate) fn build(project: &Project) -> Result<()> {
 /// Builds all of it with the release profile, and gives a project whose stage is beside the usual one: what tests and `up` run stays.
 pub(crate) fn build_release(project: &Project) -> Result<Project> {
     head("building the daemons for release");
-    let release = Project { staged: PathBuf::from("aion-release"), ..project.clone() };
-    let mut cargo = project.cargo();
-    cargo.args(["build", "--release"]).args(DYNAMIC.iter().flat_map(|name| ["-p", name]));
-    run(flags(&mut cargo, remapped(project)))?;
+    let release = released(project);
+    run(release_build(project).args(DYNAMIC.iter().flat_map(|name| ["-p", name])))?;
     for name in DYNAMIC {
         stage(&project.target.join("release").join(name), &release.binary(name))?;
     }
@@ -41,6 +39,18 @@ pub(crate) fn build_release(project: &Project) -> Result<Project> {
     let probes = ebpf::build(project)?;
     stage(&probes, &release.stage().join(ebpf::OBJECT))?;
     Ok(release)
+}
+
+/// The project with the stage of [`build_release`].
+pub(crate) fn released(project: &Project) -> Project {
+    Project { staged: PathBuf::from("aion-release"), ..project.clone() }
+}
+
+/// `cargo build` with the flags and the profile of what is released: another one with the same shares what is compiled.
+pub(crate) fn release_build(project: &Project) -> Command {
+    let mut cargo = project.cargo();
+    flags(cargo.args(["build", "--release"]), remapped(project));
+    cargo
 }
 
 /// Builds what the tests of single crates want of the rest: aion-init and the probes.
