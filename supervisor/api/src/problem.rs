@@ -169,9 +169,10 @@ const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::BackupNewer
         | ErrorCode::StateNotEmpty
         | ErrorCode::ProtocolMismatch => Code::FailedPrecondition,
-        ErrorCode::PermissionDenied | ErrorCode::PolicyDenied | ErrorCode::BackupLocked => {
-            Code::PermissionDenied
-        }
+        ErrorCode::PermissionDenied
+        | ErrorCode::PolicyDenied
+        | ErrorCode::SignatureInvalid
+        | ErrorCode::BackupLocked => Code::PermissionDenied,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::LauncherUnavailable | ErrorCode::DaemonUnavailable => Code::Unavailable,
         ErrorCode::DiskFull
@@ -264,6 +265,7 @@ impl From<Problem> for aion_syscall::Refusal {
     fn from(problem: Problem) -> Self {
         use aion_syscall::Reason;
         let reason = match grpc_code(problem.code) {
+            _ if problem.code == ErrorCode::TooLarge => Reason::TooLarge,
             Code::InvalidArgument => Reason::Invalid,
             Code::NotFound => Reason::NotFound,
             Code::AlreadyExists => Reason::Conflict,

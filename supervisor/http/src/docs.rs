@@ -237,6 +237,9 @@ fn parameters(operation: &Operation) -> Vec<Value> {
         list.push(header("X-Timestamp", false, "Milliseconds since 1970; with X-Nonce"));
         list.push(header("X-Nonce", false, "8 to 64 letters, digits, '-' and '_'; with X-Timestamp"));
     }
+    if ["syscall", "heartbeat", "memoryPut", "memoryGet", "memoryQuery", "submit"].contains(&operation.id) {
+        list.push(header("X-Agent-Id", false, "agent://TENANT/NAME, where the body has no agent_id. No signature is over it: a tenant that requires X-Timestamp and X-Nonce names the agent in the body"));
+    }
     if operation.id == "events" {
         list.push(json!({"name": "topics", "in": "query", "schema": {"type": "string"}}));
         list.push(json!({"name": "cursor", "in": "query", "schema": {"type": "integer", "minimum": 0}}));

@@ -13,7 +13,8 @@ impl Kernel {
         let done = self.redacted(&mut call, done);
         let (result, used, tokens_in, tokens_out, refusal) = match done {
             Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
-            Err(refusal) => (Value::Null, call.spent, 0, 0, Some(refusal)),
+            // Nobody said how the tokens of a call that failed divide; what is charged is told as a whole.
+            Err(refusal) => (Value::Null, call.spent, call.spent.tokens, 0, Some(refusal)),
         };
         let elapsed = call.began.elapsed();
         let usage = Usage {
