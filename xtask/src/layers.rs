@@ -38,6 +38,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-resolver",
             "aion-telemetry",
             "aion-tenants",
+            "aion-webhook",
         ],
     ),
     (
@@ -51,6 +52,7 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-detect",
             "aion-agent-journal",
             "aion-scheduler",
+            "aion-signing",
             "aion-syscall",
         ],
     ),

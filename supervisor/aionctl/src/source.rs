@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aion_manifest::{AgentSpec, Classes, Context, Overrides};
@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 
 /// What the daemon takes.
 const MAX: u64 = 256 << 10;
+const MAX_SIGNATURE: u64 = 1 << 10;
 
 /// A manifest as it was read.
 #[derive(Debug)]
@@ -19,11 +20,33 @@ pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
     /// For messages.
     pub(crate) name: String,
+    /// The text beside it that signs it; empty when there is none.
+    pub(crate) signature: String,
 }
 
 impl Source {
-    /// Reads a file, or stdin for `-`.
+    /// What nobody has signed.
+    pub(crate) fn of(bytes: Vec<u8>, name: impl Into<String>) -> Self {
+        Self { bytes, name: name.into(), signature: String::new() }
+    }
+
+    /// Reads a manifest and its signature, or stdin for `-`.
     pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        Self::read_at_most(path, MAX)
+    }
+
+    /// Reads a file of at most so many bytes, and its signature.
+    pub(crate) fn read_at_most(path: &Path, max: u64) -> Outcome<Self> {
+        let mut source = Self::read_alone(path, max)?;
+        let beside = beside(path);
+        if path.as_os_str() != "-" && beside.exists() {
+            let signature = Self::read_alone(&beside, MAX_SIGNATURE)?;
+            source.signature = String::from_utf8_lossy(&signature.bytes).trim().to_owned();
+        }
+        Ok(source)
+    }
+
+    fn read_alone(path: &Path, max: u64) -> Outcome<Self> {
         let (name, mut from): (String, Box<dyn Read>) = if path.as_os_str() == "-" {
             ("stdin".to_owned(), Box::new(io::stdin()))
         } else {
@@ -32,16 +55,23 @@ impl Source {
             (name, Box::new(file))
         };
         let mut bytes = Vec::new();
-        let read = from.by_ref().take(MAX + 1).read_to_end(&mut bytes);
+        let read = from.by_ref().take(max + 1).read_to_end(&mut bytes);
         if let Err(error) = read {
             return Err(unreadable(&name, &error));
         }
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX {
-            let message = format!("{name} is larger than a manifest may be: at most {} KiB", MAX >> 10);
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+            let message = format!("{name} is larger than such a file may be: at most {} KiB", max >> 10);
             return Err(Failure::coded(ErrorCode::TooLarge, message));
         }
-        Ok(Self { bytes, name })
+        Ok(Self::of(bytes, name))
     }
+}
+
+/// Where a file's signature is.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", aion_signing::EXTENSION));
+    name.into()
 }
 
 /// Checks a manifest as the daemon does, but for what only the daemon knows: its secrets and seccomp profiles.

@@ -23,6 +23,8 @@ pub(crate) struct Manifest {
     pub(crate) bytes: Vec<u8>,
     /// For messages.
     pub(crate) name: String,
+    /// Of the file as it is; empty when there is none, or flags change what it says.
+    pub(crate) signature: String,
 }
 
 /// The manifest for this command line.
@@ -38,19 +40,25 @@ pub(crate) fn manifest(args: &RunArgs) -> Outcome<Manifest> {
             "spec": { "capabilities": { "filesystem": true, "subprocess": true } },
         });
         put(&mut whole, args)?;
-        let source = Source { bytes: yaml(&whole)?, name: COMMAND_LINE.to_owned() };
+        let source = Source::of(yaml(&whole)?, COMMAND_LINE);
         // Lines of a manifest that nobody wrote would help nobody.
         check(&source, overrides).map_err(|failure| failure.without_places(COMMAND_LINE))?;
-        return Ok(Manifest { bytes: source.bytes, name: source.name });
+        return Ok(Manifest::of(source));
     };
     let source = Source::read(path)?;
     check(&source, overrides)?;
     if !changes(args) {
-        return Ok(Manifest { bytes: source.bytes, name: source.name });
+        return Ok(Manifest::of(source));
     }
     let mut value = read(&source).map_err(|error| unreadable(path, &error))?;
     put(&mut value, args)?;
-    Ok(Manifest { bytes: yaml(&value)?, name: format!("{} with the command line", source.name) })
+    Ok(Manifest::of(Source::of(yaml(&value)?, format!("{} with the command line", source.name))))
+}
+
+impl Manifest {
+    fn of(source: Source) -> Self {
+        Self { bytes: source.bytes, name: source.name, signature: source.signature }
+    }
 }
 
 /// A checked file as a tree. YAML's numbers are texts where the manifest wants texts: `version: 1.10` keeps its zero.

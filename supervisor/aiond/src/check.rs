@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::Files;
 use crate::settings::Loaded;
-use crate::{grpc, telemetry};
+use crate::{alerts, grpc, telemetry};
 
 /// Says what the files set, or all that is wrong.
 ///
@@ -28,6 +28,7 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
         wrong.extend(telemetry::settings(options).err().map(|error| format!("{error:#}")));
         wrong.extend(grpc::settings(options).err().map(|error| format!("{error:#}")));
     }
+    wrong.extend(alerts::settings(loaded).err().map(|refused| refused.to_string()));
     match Files::read(options) {
         Ok(files) => wrong.extend(files.problems(&options.state)),
         Err(error) => wrong.push(format!("{error:#}")),
@@ -43,6 +44,12 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
         writeln!(
             out,
             "certificates and keys are not looked at: some are credentials, which only the service has"
+        )?;
+    }
+    if alerts::unread(loaded) {
+        writeln!(
+            out,
+            "secrets of webhooks that are credentials are not looked at: only the service has them"
         )?;
     }
     if wrong.is_empty() {

@@ -8,10 +8,12 @@ use aion_api::ReloadRules;
 use aion_manifest::{
     CapabilityPolicy, Classes, Context, SchedulerFile, parse_detections, shipped_detections,
 };
+use aion_signing::Guard;
 use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
 use crate::options::Options;
+use crate::signatures;
 
 /// The rules as AION ships them, for an installation that has none of its own.
 const BUILTIN_POLICY: &str = include_str!("../../../policies/agent.capabilities.yaml");
@@ -27,6 +29,7 @@ pub(crate) struct Files {
     policy: (PathBuf, Option<Vec<u8>>),
     scheduler: (PathBuf, Option<Vec<u8>>),
     detections: (PathBuf, Folder),
+    guard: Arc<Guard>,
 }
 
 /// The YAML files of a folder by name; none when it is not there.
@@ -38,12 +41,19 @@ impl Files {
         let policy = options.policies.join("agent.capabilities.yaml");
         let scheduler = options.profiles.join("scheduler.yaml");
         let detections = options.detections.clone().unwrap_or_else(|| options.policies.join("detections"));
+        let guard = Arc::new(signatures::guard(options)?);
         Ok(Self {
             classes: (classes.clone(), read(&classes)?),
-            policy: (policy.clone(), read(&policy)?),
+            policy: (policy.clone(), read_signed(&guard, &policy)?),
             scheduler: (scheduler.clone(), read(&scheduler)?),
-            detections: (detections.clone(), read_folder(&detections)?),
+            detections: (detections.clone(), read_signed_folder(&guard, &detections)?),
+            guard,
         })
+    }
+
+    /// What must be signed, and by whom.
+    pub(crate) fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
     /// What manifests are checked against. `state` is the state folder, which no agent may see.
@@ -103,12 +113,13 @@ impl Files {
     /// that is there and empty means none.
     pub(crate) fn detections(&self) -> ReloadRules {
         let (path, first) = self.detections.clone();
+        let guard = Arc::clone(&self.guard);
         let first = Mutex::new(Some(first));
         Box::new(move || {
             let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let files = match given {
                 Some(files) => files,
-                None => read_folder(&path).map_err(|error| format!("{error:#}"))?,
+                None => read_signed_folder(&guard, &path).map_err(|error| format!("{error:#}"))?,
             };
             let rules = match files {
                 Some(files) => {
@@ -135,7 +146,8 @@ impl Files {
         &self,
     ) -> impl Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync + use<> {
         let (path, first) = self.policy.clone();
-        move || match read(&path) {
+        let guard = Arc::clone(&self.guard);
+        move || match read_signed(&guard, &path) {
             Ok(None) if first.is_some() => {
                 Err(unreadable(&path, "it was there when aiond started, and is gone".to_owned()))
             }
@@ -158,6 +170,23 @@ fn policy_of(path: &Path, bytes: Option<&[u8]>) -> Result<CapabilityPolicy, aion
 fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
     let fix = "put the file back, readable for the user of aiond, who must get through the folders above it; what was before holds on";
     aion_manifest::Error::of_file(ErrorCode::ProfileInvalid, path.display().to_string(), message, fix)
+}
+
+/// Reads a policy's file, and judges its signature.
+fn read_signed(guard: &Guard, path: &Path) -> Result<Option<Vec<u8>>> {
+    let bytes = read(path)?;
+    if let Some(bytes) = &bytes {
+        signatures::admit(guard, path, bytes)?;
+    }
+    Ok(bytes)
+}
+
+fn read_signed_folder(guard: &Guard, folder: &Path) -> Result<Folder> {
+    let files = read_folder(folder)?;
+    for (path, bytes) in files.iter().flatten() {
+        signatures::admit(guard, Path::new(path), bytes)?;
+    }
+    Ok(files)
 }
 
 pub(crate) fn read_folder(folder: &Path) -> Result<Folder> {
@@ -219,6 +248,7 @@ mod tests {
             policy: (PathBuf::new(), None),
             scheduler: (PathBuf::new(), None),
             detections: (PathBuf::new(), None),
+            guard: Arc::default(),
         };
         assert!(none.detections()().unwrap().len() > 10);
         none.policy().unwrap();

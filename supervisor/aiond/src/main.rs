@@ -3,6 +3,7 @@
 //! This binary only assembles: flags, state folder, socket, user; then the store, the launcher and the services. The order
 //! matters: what needs root is done first, what faces untrusted bytes comes after root is gone.
 
+mod alerts;
 mod check;
 mod config;
 mod grpc;
@@ -14,6 +15,7 @@ mod privileges;
 mod reload;
 mod run;
 mod settings;
+mod signatures;
 mod state;
 mod telemetry;
 mod watchdog;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use aion_signing::Kind;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -48,6 +49,12 @@ pub(crate) struct Options {
     /// The folder of detections [default: `detections` in the folder of policies]
     #[arg(long, env = "AION_DETECTIONS", value_name = "DIR")]
     pub(crate) detections: Option<PathBuf>,
+    /// What must be signed by a key that is trusted: `agents`, `tools`, `policies`, `all` or `none`
+    #[arg(long, env = "AION_REQUIRE_SIGNED", value_name = "KIND", value_parser = must_be_signed, value_delimiter = ',')]
+    pub(crate) require_signed: Vec<MustBeSigned>,
+    /// The folder of public keys that are trusted: *.pub and *.pem
+    #[arg(long, env = "AION_TRUSTED_KEYS", value_name = "DIR", default_value = "/etc/aion/keys")]
+    pub(crate) trusted_keys: PathBuf,
     /// Where to serve the kernel API over HTTP: an address of this host's loopback, as 127.0.0.1:8010, or `off`. The address is
     /// in RUN_DIR/http once it is served; port 0 takes a free one
     #[arg(long, env = "AION_HTTP", value_name = "ADDRESS", value_parser = http_address)]
@@ -118,6 +125,27 @@ pub(crate) enum Http {
     At(SocketAddr),
 }
 
+/// What must be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MustBeSigned {
+    /// All that can be.
+    Everything,
+    /// Nothing.
+    Nothing,
+    /// This.
+    One(Kind),
+}
+
+fn must_be_signed(text: &str) -> Result<MustBeSigned, String> {
+    match text {
+        "all" => Ok(MustBeSigned::Everything),
+        "none" => Ok(MustBeSigned::Nothing),
+        _ => Kind::parse(text)
+            .map(MustBeSigned::One)
+            .ok_or_else(|| "write agents, tools, policies, all or none".to_owned()),
+    }
+}
+
 /// An address, with port 53 where there is none.
 fn name_server(text: &str) -> Result<SocketAddr, String> {
     let plain = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
@@ -158,7 +186,7 @@ impl Options {
         let handed = std::env::var_os("CREDENTIALS_DIRECTORY");
         // Only the service itself has them: who checks its configuration, from a shell or as its reload, knows their names.
         let checks = self.action == Some(Action::CheckConfig);
-        for path in [&mut self.state, &mut self.profiles, &mut self.policies] {
+        for path in [&mut self.state, &mut self.profiles, &mut self.policies, &mut self.trusted_keys] {
             *path = std::path::absolute(&*path)?;
         }
         let files = [
@@ -185,6 +213,20 @@ impl Options {
     pub(crate) fn names_credential(&self) -> bool {
         let files = [&self.otlp_certificate, &self.grpc_tls_cert, &self.grpc_tls_key, &self.grpc_client_ca];
         files.into_iter().flatten().any(|path| path.to_str().is_some_and(|text| text.starts_with(CREDENTIAL)))
+    }
+
+    /// A secret's file, which is a path or a credential; none: only the service has it, and this checks its configuration.
+    ///
+    /// # Errors
+    /// When it is a credential that the service manager does not hand over.
+    pub(crate) fn secret(&self, given: &str) -> Result<Option<PathBuf>> {
+        match given.strip_prefix(CREDENTIAL) {
+            Some(name) if self.action == Some(Action::CheckConfig) => {
+                credential(name, Some("/".into())).map(|_| None)
+            }
+            Some(name) => credential(name, std::env::var_os("CREDENTIALS_DIRECTORY")).map(Some),
+            None => Ok(Some(std::path::absolute(given)?)),
+        }
     }
 
     /// Where HTTP is served; none: nowhere.

@@ -1,5 +1,8 @@
 //! The log, and the configuration read again while aiond runs.
 
+use std::sync::Arc;
+
+use aion_signing::Guard;
 use anyhow::{Context as _, Result};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -7,6 +10,7 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::options::{LogFormat, Options};
 use crate::settings::Loaded;
+use crate::signatures;
 
 /// Sets what is logged from now on.
 pub(crate) type SetLog = Box<dyn Fn(EnvFilter) -> Result<()> + Send + Sync>;
@@ -52,15 +56,25 @@ pub(crate) struct Reloader {
     /// What the daemon runs with.
     running: Loaded,
     set_log: SetLog,
+    guard: Arc<Guard>,
 }
 
 impl Reloader {
-    pub(crate) fn new(loaded: &Loaded, set_log: SetLog) -> Self {
-        Self { running: loaded.clone(), set_log }
+    pub(crate) fn new(loaded: &Loaded, set_log: SetLog, guard: Arc<Guard>) -> Self {
+        Self { running: loaded.clone(), set_log, guard }
     }
 
     /// What can change while aiond runs does; what cannot is told. Files that are not valid change nothing.
     pub(crate) fn reload(&mut self) {
+        match signatures::trust(&self.running.options.trusted_keys) {
+            Ok(trust) => self.guard.exchange(trust),
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the trusted keys were not taken; those of before hold"
+                );
+            }
+        }
         let again = match self.running.read_again() {
             Ok(again) => again,
             Err(refused) => {

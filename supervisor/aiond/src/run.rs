@@ -17,6 +17,7 @@ use aion_store::{Options as StoreOptions, Store};
 use aion_tasks::Options as TaskOptions;
 use aion_telemetry::{Settings as SpanSettings, Spans};
 use aion_types::TenantId;
+use aion_webhook::{Webhook, Webhooks};
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
+use crate::alerts;
 use crate::config::Files;
 use crate::grpc;
 use crate::listen;
@@ -42,6 +44,8 @@ const WORKERS: usize = 2;
 const BLOCKING: usize = 32;
 /// Spans that wait at the end have so long.
 const LAST_SPANS: Duration = Duration::from_secs(2);
+/// So have alerts.
+const LAST_ALERTS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
 const SERVICES: [&str; 12] = [
@@ -88,6 +92,7 @@ pub(crate) fn run(loaded: Loaded) -> Result<()> {
     let files = Files::read(options)?;
     let collector = telemetry::settings(options)?;
     let grpc = grpc::settings(options)?;
+    let webhooks = alerts::settings(&loaded)?;
     let handed_over = listen::handed_over()?;
     let run = options.inside_state(&options.run_dir);
     state::enter(&options.state, run, &account)?;
@@ -112,7 +117,7 @@ pub(crate) fn run(loaded: Loaded) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let given = Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner };
+    let given = Given { files, collector, grpc, webhooks, listener, http_file, grpc_file, wasm_runner };
     let result = runtime.block_on(serve(&loaded, set_log, &account, given));
     // What still reads on the blocking pool has nobody to read for any more.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -125,6 +130,7 @@ struct Given {
     files: Files,
     collector: Option<SpanSettings>,
     grpc: Option<grpc::Settings>,
+    webhooks: Vec<Webhook>,
     listener: StdListener,
     http_file: File,
     grpc_file: File,
@@ -133,17 +139,21 @@ struct Given {
 
 async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given) -> Result<()> {
     let options = &loaded.options;
-    let Given { files, collector, grpc, listener, http_file, grpc_file, wasm_runner } = given;
+    let Given { files, collector, grpc, webhooks, listener, http_file, grpc_file, wasm_runner } = given;
     let stop = stop_signal()?;
     let mut settings = ApiOptions::new(PathBuf::new());
     settings.manifests = files.manifests(&options.state)?;
     settings.policy = Some(Arc::new(files.policy()?));
+    settings.signatures = Arc::clone(files.guard());
     settings.state_absolute = options.state.clone();
     if let Some(runner) = wasm_runner {
         settings.wasm_runner = runner;
     }
     let spans = collector.as_ref().map(Spans::start).transpose()?.unwrap_or_default();
     settings.spans = spans.clone();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let webhooks = Webhooks::start(webhooks, &host)?;
+    settings.webhooks = webhooks.clone();
     if !options.dns.is_empty() {
         settings.dns = Upstream::Servers(options.dns.clone());
     }
@@ -178,7 +188,7 @@ async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given
     .await
     .context("restoring the tasks did not run to its end")??;
     api.read_policy_with(policy);
-    tokio::spawn(reload_on_hangup(&api, Reloader::new(loaded, set_log))?);
+    tokio::spawn(reload_on_hangup(&api, Reloader::new(loaded, set_log, Arc::clone(files.guard())))?);
     let tenant = TenantId::parse("default")?;
     let door = Door::new(tenant, account.uid(), Some(account.gid()));
     let listener = UnixListener::from_std(listener).context("cannot use the socket")?;
@@ -214,7 +224,7 @@ async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given
     for file in [http_file, grpc_file] {
         let _ = file.set_len(0);
     }
-    spans.flush(LAST_SPANS).await;
+    tokio::join!(spans.flush(LAST_SPANS), webhooks.finish(LAST_ALERTS));
     served.map_err(anyhow::Error::from)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use aion_manifest::{ConfigFile, Problem, Setting};
+use aion_manifest::{AlertWebhooks, ConfigFile, Problem, Setting};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
@@ -30,6 +30,8 @@ pub(crate) struct Loaded {
     pub(crate) files: Vec<String>,
     /// What they set.
     settings: Vec<Setting>,
+    /// Who is told of what detections find; none: nobody says.
+    pub(crate) alerts: Option<AlertWebhooks>,
     /// Each option's value, and whether a file may set it.
     values: BTreeMap<String, Value>,
 }
@@ -109,25 +111,45 @@ impl Loaded {
         let matches = Options::command().try_get_matches_from(all)?;
         let values = values(&typed, &matches);
         let options = Options::from_arg_matches(&matches)?.absolute()?;
-        Ok(Self { options, args, config: named, files, settings: config.settings().to_vec(), values })
+        let (settings, alerts) = (config.settings().to_vec(), config.alerts().cloned());
+        Ok(Self { options, args, config: named, files, settings, alerts, values })
     }
 
     /// Each setting of the files, and where it comes from.
     pub(crate) fn describe(&self) -> impl Iterator<Item = String> {
-        self.settings.iter().map(|setting| {
+        let settings = self.settings.iter().map(|setting| {
             let place = format!("{}:{}", setting.file, setting.place.line);
             let value = self.values.get(&setting.option.replace('-', "_"));
             match value.and_then(|value| value.outside) {
                 Some(by) => format!("{}: not used, {by} says --{} ({place})", setting.field, setting.option),
                 None => format!("{}: {} ({place})", setting.field, setting.values.join(", ")),
             }
-        })
+        });
+        // By name: there may be keys in addresses.
+        let alerts = self.alerts.as_ref().map(|alerts| {
+            let names: Vec<&str> = alerts.list.iter().map(|one| one.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("alerts.webhooks: {names} ({}:{})", alerts.file, alerts.place.line)
+        });
+        settings.chain(alerts)
     }
 
     /// What is not as it was `before`: the option, and how it is told.
     pub(crate) fn changes(&self, before: &Self) -> Vec<(String, String)> {
         let changed = self.values.iter().filter(|(id, value)| before.values.get(*id) != Some(value));
-        changed.map(|(id, value)| (id.clone(), self.told(id, &value.text))).collect()
+        let mut changes: Vec<_> =
+            changed.map(|(id, value)| (id.clone(), self.told(id, &value.text))).collect();
+        let list = |loaded: &Self| loaded.alerts.as_ref().map(|alerts| alerts.list.clone());
+        if list(self).unwrap_or_default() != list(before).unwrap_or_default() {
+            let told = match &self.alerts {
+                Some(alerts) => {
+                    format!("alerts.webhooks in {}:{} is another", alerts.file, alerts.place.line)
+                }
+                None => "alerts.webhooks is not in the files any more".to_owned(),
+            };
+            changes.push(("alerts".to_owned(), told));
+        }
+        changes
     }
 
     /// An option is from now on as there.

@@ -42,6 +42,7 @@ pub(crate) fn agent(record: &AgentRecord) -> api::Agent {
         restart_policy: record.restart.mode.as_str().to_owned(),
         launch_ns: record.launch_ns,
         status: record.status.clone().into_iter().collect(),
+        signed_by: record.signed_by.clone(),
         restraints: record.restraints.iter().filter(|r| holds(record, r)).map(restraint).collect(),
     }
 }

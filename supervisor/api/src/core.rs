@@ -8,9 +8,11 @@ use aion_kernel::Kernel;
 use aion_launcher_client::Client;
 use aion_manifest::{CapabilityPolicy, Context};
 use aion_resolver::Upstream;
+use aion_signing::Guard;
 use aion_store::Store;
 use aion_telemetry::Spans;
 use aion_types::ErrorCode;
+use aion_webhook::Webhooks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -51,6 +53,10 @@ pub struct Options {
     pub spans: Spans,
     /// Who is asked for the names of agents with network mode `egress`.
     pub dns: Upstream,
+    /// Who is told of what detections find.
+    pub webhooks: Webhooks,
+    /// What must be signed.
+    pub signatures: Arc<Guard>,
 }
 
 impl Options {
@@ -68,6 +74,8 @@ impl Options {
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
             spans: Spans::default(),
             dns: Upstream::File("/etc/resolv.conf".into()),
+            webhooks: Webhooks::default(),
+            signatures: Arc::default(),
         }
     }
 }

@@ -139,6 +139,7 @@ impl Backend for ForHttp {
                 Err(_) => String::new(),
             };
             text.push_str(&self.core.detections.metrics());
+            text.push_str(&self.core.options.webhooks.metrics());
             text
         })
     }

@@ -63,6 +63,7 @@ impl Core {
             };
         }
         let registered = self.agents.find(&tenant, job.place.agent.as_str())?;
+        self.still_signed(&registered)?;
         let yaml = self.store.manifest_of(&tenant, &registered.id)?.unwrap_or_default();
         let spec =
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;

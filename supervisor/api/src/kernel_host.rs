@@ -41,6 +41,7 @@ impl Core {
             offline,
             wasm_runner: self.options.wasm_runner.clone(),
             spans: self.options.spans.clone(),
+            signatures: Arc::clone(&self.options.signatures),
         };
         let host: Arc<dyn Host> = Arc::new(ForKernel(Arc::clone(self)));
         let kernel = Kernel::open(options, Arc::clone(&self.store), host)?;
@@ -77,6 +78,8 @@ impl Core {
         let (tenant, name) = (&tenant, &name);
         let overrides = Overrides { name: Some(name.to_string()), quota, ..Overrides::default() };
         let spec = AgentSpec::parse(manifest.as_bytes(), "manifest", overrides, &self.options.manifests)?;
+        // Nobody can sign what comes through this door.
+        self.signer(manifest.as_bytes(), "")?;
         if let Some(id) = self.same_as_registered(tenant, name, &spec)? {
             return Ok(Registered { id, created: false });
         }

@@ -121,6 +121,7 @@ fn tool(tool: ToolOverview) -> api::Tool {
         installed: timestamp(tool.installed_ns),
         input_schema_json: tool.input.to_string(),
         output_schema_json: tool.output.to_string(),
+        signed_by: tool.signed_by,
     }
 }
 
@@ -365,7 +366,7 @@ impl KernelService for Services {
         request: Request<api::InstallToolRequest>,
     ) -> Result<Response<api::Tool>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTools).await?.into_parts();
-        let api::InstallToolRequest { tenant, manifest, manifest_name, files } = request;
+        let api::InstallToolRequest { tenant, manifest, manifest_name, files, signature } = request;
         let files: Vec<_> = files
             .into_iter()
             .map(|file| ToolFileData { path: file.path, executable: file.executable, data: file.data })
@@ -377,12 +378,13 @@ impl KernelService for Services {
                 Some(tenant) => Some(self.0.tenant_named(tenant.as_str())?),
                 None => None,
             };
-            Ok(tool(self.0.kernel()?.install_tool(owner, manifest, name, files).await?))
+            Ok(tool(self.0.kernel()?.install_tool(owner, manifest, name, files, signature).await?))
         };
         let outcome = outcome.await;
         if let (Ok(tool), Some(map)) = (&outcome, detail.as_object_mut()) {
             map.insert("tool".to_owned(), json!(tool.name));
             map.insert("digest".to_owned(), json!(tool.digest));
+            map.insert("signed_by".to_owned(), json!(tool.signed_by));
         }
         self.done(&principal, "api.tool.install", detail, outcome).await
     }

@@ -47,6 +47,7 @@ mod resolvers;
 mod secrets;
 mod serve;
 mod service;
+mod signed;
 mod stage;
 mod start;
 mod stats;

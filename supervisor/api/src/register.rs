@@ -53,6 +53,8 @@ impl Core {
         let given = request.overrides.clone().unwrap_or_default();
         let size = Size::new(given.rows, given.cols);
         let (auto_remove, tty_size) = (given.auto_remove, size);
+        let signed_by = self.signer(&request.manifest, &request.signature)?;
+        self.check_overrides(&given)?;
         let spec = self.spec(&request.manifest, &request.manifest_name, overrides(given)?)?;
         spec.name.as_str().clone_into(name);
         check_gpu(&spec)?;
@@ -60,7 +62,7 @@ impl Core {
         let id = new_id()?;
         self.permit_as(tenant, &id, &spec)?;
         let launch = launch::plan(&spec, tenant, &id, tty_size);
-        let record = AgentRecord { auto_remove, ..record_of(&spec, tenant, &id) };
+        let record = AgentRecord { auto_remove, signed_by, ..record_of(&spec, tenant, &id) };
         let answer = convert::agent(&record);
         let old = if request.replace { self.store.agent_by_name(tenant, &spec.name)? } else { None };
         let Some(old) = old else {

@@ -140,6 +140,7 @@ impl Core {
         plan.incarnation = record.incarnation;
         // The process of an attempt is made anew from its agent's manifest, which was looked at then.
         if !record.labels.contains_key(ATTEMPT) {
+            self.still_signed(record)?;
             self.still_permitted(record)?;
         }
         launch::fill_secrets(&mut plan, &self.options.state)?;

@@ -30,6 +30,7 @@ impl Core {
             tokio::spawn(Arc::clone(&self).follow_launcher(Arc::clone(&wake))),
             tokio::spawn(Arc::clone(&self).index(wake)),
             tokio::spawn(Arc::clone(&self).detect()),
+            tokio::spawn(Arc::clone(&self).record_undelivered()),
             tokio::spawn(Arc::clone(&self).mind_the_clocks()),
             tokio::spawn(Arc::clone(&self).tidy()),
         ];

@@ -179,7 +179,9 @@ impl TaskService for Services {
         request: Request<api::MetricsRequest>,
     ) -> Result<Response<api::MetricsResponse>, Status> {
         self.admit(request, Action::ReadHost).await?;
-        let text = self.0.tasks()?.metrics().await + &self.0.detections.metrics();
+        let text = self.0.tasks()?.metrics().await
+            + &self.0.detections.metrics()
+            + &self.0.options.webhooks.metrics();
         Ok(Response::new(api::MetricsResponse { text }))
     }
 }

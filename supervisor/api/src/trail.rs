@@ -140,6 +140,23 @@ impl Trail {
         self.append(record).await;
     }
 
+    /// Records an alert that a webhook did not take.
+    pub(crate) async fn undelivered(&self, alert: aion_webhook::Undelivered) {
+        let detail = json!({
+            "webhook": alert.webhook, "id": alert.id, "rule": alert.rule, "tries": alert.tries, "why": alert.why,
+        });
+        let record = AppendAudit {
+            tenant: alert.tenant,
+            agent: alert.agent,
+            kind: "detection.undelivered".to_owned(),
+            verdict: "error".to_owned(),
+            rule: format!("webhook: {}", alert.webhook),
+            detail_json: detail.to_string(),
+            ..AppendAudit::default()
+        };
+        self.append(record).await;
+    }
+
     /// Records what became of tasks.
     pub(crate) async fn task(&self, told: aion_tasks::AuditRecord) {
         let record = AppendAudit {
@@ -267,7 +284,7 @@ fn is_too_many(error: &aion_launcher_client::Error) -> bool {
 
 const fn is_denial(problem: &Problem) -> bool {
     use aion_types::ErrorCode as C;
-    matches!(problem.code(), C::PermissionDenied | C::PolicyDenied)
+    matches!(problem.code(), C::PermissionDenied | C::PolicyDenied | C::SignatureInvalid)
 }
 
 /// Bytes of a rule that the launcher takes.

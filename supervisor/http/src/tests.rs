@@ -126,6 +126,7 @@ impl World {
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
             spans: aion_telemetry::Spans::default(),
+            signatures: Arc::default(),
         };
         let kernel = Kernel::open(options, store, Arc::new(Fake)).unwrap();
         let secret = Secret::new(vec![b'k'; 32]);

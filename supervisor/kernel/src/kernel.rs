@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aion_manifest::{CapabilityPolicy, Classes, Context};
+use aion_signing::Guard;
 use aion_store::Store;
 use aion_syscall::{
     Answer, Decision, Engine, ErrorBody, Layer, Limit, Reason, Refusal, Request, Step, Usage,
@@ -66,6 +67,8 @@ pub struct Options {
     pub wasm_runner: PathBuf,
     /// Who gets spans.
     pub spans: Spans,
+    /// What must be signed.
+    pub signatures: Arc<Guard>,
 }
 
 pub(crate) struct Inner {
@@ -188,6 +191,7 @@ impl Kernel {
             &options.state,
             &options.state_absolute,
             Arc::clone(&options.classes),
+            Arc::clone(&options.signatures),
         )?;
         Ok(Self(Arc::new(Inner {
             accounts: Accounts::restore(&store, now)?,

@@ -39,10 +39,11 @@ impl Kernel {
         manifest: Vec<u8>,
         file: String,
         files: Vec<ToolFileData>,
+        signature: String,
     ) -> Result<ToolOverview, Refusal> {
         let inner = Arc::clone(&self.0);
         blocking(move || {
-            let shown = inner.tools.install(tenant, &manifest, &file, &files, now_ns())?;
+            let shown = inner.tools.install(tenant, &manifest, &file, &files, &signature, now_ns())?;
             inner.servers.forget(&shown.name);
             Ok(shown)
         })

@@ -193,6 +193,7 @@ fn tool(request: &Request, with: &With<'_>) -> Result<Plan, Refusal> {
         None => return Err(Refusal::field("params.tool", "it is missing: which tool is it?")),
     };
     let installed = with.tools.find(with.tenant, name).ok_or_else(|| tools::not_found(name))?;
+    with.tools.check_signed(&installed)?;
     let tool = &installed.tool;
     let is_elsewhere = match &tool.entry {
         ToolEntry::Mcp(McpEntry::Http(url)) => !tool_call::is_local(url),

@@ -21,6 +21,8 @@ mod contract;
 mod files;
 #[path = "tests/mail.rs"]
 mod mail;
+#[path = "tests/signed.rs"]
+mod signed;
 #[path = "tests/servers.rs"]
 mod tool_servers;
 
@@ -168,6 +170,15 @@ impl World {
     }
 
     async fn with(policy: Option<Arc<CapabilityPolicy>>) -> Self {
+        Self::guarded(policy, Arc::default(), "").await
+    }
+
+    /// The same where things must be signed, with the signature of the tool that is there.
+    async fn guarded(
+        policy: Option<Arc<CapabilityPolicy>>,
+        guard: Arc<aion_signing::Guard>,
+        signature: &str,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("db"), StoreOptions::default()).unwrap());
         let fake = Arc::new(Fake::default());
@@ -180,6 +191,7 @@ impl World {
             offline: false,
             wasm_runner: "/usr/libexec/aion/aion-wasm".into(),
             spans: aion_telemetry::Spans::default(),
+            signatures: guard,
         };
         let kernel = Kernel::open(options, store, Arc::clone(&fake) as Arc<dyn Host>).unwrap();
         let tenant = TenantId::parse("tenantA").unwrap();
@@ -187,7 +199,10 @@ impl World {
         kernel.tenants().add(&tenant, secret, Settings::default(), 0).unwrap();
         let search =
             ToolFileData { path: "bin/search".to_owned(), executable: true, data: b"#!/bin/sh".to_vec() };
-        kernel.install_tool(None, TOOL.into(), "tool.yml".to_owned(), vec![search]).await.unwrap();
+        kernel
+            .install_tool(None, TOOL.into(), "tool.yml".to_owned(), vec![search], signature.to_owned())
+            .await
+            .unwrap();
         for (name, network, more) in [
             ("a", true, ""),
             ("offline", false, ""),
@@ -386,6 +401,7 @@ async fn a_tenant_s_own_tool_comes_first_and_its_files_must_be_its_own() {
             own.clone().into_bytes(),
             "tool.yml".to_owned(),
             files,
+            String::new(),
         )
     };
     for files in [

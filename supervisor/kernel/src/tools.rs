@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aion_manifest::{Classes, ToolEntry, ToolFile};
+use aion_signing::{Guard, Kind, Part, Untrusted};
 use aion_store::{Durability, Store, Table};
 use aion_syscall::{Reason, Refusal};
 use aion_types::{ErrorCode, TenantId};
@@ -54,18 +55,22 @@ pub struct ToolOverview {
     pub digest: String,
     /// When it was installed, nanoseconds since 1970.
     pub installed_ns: u64,
+    /// Fingerprint of the key that signed it; empty when nobody did.
+    pub signed_by: String,
     /// Form of its arguments.
     pub input: Value,
     /// Form of its result.
     pub output: Value,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct ToolRow {
     manifest: String,
     digest: String,
     has_files: bool,
     installed_ns: u64,
+    #[serde(default)]
+    signed_by: String,
 }
 
 pub(crate) struct Installed {
@@ -74,6 +79,7 @@ pub(crate) struct Installed {
     pub(crate) digest: String,
     /// Where its files are, absolute.
     pub(crate) folder: Option<PathBuf>,
+    pub(crate) signed_by: String,
     installed_ns: u64,
     input: Validator,
     output: Validator,
@@ -104,6 +110,7 @@ impl Installed {
             requires: self.tool.requires.iter().map(|(word, _)| word.clone()).collect(),
             digest: self.digest.clone(),
             installed_ns: self.installed_ns,
+            signed_by: self.signed_by.clone(),
             input: self.tool.input.clone(),
             output: self.tool.output.clone(),
         }
@@ -124,6 +131,7 @@ pub(crate) struct Tools {
     folder: PathBuf,
     relative: PathBuf,
     classes: Arc<Classes>,
+    guard: Arc<Guard>,
     all: RwLock<HashMap<Key, Arc<Installed>>>,
     writing: Mutex<()>,
 }
@@ -139,12 +147,14 @@ impl Tools {
         state: &Path,
         absolute: &Path,
         classes: Arc<Classes>,
+        guard: Arc<Guard>,
     ) -> Result<Self, Refusal> {
         let tools = Self {
             store,
             folder: absolute.join("tools"),
             relative: state.join("tools"),
             classes,
+            guard,
             all: RwLock::default(),
             writing: Mutex::default(),
         };
@@ -180,7 +190,7 @@ impl Tools {
             name => Some(TenantId::parse(name).map_err(|error| Refusal::field("tenant", error.to_string()))?),
         };
         let tool = self.parse(row.manifest.as_bytes(), "tool.yml")?;
-        self.installed(tool, tenant, row.digest, row.has_files, row.installed_ns)
+        self.installed(tool, tenant, row)
     }
 
     fn parse(&self, manifest: &[u8], file: &str) -> Result<ToolFile, Refusal> {
@@ -194,9 +204,7 @@ impl Tools {
         &self,
         tool: ToolFile,
         tenant: Option<TenantId>,
-        digest: String,
-        has_files: bool,
-        installed_ns: u64,
+        row: ToolRow,
     ) -> Result<Installed, Refusal> {
         let compile = |field: &str, schema: &Value| {
             jsonschema::validator_for(schema).map_err(|error| {
@@ -211,8 +219,9 @@ impl Tools {
         };
         let input = compile("spec.io.input.schema", &tool.input)?;
         let output = compile("spec.io.output.schema", &tool.output)?;
+        let ToolRow { digest, has_files, installed_ns, signed_by, .. } = row;
         let folder = has_files.then(|| self.folder.join(&digest));
-        Ok(Installed { tool, tenant, digest, folder, installed_ns, input, output })
+        Ok(Installed { tool, tenant, digest, folder, signed_by, installed_ns, input, output })
     }
 
     /// A tool for a tenant: its own, else everybody's.
@@ -220,6 +229,41 @@ impl Tools {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         let own = all.get(&(tenant.as_str().to_owned(), name.to_owned()));
         own.or_else(|| all.get(&(String::new(), name.to_owned()))).cloned()
+    }
+
+    /// Whether a tool that is installed may be used: what must be signed may have come in before that was so, and keys go.
+    pub(crate) fn check_signed(&self, tool: &Installed) -> Result<(), Refusal> {
+        let signed_by = Some(tool.signed_by.as_str()).filter(|key| !key.is_empty());
+        self.guard.keeps(Kind::Tools, signed_by).map_err(|error| {
+            unsigned(&tool.tool.name, &error).hint(
+                "an operator installs it again with a signature: `aionctl sign`, `aionctl tool install`",
+            )
+        })
+    }
+
+    /// The fingerprint of the key that signed what is to be installed; empty when nobody did, and nobody must.
+    fn signer(
+        &self,
+        manifest: &[u8],
+        file: &str,
+        files: &[ToolFileData],
+        signature: &str,
+        now_ns: u64,
+    ) -> Result<String, Refusal> {
+        let parts: Vec<_> = files
+            .iter()
+            .map(|file| Part { path: &file.path, executable: file.executable, data: &file.data })
+            .collect();
+        if signature.is_empty() && !self.guard.requires(Kind::Tools) {
+            return Ok(String::new());
+        }
+        let payload = aion_signing::payload(file, manifest, &parts)
+            .map_err(|error| Refusal::field("files", error.to_string()))?;
+        let by =
+            self.guard.admit(Kind::Tools, &payload, signature, now_ns / 1_000_000_000).map_err(|error| {
+                unsigned(file, &error).at("signature").hint("`aionctl sign --key FILE` signs it")
+            })?;
+        Ok(by.map(|by| by.fingerprint).unwrap_or_default())
     }
 
     /// What a tenant sees, by name.
@@ -243,10 +287,12 @@ impl Tools {
         manifest: &[u8],
         file: &str,
         files: &[ToolFileData],
+        signature: &str,
         now_ns: u64,
     ) -> Result<ToolOverview, Refusal> {
         let tool = self.parse(manifest, file)?;
         check_files(&tool, files)?;
+        let signed_by = self.signer(manifest, file, files, signature, now_ns)?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if self.all.read().unwrap_or_else(PoisonError::into_inner).len() >= MAX_TOOLS {
             let message = format!("{MAX_TOOLS} tools are installed, that is the limit");
@@ -272,10 +318,12 @@ impl Tools {
             digest: digest.clone(),
             has_files: !files.is_empty(),
             installed_ns: now_ns,
+            signed_by,
         };
         let key = (tenant_part(tenant.as_ref()).to_owned(), tool.name.clone());
-        let installed = self.installed(tool, tenant, digest, !files.is_empty(), now_ns)?;
-        rows::put(&self.store, Table::Tools, &[&key.0, &key.1], 0, &row, Durability::Host)?;
+        let value = row.clone();
+        let installed = self.installed(tool, tenant, row)?;
+        rows::put(&self.store, Table::Tools, &[&key.0, &key.1], 0, &value, Durability::Host)?;
         let shown = installed.overview();
         self.all.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::new(installed));
         Ok(shown)
@@ -302,6 +350,10 @@ impl Tools {
             }
         }
     }
+}
+
+fn unsigned(what: &str, error: &Untrusted) -> Refusal {
+    Refusal::new(Reason::Denied, ErrorCode::SignatureInvalid, format!("{what}: {error}"))
 }
 
 pub(crate) fn not_found(name: &str) -> Refusal {

@@ -4,6 +4,7 @@
 
 use aion_types::ErrorCode;
 
+use crate::alerts::AlertWebhooks;
 use crate::error::{Error, Place, Problem};
 use crate::{header, raw, yaml};
 
@@ -40,6 +41,7 @@ impl Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConfigFile {
     settings: Vec<Setting>,
+    alerts: Option<AlertWebhooks>,
 }
 
 impl ConfigFile {
@@ -51,19 +53,24 @@ impl ConfigFile {
         let failed = |problem| Error::new(ErrorCode::ProfileInvalid, vec![problem]);
         let tree = yaml::parse(bytes, file).map_err(|m| failed(*m.problem))?;
         header(&tree, file, "Config", "this is the configuration of aiond").map_err(failed)?;
-        let raw: raw::Config = yaml::from_node(&tree, file).map_err(failed)?;
+        let mut raw: raw::Config = yaml::from_node(&tree, file).map_err(failed)?;
+        let alerts = raw.alerts.webhooks.take();
+        let alerts = alerts.map(|given| AlertWebhooks::check(given, &tree, file)).transpose()?;
         let given = given(raw);
         let settings = given.into_iter().filter_map(|(option, field, values)| {
             let values = values?;
             Some(Setting { option, values, field, file: file.to_owned(), place: tree.place_of(field) })
         });
-        Ok(Self { settings: settings.collect() })
+        Ok(Self { settings: settings.collect(), alerts })
     }
 
     /// Takes another file's settings, which count before those that are there.
     pub fn then(&mut self, later: Self) {
         self.settings.retain(|old| later.settings.iter().all(|new| new.option != old.option));
         self.settings.extend(later.settings);
+        if later.alerts.is_some() {
+            self.alerts = later.alerts;
+        }
     }
 
     /// What is set.
@@ -71,12 +78,18 @@ impl ConfigFile {
     pub fn settings(&self) -> &[Setting] {
         &self.settings
     }
+
+    /// Who is told of what detections find; none: no file says.
+    #[must_use]
+    pub const fn alerts(&self) -> Option<&AlertWebhooks> {
+        self.alerts.as_ref()
+    }
 }
 
 type Given = (&'static str, &'static str, Option<Vec<String>>);
 
-fn given(raw: raw::Config) -> [Given; 22] {
-    let raw::Config { paths, access, http, grpc, models, dns, tracing, log, .. } = raw;
+fn given(raw: raw::Config) -> [Given; 24] {
+    let raw::Config { paths, access, http, grpc, models, dns, tracing, log, signatures, .. } = raw;
     let one = |value: Option<String>| value.map(|value| vec![value]);
     [
         ("state", "paths.state", one(paths.state)),
@@ -88,6 +101,8 @@ fn given(raw: raw::Config) -> [Given; 22] {
         ("detections", "paths.detections", one(paths.detections)),
         ("user", "access.user", one(access.user)),
         ("group", "access.group", one(access.group)),
+        ("require-signed", "signatures.require_signed", signatures.require_signed.map(|kinds| kinds.words())),
+        ("trusted-keys", "signatures.trusted_keys", one(signatures.trusted_keys)),
         ("http", "http.address", one(http.address)),
         ("kernel-port", "http.port", one(http.port.map(|port| port.to_string()))),
         ("grpc", "grpc.address", one(grpc.address)),

@@ -10,7 +10,8 @@ use aion_detect::{
 };
 use aion_types::ErrorCode;
 
-use self::words::{action, is_tag, of_type, rate, severity};
+pub(crate) use self::words::severity;
+use self::words::{action, is_tag, of_type, rate};
 use crate::error::{Error, Problem, did_you_mean, quote};
 use crate::raw::{self, Span};
 use crate::yaml;

@@ -6,6 +6,7 @@
 //! Everything here is pure: no file is opened, no clock is read. Neighbours: `aiond` and `aionctl validate` call it; the launcher
 //! never does (it parses no YAML, and checks every field of its own protocol).
 
+mod alerts;
 mod capability;
 mod check;
 mod classes;
@@ -22,6 +23,7 @@ mod task;
 mod tool;
 mod yaml;
 
+pub use alerts::{AlertWebhook, AlertWebhooks};
 pub use capability::{
     Access, ApprovalRule, Asked, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant,
     HostPattern, MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict,

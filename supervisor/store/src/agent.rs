@@ -205,6 +205,9 @@ pub struct AgentRecord {
     /// What was taken from it.
     #[serde(default)]
     pub restraints: Vec<RestraintRow>,
+    /// Fingerprint of the key that signed its manifest; empty when nobody did.
+    #[serde(default)]
+    pub signed_by: String,
 }
 
 impl AgentRecord {
@@ -244,6 +247,7 @@ impl AgentRecord {
             tty: false,
             auto_remove: false,
             restraints: Vec::new(),
+            signed_by: String::new(),
         }
     }
 }

@@ -68,6 +68,8 @@ codes! {
     PermissionDenied = "PERMISSION_DENIED", exit 5;
     /// Policy denies it; the rule is named.
     PolicyDenied = "POLICY_DENIED", exit 5;
+    /// What must be signed is not, or by nobody who is trusted.
+    SignatureInvalid = "SIGNATURE_INVALID", exit 5;
     /// aiond cannot reach aion-launcher.
     LauncherUnavailable = "LAUNCHER_UNAVAILABLE", exit 6;
     /// aionctl cannot reach aiond.

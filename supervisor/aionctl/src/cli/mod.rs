@@ -8,6 +8,8 @@ mod host;
 mod kernel;
 mod observe;
 mod run;
+mod signing;
+mod support;
 mod tasks;
 
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ pub(crate) use kernel::{
 };
 pub(crate) use observe::{EventsArgs, ExecArgs, InspectArgs, LogsArgs, OutputStream, StatsArgs, TopArgs};
 pub(crate) use run::{NetworkMode, RunArgs};
+pub(crate) use signing::{SignArgs, TrustArgs};
+pub(crate) use support::SupportBundle;
 pub(crate) use tasks::{
     CancelArgs, CheckpointArgs, JournalCommand, QueueArgs, QueueCommand, SubmitArgs, TaskCommand, TaskPsArgs,
     TaskWatchArgs,
@@ -175,6 +179,10 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Show what agents and tenants have used
     Usage,
+    /// Sign manifests, tools and policies
+    Sign(SignArgs),
+    /// Check the signatures of manifests, tools and policies
+    Verify(TrustArgs),
     /// Look after the journal of the tasks
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -183,6 +191,8 @@ pub(crate) enum Command {
     Backup(BackupCommand),
     /// Say what this host's kernel gives each layer of isolation
     Doctor,
+    /// Collect what somebody who helps needs into one file, without secrets
+    SupportBundle(SupportBundle),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),

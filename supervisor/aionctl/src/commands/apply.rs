@@ -62,12 +62,13 @@ async fn one(
         Err(error) if error.code() == ErrorCode::AgentNotFound => None,
         Err(error) => return Err(error.into()),
     };
-    let manifest = source.bytes;
-    let manifest_name = source.name;
+    let Source { bytes: manifest, name: manifest_name, signature } = source;
     let request = api::ValidateRequest { manifest: manifest.clone(), manifest_name: manifest_name.clone() };
     let normal = client.validate(request).await?.normalised_yaml;
     if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {
-        if agent.manifest_yaml == normal && !anew {
+        // One that was not signed when it came in is another one now.
+        let is_signed_now = !signature.is_empty() && agent.signed_by.is_empty();
+        if agent.manifest_yaml == normal && !anew && !is_signed_now {
             return Ok(Applied { result: "unchanged", agent: AgentView::from(agent.clone()) });
         }
         if !start {
@@ -84,8 +85,14 @@ async fn one(
         }
     }
     let overrides = instance.map(|name| api::Overrides { name: name.to_owned(), ..Default::default() });
-    let register =
-        api::RegisterRequest { manifest, manifest_name, overrides, replace: true, ..Default::default() };
+    let register = api::RegisterRequest {
+        manifest,
+        manifest_name,
+        overrides,
+        replace: true,
+        signature,
+        ..Default::default()
+    };
     let agent = client.register(register).await?;
     let agent = if start {
         client.start(api::StartRequest { agent: agent.id, ..Default::default() }).await?

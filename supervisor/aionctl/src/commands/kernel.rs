@@ -1,16 +1,13 @@
 //! `tenant`, `tool`, `model`, `explain`, `usage`: the kernel API from the operator's side.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use aion_client::{Client, api, duration};
-use aion_manifest::{Classes, ToolFile};
 use aion_types::ErrorCode;
 use serde_json::{Map, Value};
 
 use super::flags::{Flag, secret, told};
+use super::tool_files::{files_of, folder_of};
 use crate::cli::{
     ExplainArgs, ModelAdd, ModelCommand, TenantCommand, TenantSettings, ToolCommand, ToolInvoke,
 };
@@ -47,8 +44,6 @@ const OF_TENANT: [Flag; 5] = [
     ("rate_per_second", "--rate", "write calls in a second, as 100"),
     ("overlap", "--overlap", "wait until one of its secrets has ended, or rotate with --overlap 0"),
 ];
-/// Bytes of a tool's files.
-const MAX_FILES: usize = 64 << 20;
 
 fn settings(given: TenantSettings) -> Option<api::TenantSettings> {
     Some(api::TenantSettings {
@@ -112,9 +107,9 @@ pub(super) async fn tool(
     match command {
         ToolCommand::Install { file } => {
             let source = Source::read(&file)?;
-            let files = files_of(&source, file.parent().unwrap_or(Path::new("")))?;
-            let request =
-                api::InstallToolRequest { tenant, manifest: source.bytes, manifest_name: source.name, files };
+            let files = files_of(&source, folder_of(&file))?;
+            let Source { bytes: manifest, name: manifest_name, signature } = source;
+            let request = api::InstallToolRequest { tenant, manifest, manifest_name, files, signature };
             let view = ToolView::from(client.install_tool(request).await?);
             printer.document(&view, &view.name, || format!("{} {} installed\n", view.name, view.version))?;
         }
@@ -133,78 +128,6 @@ pub(super) async fn tool(
         ToolCommand::Invoke(args) => return invoke(client, args, &tenant, printer).await,
     }
     Ok(0)
-}
-
-/// The files that a tool's manifest names, from beside it.
-fn files_of(source: &Source, folder: &Path) -> Outcome<Vec<api::ToolFile>> {
-    let tool = ToolFile::parse(&source.bytes, &source.name, &Classes::builtin());
-    let tool = match tool {
-        Ok(tool) => tool,
-        // The daemon may know classes that this client does not; anything else is the same there.
-        Err(error) if error.problems().iter().all(|p| p.field == "spec.security.cgroup") => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut files = Vec::new();
-    let mut total = 0;
-    for path in tool.own_files() {
-        collect(folder, path, &mut files, &mut total)?;
-    }
-    Ok(files)
-}
-
-fn collect(folder: &Path, path: &str, files: &mut Vec<api::ToolFile>, total: &mut usize) -> Outcome<()> {
-    let full = folder.join(path);
-    let unreadable =
-        |error: std::io::Error| Failure::new(1, format!("cannot read {}: {error}", full.display()));
-    let mut meta = fs::symlink_metadata(&full).map_err(unreadable)?;
-    if meta.is_symlink() && leads_inside(folder, &full) {
-        // Packages link to their own programs; what is copied is the file.
-        meta = fs::metadata(&full).map_err(unreadable)?;
-        if meta.is_dir() {
-            return Err(Failure::new(USAGE, format!("{} is a link to a folder", full.display()))
-                .hint("name the folder itself"));
-        }
-    }
-    if meta.is_dir() {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&full).map_err(unreadable)? {
-            names.push(entry.map_err(unreadable)?.file_name());
-        }
-        names.sort();
-        for name in names {
-            let Some(name) = name.to_str() else {
-                return Err(Failure::new(USAGE, format!("{}: a file's name is not UTF-8", full.display())));
-            };
-            collect(folder, &format!("{path}/{name}"), files, total)?;
-        }
-        return Ok(());
-    }
-    if !meta.is_file() {
-        return Err(Failure::new(
-            USAGE,
-            format!("{} is neither a file nor a folder of the tool's", full.display()),
-        )
-        .hint("a tool's files are copied; devices, and links that lead out of its folder, are not"));
-    }
-    let data = fs::read(&full).map_err(unreadable)?;
-    *total += data.len();
-    if *total > MAX_FILES {
-        let message = format!("the tool's files have more than {} MiB", MAX_FILES >> 20);
-        return Err(Failure::coded(ErrorCode::TooLarge, message));
-    }
-    let executable = meta.permissions().mode() & 0o111 != 0;
-    files.push(api::ToolFile { path: path.to_owned(), executable, data });
-    Ok(())
-}
-
-/// Whether a link ends at something below the tool's own folder.
-fn leads_inside(folder: &Path, link: &Path) -> bool {
-    match (fs::canonicalize(folder), fs::canonicalize(link)) {
-        (Ok(folder), Ok(end)) => end.starts_with(folder),
-        _ => false,
-    }
 }
 
 fn arguments(args: &ToolInvoke) -> Outcome<Map<String, Value>> {

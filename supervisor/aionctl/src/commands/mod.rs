@@ -25,11 +25,14 @@ mod queue;
 mod run;
 mod secret;
 mod signals;
+mod signing;
 mod stats;
+mod support;
 mod sync_output;
 mod target;
 mod task;
 mod task_submit;
+mod tool_files;
 mod top;
 mod tty;
 mod validate;
@@ -53,6 +56,7 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Man(args) => man::pages(&args.dir),
         Command::Validate(args) => validate::validate(&args, printer),
         Command::Doctor => doctor::doctor(options(global)?, printer).await,
+        Command::SupportBundle(args) => support::bundle(options(global)?, &args, printer).await,
         Command::Version(args) => version::version(options(global)?, args.client, printer).await,
         Command::Run(args) => {
             let options = options(global).map_err(|failure| failure.exiting(RUN_ERROR))?;
@@ -95,6 +99,8 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Policy(args) => policy::policy(&connect(global).await?, &args, printer).await,
         Command::Profile(args) => profile::profile(&connect(global).await?, args, printer).await,
         Command::Explain(args) => kernel::explain(&connect(global).await?, args, printer).await,
+        Command::Sign(args) => signing::sign(&args, printer),
+        Command::Verify(args) => signing::verify(&args, printer),
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
         Command::Backup(BackupCommand::Verify(args)) => backup::verify(&args, printer),

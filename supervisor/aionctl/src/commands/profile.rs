@@ -95,7 +95,7 @@ async fn learn(client: &Client, args: &LearnArgs) -> Outcome<Learned> {
         agent.name
     );
     // What is written can be used, or nothing is.
-    let source = Source { bytes: text.clone().into_bytes(), name: "the learned manifest".to_owned() };
+    let source = Source::of(text.clone().into_bytes(), "the learned manifest");
     check(&source, aion_manifest::Overrides::default())?;
     let mut json = serde_json::to_string_pretty(&profile.file)
         .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;

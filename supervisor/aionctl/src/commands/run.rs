@@ -112,6 +112,7 @@ async fn register(
         let request = api::RegisterRequest {
             manifest: manifest.bytes.clone(),
             manifest_name: manifest.name.clone(),
+            signature: manifest.signature.clone(),
             overrides: Some(overrides.clone()),
             ..Default::default()
         };

@@ -46,6 +46,8 @@ pub(crate) struct AgentView {
     pub(crate) status: BTreeMap<String, String>,
     /// What was taken from it while it ran.
     pub(crate) restraints: Vec<RestraintView>,
+    /// SHA-256 of the public key that signed its manifest; empty: not signed.
+    pub(crate) signed_by: String,
     /// Only from `inspect`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) manifest: Option<serde_json::Value>,
@@ -161,6 +163,7 @@ impl From<api::Agent> for AgentView {
             last_heartbeat: Moment::from_api(agent.last_heartbeat.as_ref()).map(Moment::rfc3339),
             status: agent.status.into_iter().collect(),
             restraints: agent.restraints.into_iter().map(restraint).collect(),
+            signed_by: agent.signed_by,
             manifest,
             times,
         }

@@ -95,6 +95,8 @@ pub(crate) struct ToolView {
     description: String,
     requires: Vec<String>,
     digest: String,
+    /// SHA-256 of the public key that signed it; empty: not signed.
+    signed_by: String,
     installed: String,
     input: Value,
     output: Value,
@@ -113,6 +115,7 @@ impl From<api::Tool> for ToolView {
             description: tool.description,
             requires: tool.requires,
             digest: tool.digest,
+            signed_by: tool.signed_by,
         }
     }
 }

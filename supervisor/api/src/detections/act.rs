@@ -64,6 +64,7 @@ impl Core {
         };
         let detail = describe(&found, &done);
         self.trail.finding(&tenant, &agent, verdict, &rule.name, &detail).await;
+        self.alert(&found, done.word(), &detail);
     }
 
     async fn take_action(&self, found: &Found) -> Ended {

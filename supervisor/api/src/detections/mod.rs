@@ -1,13 +1,14 @@
 //! Detections: the audit log's records of agents go through the engine, and what it finds is acted upon and recorded.
 //!
 //! ```text
-//! audit log ─feed─▶ Engine ─Finding─▶ act ─▶ launcher (freeze, throttle, isolate, kill) ─▶ record detection.finding
+//! audit log ─feed─▶ Engine ─Finding─▶ act ─▶ launcher (freeze, throttle, isolate, kill) ─▶ record detection.finding ─alert─▶ webhooks
 //! launcher's figures ─sample─┘
 //! ```
 //! A cursor of its own says what was looked at, so that a new daemon goes on where the last one ended; what a window needs of the
 //! time before is read once more, in silence. Neighbours: `aion-detect` decides, `aion-manifest` reads the rules.
 
 mod act;
+mod alert;
 mod feed;
 mod figures;
 mod sample;

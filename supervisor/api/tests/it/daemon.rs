@@ -10,6 +10,7 @@ use aion_api_proto::v1::agent_service_client::AgentServiceClient;
 use aion_api_proto::v1::audit_service_client::AuditServiceClient;
 use aion_api_proto::v1::event_service_client::EventServiceClient;
 use aion_launcher_client::{Client, Options as LauncherOptions};
+use aion_signing::Guard;
 use aion_store::{Options as StoreOptions, Store};
 use aion_types::TenantId;
 use hyper_util::rt::TokioIo;
@@ -23,6 +24,7 @@ use crate::fake::Fake;
 pub(crate) struct World {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) fake: Fake,
+    guard: Arc<Guard>,
     daemon: Option<Daemon>,
 }
 
@@ -34,10 +36,15 @@ struct Daemon {
 impl World {
     /// A launcher and a daemon.
     pub(crate) fn new() -> Self {
+        Self::guarded(Arc::default())
+    }
+
+    /// The same where things must be signed.
+    pub(crate) fn guarded(guard: Arc<Guard>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("secrets")).unwrap();
         let fake = Fake::start(dir.path());
-        let mut world = Self { dir, fake, daemon: None };
+        let mut world = Self { dir, fake, guard, daemon: None };
         world.start();
         world
     }
@@ -65,12 +72,13 @@ impl World {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let weak = Arc::downgrade(&store);
         let (state, socket) = (self.dir.path().to_owned(), self.socket());
+        let guard = Arc::clone(&self.guard);
         let _ = std::fs::remove_file(&socket);
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         runtime.spawn(async move {
             let listener = UnixListener::from_std(listener).unwrap();
-            serve(state, store, listener).await;
+            serve(state, guard, store, listener).await;
         });
         self.daemon = Some(Daemon { runtime, store: weak });
     }
@@ -136,13 +144,14 @@ impl Drop for World {
     }
 }
 
-async fn serve(state: PathBuf, store: Arc<Store>, listener: UnixListener) {
+async fn serve(state: PathBuf, guard: Arc<Guard>, store: Arc<Store>, listener: UnixListener) {
     let mut launcher = LauncherOptions::new(state.join("l.sock"));
     launcher.connect_patience = Duration::from_millis(200);
     launcher.call_timeout = Duration::from_secs(2);
     launcher.slow_call_timeout = Duration::from_secs(2);
     let mut options = Options::new(&state);
     options.linger = Duration::from_millis(100);
+    options.signatures = guard;
     let api = Api::new(options, store, Client::new(launcher)).unwrap();
     let door = Door::new(TenantId::parse("default").unwrap(), 0, None);
     api.serve(listener, door, tonic::service::Routes::default(), std::future::pending()).await.unwrap();

@@ -12,3 +12,4 @@ mod lifecycle;
 mod logs;
 mod register;
 mod requests;
+mod signed;

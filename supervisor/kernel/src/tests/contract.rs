@@ -118,7 +118,7 @@ async fn install(world: &World, data: &[u8]) -> Result<ToolOverview, Refusal> {
     let manifest =
         "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {name: m}\nspec: {entry: \"wasm:m.wasm\"}\n";
     let file = ToolFileData { path: "m.wasm".to_owned(), executable: false, data: data.to_vec() };
-    world.kernel.install_tool(None, manifest.into(), "tool.yml".to_owned(), vec![file]).await
+    world.kernel.install_tool(None, manifest.into(), "tool.yml".to_owned(), vec![file], String::new()).await
 }
 
 #[tokio::test]

@@ -70,7 +70,11 @@ async fn world(way: &str) -> World {
         "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {{name: served}}\nspec:\n  entry: mcp:server {way}\n  \
          mcp: {{tool: there}}\n  io: {{input: {{schema: \"query:string\"}}, output: {{schema: \"items:list\"}}}}\n"
     );
-    world.kernel.install_tool(None, manifest.into_bytes(), "tool.yml".to_owned(), Vec::new()).await.unwrap();
+    world
+        .kernel
+        .install_tool(None, manifest.into_bytes(), "tool.yml".to_owned(), Vec::new(), String::new())
+        .await
+        .unwrap();
     world
 }
 
@@ -160,7 +164,11 @@ async fn a_tool_that_is_installed_anew_has_a_server_of_its_own() {
 async fn what_may_not_leave_the_host_is_explained() {
     let world = World::new().await;
     let tool = "apiVersion: aion.os/v1\nkind: Tool\nmetadata: {name: far}\nspec:\n  entry: \"mcp:https://mcp.example/mcp\"\n";
-    world.kernel.install_tool(None, tool.into(), "tool.yml".to_owned(), Vec::new()).await.unwrap();
+    world
+        .kernel
+        .install_tool(None, tool.into(), "tool.yml".to_owned(), Vec::new(), String::new())
+        .await
+        .unwrap();
     let private = manifest(true, "  policy_overrides: {privacy: {allow_cloud: false}}\n");
     world.fake.agents.lock().unwrap().push(("tenantA".to_owned(), "private".to_owned(), private));
     let body = json!({

@@ -23,7 +23,7 @@ pub(super) const fn of_type(kind: FieldType) -> &'static str {
     }
 }
 
-pub(super) const fn severity(word: raw::SeverityWord) -> Severity {
+pub(crate) const fn severity(word: raw::SeverityWord) -> Severity {
     match word {
         raw::SeverityWord::Info => Severity::Info,
         raw::SeverityWord::Low => Severity::Low,

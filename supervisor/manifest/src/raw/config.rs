@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::detection::SeverityWord;
 use super::manifest::ApiVersion;
+use super::span::Span;
 
 /// The settings of aiond. What is left out is as `aiond --help` says; a variable or an option of the command line counts before this
 /// file, a file of `config.yaml.d` before this one.
@@ -29,6 +31,9 @@ pub(crate) struct Config {
     /// System calls over gRPC, for other hosts.
     #[serde(default)]
     pub(crate) grpc: Grpc,
+    /// What must be signed, and by whom.
+    #[serde(default)]
+    pub(crate) signatures: Signatures,
     /// Models.
     #[serde(default)]
     pub(crate) models: Models,
@@ -41,6 +46,9 @@ pub(crate) struct Config {
     /// The log.
     #[serde(default)]
     pub(crate) log: Log,
+    /// Who is told of what detections find.
+    #[serde(default)]
+    pub(crate) alerts: Alerts,
 }
 
 /// The kind of that file.
@@ -104,6 +112,38 @@ pub(crate) struct Grpc {
     pub(crate) client_ca: Option<String>,
 }
 
+/// Signatures: ECDSA on P-256 over SHA-256, as `aionctl sign` and `cosign sign-blob` make them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Signatures {
+    /// What is refused without one: `true` is everything that can be signed, else a list of `agents`, `tools` and `policies`.
+    pub(crate) require_signed: Option<RequireSigned>,
+    /// The folder of public keys that are trusted: *.pub and *.pem.
+    pub(crate) trusted_keys: Option<String>,
+}
+
+/// What must be signed.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "write true, false, or a list of agents, tools and policies")]
+pub(crate) enum RequireSigned {
+    /// Everything, or nothing.
+    All(bool),
+    /// Some of it.
+    Some(Vec<String>),
+}
+
+impl RequireSigned {
+    /// As the option of the command line has it.
+    pub(crate) fn words(self) -> Vec<String> {
+        match self {
+            Self::All(true) => vec!["all".to_owned()],
+            Self::All(false) => vec!["none".to_owned()],
+            Self::Some(kinds) if kinds.is_empty() => vec!["none".to_owned()],
+            Self::Some(kinds) => kinds,
+        }
+    }
+}
+
 /// Models.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -140,4 +180,37 @@ pub(crate) struct Log {
     pub(crate) level: Option<String>,
     /// `text` or `json`, to standard error; `journald`, to systemd's journal.
     pub(crate) format: Option<String>,
+}
+
+/// Who is told of what detections find.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Alerts {
+    /// Receivers that findings are posted to as JSON; at most 16.
+    pub(crate) webhooks: Option<Vec<AlertWebhook>>,
+}
+
+/// One receiver.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AlertWebhook {
+    /// Unique, for figures and the log: 1 to 63 of a-z, 0-9 and '-'.
+    pub(crate) name: String,
+    /// Where alerts are posted, as https://alerts.example.com/aion; http only to this host, unless `insecure` is true.
+    pub(crate) url: String,
+    /// What alerts are signed with: a file, or `credential:NAME` for one that systemd hands over. Without it they are not signed.
+    #[serde(default)]
+    pub(crate) secret: Option<String>,
+    /// What is less bad is not told; `medium` when absent.
+    #[serde(default)]
+    pub(crate) min_severity: Option<SeverityWord>,
+    /// Names of detections, with '*' for anything; all of them when absent.
+    #[serde(default)]
+    pub(crate) rules: Option<Vec<String>>,
+    /// One try takes no longer: 100ms to 60s; 5s when absent.
+    #[serde(default)]
+    pub(crate) timeout: Option<Span>,
+    /// Whether http may go to other hosts, where everybody on the way can read and change what is told; false when absent.
+    #[serde(default)]
+    pub(crate) insecure: Option<bool>,
 }

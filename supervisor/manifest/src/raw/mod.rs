@@ -10,7 +10,7 @@ mod span;
 mod task;
 mod tool;
 
-pub(crate) use config::Config;
+pub(crate) use config::{AlertWebhook, Config};
 pub(crate) use detection::{
     ActionWord, BeaconOf, Condition, Detection, DeviationOf, Exception, RateWord, SeverityWord, StepOf,
     TestOf,

@@ -20,7 +20,7 @@ pub(crate) struct World {
 impl World {
     /// With the rules that are shipped.
     pub(crate) fn shipped() -> Self {
-        let world = Self::prepare(|rules, clone| {
+        let world = Self::prepare(None, |rules, clone| {
             for file in std::fs::read_dir(clone.join("policies/detections")).unwrap() {
                 let file = file.unwrap().path();
                 std::fs::copy(&file, rules.join(file.file_name().unwrap())).unwrap();
@@ -33,21 +33,27 @@ impl World {
 
     /// With these: file name and content.
     pub(crate) fn with(rules: &[(&str, &str)]) -> Self {
-        Self::prepare(|folder, _| {
-            for (name, text) in rules {
-                std::fs::write(folder.join(name), text).unwrap();
-            }
-        })
+        Self::prepare(None, |folder, _| put(rules, folder))
     }
 
-    fn prepare(fill: impl FnOnce(&std::path::Path, &std::path::Path)) -> Self {
+    /// The same, and what aiond's configuration is.
+    pub(crate) fn configured(rules: &[(&str, &str)], config: &str) -> Self {
+        Self::prepare(Some(config), |folder, _| put(rules, folder))
+    }
+
+    fn prepare(config: Option<&str>, fill: impl FnOnce(&std::path::Path, &std::path::Path)) -> Self {
         // Where aiond's user can read them.
         let dir = tempfile::Builder::new().prefix("aion-e2e-").tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let rules = dir.path().join("rules");
         std::fs::create_dir(&rules).unwrap();
         fill(&rules, &aion_e2e::Place::find().unwrap().clone);
-        let env = [("AION_DETECTIONS", rules.to_str().unwrap())];
+        let file = dir.path().join("config.yaml");
+        let mut env = vec![("AION_DETECTIONS", rules.to_str().unwrap())];
+        if let Some(text) = config {
+            std::fs::write(&file, text).unwrap();
+            env.push(("AION_CONFIG", file.to_str().unwrap()));
+        }
         let daemons = Daemons::start_with(dir.path(), &env).unwrap();
         Self { daemons, rules, _dir: dir }
     }
@@ -69,6 +75,12 @@ impl World {
             self.history(&agent.name).into_iter().find(|finding| finding["rule"] == rule)
         });
         found.unwrap_or_else(|| panic!("{rule} was not found; but {:?}", self.history(&agent.name)))
+    }
+}
+
+fn put(rules: &[(&str, &str)], folder: &std::path::Path) {
+    for (name, text) in rules {
+        std::fs::write(folder.join(name), text).unwrap();
     }
 }
 

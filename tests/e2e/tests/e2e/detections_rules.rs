@@ -10,7 +10,7 @@ use crate::agent::{detached, path, workspace};
 use crate::detections::{World, py, restraint, restraints};
 
 /// A rule about a program's arguments. Programs below put the word together, so that they are not found by their own text.
-fn about(name: &str, word: &str, action: &str) -> String {
+pub(crate) fn about(name: &str, word: &str, action: &str) -> String {
     format!(
         "apiVersion: aion.os/v1\nkind: Detection\nmetadata: {{name: {name}}}\nspec:\n  severity: high\n  window: 10s\n  \
          condition: {{count: {{events: [proc.exec], where: {{argv: {{contains: [{word}]}}}}}}}}\n  action: {action}\n"

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing test panics")]
 
 mod agent;
+mod alerts;
 mod audit_log;
 mod backup;
 mod bad_input;
@@ -43,6 +44,8 @@ mod observe;
 mod output;
 mod programs;
 mod restart;
+mod signed;
+mod support;
 mod tasks;
 mod tasks_crash;
 mod tasks_node;
@@ -164,6 +167,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             one_at_a_time_and_nothing_stays_of_one_that_was_cut_off, a_full_disk_leaves_nothing_of_it, a_disk_of_its_own_is_filled}
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}
+        support::{what_helps_is_in_it_and_no_secret_is_also_without_a_daemon}
         trouble::{a_full_disk, no_more_cgroups}
         tasks::{from_submission_to_result, what_a_process_leaves_behind, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
             quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
@@ -173,6 +177,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         detections::{what_is_run_and_how_is_found_and_answered, what_leaves_is_cut_off}
         detections_rules::{rules_are_read_again_all_of_them_or_none, a_daemon_finds_what_happened_while_it_was_away,
             what_was_taken_stays_taken_without_daemons, an_agent_s_restart_gets_it_out_of_nothing}
+        alerts::{what_is_found_is_posted_until_it_is_taken}
         kernel_fetch::{offline_nothing_leaves_the_host, requests_go_where_the_operator_and_the_manifest_let_them,
             a_secret_works_at_its_hosts_and_lies_nowhere_in_the_clear}
         kernel::{a_signed_call_is_answered_by_a_tool_in_a_sandbox, what_is_not_right_is_refused_with_its_reason,
@@ -194,6 +199,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
         learn::{a_run_s_least_profile_is_enough_for_it_and_no_more}
+        signed::{what_must_be_signed_is_refused_when_it_is_not_or_was_changed}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}
     );
     suite

@@ -40,8 +40,7 @@ impl Review {
                 format!("{}: its profile is {}, not {}", self.manifest.name, now.seccomp_profile, self.name);
             return Err(Failure::new(1, message).hint("write spec.seccomp_profile, or say --name"));
         }
-        let before =
-            Source { bytes: self.agent.manifest_yaml.clone().into_bytes(), name: "its manifest".to_owned() };
+        let before = Source::of(self.agent.manifest_yaml.clone().into_bytes(), "its manifest");
         let before = check(&before, Overrides::default())?;
         let seen = counted(client, &self.agent).await?;
         let installed = profiles().join("seccomp");
@@ -128,7 +127,7 @@ fn with_counts(agent: &api::Agent) -> Outcome<Source> {
         }
     }
     let text = serde_yaml::to_string(&manifest).map_err(unreadable)?;
-    Ok(Source { bytes: text.into_bytes(), name: "its manifest".to_owned() })
+    Ok(Source::of(text.into_bytes(), "its manifest"))
 }
 
 /// Puts the profile where the launcher looks: whole, or not at all, and in no other's place.

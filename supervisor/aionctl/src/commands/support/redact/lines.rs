@@ -1,0 +1,238 @@
+//! Values of keys in lines of text: `KEY=value`, `key: value`, `"key": "value"`, `--key value`, and what YAML puts into the lines below.
+//!
+//! A line is not parsed, since nobody knows of what it is a line. A value ends where its quotes end; without quotes at the line's end when
+//! the line begins with the key, as in a file of settings, else at the next space.
+
+use super::MARK;
+use super::keys::{is_kept, looks_secret, takes_the_line};
+
+/// What is remembered from one line to the next.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    below: Option<Below>,
+    /// The line before was a secret's, and ended in a backslash.
+    goes_on: bool,
+}
+
+/// The lines that belong to a key whose value is a secret.
+#[derive(Debug)]
+struct Below {
+    /// The key's column: what is further in belongs to it.
+    column: usize,
+    /// Nothing stood behind the key, so that a list may begin right below it.
+    list: bool,
+    /// It is one text, and no tree of keys.
+    whole: bool,
+}
+
+/// A key that looks like a secret's, and its value: from where to where.
+struct Found {
+    from: usize,
+    to: usize,
+    /// A colon stood between them.
+    colon: bool,
+}
+
+impl Lines {
+    /// The line without secrets, and how many there were.
+    pub(super) fn line(&mut self, line: &str) -> (String, u64) {
+        let body = line.trim_start();
+        let column = line.len() - body.len();
+        if std::mem::take(&mut self.goes_on) && !body.is_empty() {
+            self.goes_on = line.ends_with('\\');
+            return hidden(line, column, line.len());
+        }
+        if let Some(below) = &self.below {
+            let item = below.list && column == below.column && (body == "-" || body.starts_with("- "));
+            if body.is_empty() {
+                return (line.to_owned(), 0);
+            }
+            if column > below.column || item {
+                return if below.whole { hidden(line, column, line.len()) } else { branch(line, column) };
+            }
+            self.below = None;
+        }
+        self.pairs(line)
+    }
+
+    fn pairs(&mut self, line: &str) -> (String, u64) {
+        let mut out = String::new();
+        let (mut done, mut from, mut count) = (0, 0, 0);
+        while let Some((start, end)) = word(line, from) {
+            from = end;
+            if !looks_secret(part(line, start, end)) {
+                continue;
+            }
+            let first = is_first(line, start);
+            let Some(found) = value(line, start, end, first) else { continue };
+            let said = part(line, found.from, found.to);
+            if first && found.colon {
+                self.opens(line, start, said);
+            }
+            if said.is_empty() || opens_a_tree(said) || is_kept(part(line, start, end), said) {
+                continue;
+            }
+            self.goes_on = said.ends_with('\\') && found.to == line.len();
+            out.push_str(part(line, done, found.from));
+            out.push_str(MARK);
+            (done, from) = (found.to, found.to);
+            count += 1;
+        }
+        out.push_str(part(line, done, line.len()));
+        (out, count)
+    }
+
+    fn opens(&mut self, line: &str, start: usize, said: &str) {
+        let quote = start > 0 && matches!(line.as_bytes().get(start - 1), Some(b'"' | b'\''));
+        let column = if quote { start - 1 } else { start };
+        let whole = !said.is_empty() && !matches!(said, "{" | "[");
+        self.below = Some(Below { column, list: said.is_empty(), whole });
+    }
+}
+
+/// What stands behind a key when its value comes in the lines below.
+fn opens_a_tree(said: &str) -> bool {
+    matches!(said, "{" | "[" | "|" | ">" | "|-" | ">-" | "|+" | ">+")
+}
+
+/// The next run of letters that a key may be made of.
+fn word(line: &str, from: usize) -> Option<(usize, usize)> {
+    let of_key = |b: &u8| b.is_ascii_alphanumeric() || b"_-.".contains(b);
+    let bytes = line.as_bytes();
+    let start = from + bytes.get(from..)?.iter().position(of_key)?;
+    let length = bytes.get(start..)?.iter().position(|b| !of_key(b));
+    Some((start, length.map_or(line.len(), |length| start + length)))
+}
+
+/// Whether nothing but an indent, a list's dash, `export` or a quote stands before the key.
+fn is_first(line: &str, start: usize) -> bool {
+    let before = part(line, 0, start).trim_start();
+    let before = before.strip_prefix("export ").unwrap_or(before);
+    before.chars().all(|c| " -\"'".contains(c))
+}
+
+fn value(line: &str, start: usize, end: usize, first: bool) -> Option<Found> {
+    let key = part(line, start, end);
+    let bytes = line.as_bytes();
+    let flag = key.starts_with('-');
+    let (quoted, mut at) = past_quote(bytes, end);
+    let spaced = at;
+    at = past_spaces(bytes, at);
+    let sign = bytes.get(at).copied();
+    let colon = sign == Some(b':');
+    match sign {
+        // A path of Rust, and a path of files that a message is about.
+        Some(b':') if bytes.get(at + 1) == Some(&b':') => return None,
+        Some(b':') if !quoted && part(line, 0, start).ends_with('/') => return None,
+        // `credential:NAME` and `secret:use:NAME` name a secret, and are values themselves.
+        Some(b':') if !first && key == "credential" && bytes.get(at + 1) != Some(&b' ') => return None,
+        Some(b':') if key == "secret" && part(line, at + 1, line.len()).starts_with("use:") => return None,
+        Some(b'=' | b':') => {
+            at += 1;
+            while matches!(bytes.get(at), Some(b'=' | b'>')) {
+                at += 1;
+            }
+        }
+        // A list of arguments, as programs print it.
+        Some(b',') if flag && quoted => {
+            at = past_spaces(bytes, at + 1);
+            past_quote(bytes, at).0.then_some(())?;
+        }
+        Some(next) if flag && !quoted && at > spaced && next != b'-' => {}
+        _ => return None,
+    }
+    at = past_spaces(bytes, at);
+    let (from, to) = extent(line, at, key, first);
+    Some(Found { from, to, colon })
+}
+
+/// From where to where the value is that begins here.
+fn extent(line: &str, at: usize, key: &str, first: bool) -> (usize, usize) {
+    let rest = part(line, at, line.len());
+    if rest.starts_with(MARK) {
+        return (at, at + MARK.len());
+    }
+    for quote in ["\\\"", "\\'", "\"", "'"] {
+        if rest.starts_with(quote) {
+            let from = at + quote.len();
+            return (from, closing(line, from, quote));
+        }
+    }
+    let length = if first {
+        let rest = rest.trim_end();
+        rest.strip_suffix(',').unwrap_or(rest).len()
+    } else if takes_the_line(key) {
+        rest.find(['"', '\'']).unwrap_or(rest.len())
+    } else {
+        let rest = part(rest, 0, rest.find([' ', '\t', '"', '\'']).unwrap_or(rest.len()));
+        rest.trim_end_matches([',', ';', ')', '}', ']', '>', '\\']).len()
+    };
+    (at, at + length)
+}
+
+/// Where the quotes end; the line's end when they do not.
+fn closing(line: &str, from: usize, quote: &str) -> usize {
+    let mut at = from;
+    while let Some(found) = part(line, at, line.len()).find(quote) {
+        let end = at + found;
+        let doubled = quote == "'" && part(line, end + 1, line.len()).starts_with('\'');
+        let slashes = part(line, from, end).bytes().rev().take_while(|&b| b == b'\\').count();
+        let escaped = match quote {
+            "'" => false,
+            "\"" => slashes % 2 == 1,
+            // Text in text: one more escape doubles the slashes.
+            _ => slashes % 4 != 0,
+        };
+        if doubled {
+            at = end + 2;
+        } else if escaped {
+            at = end + 1;
+        } else {
+            return end;
+        }
+    }
+    line.len()
+}
+
+fn past_quote(bytes: &[u8], at: usize) -> (bool, usize) {
+    let slash = usize::from(bytes.get(at) == Some(&b'\\'));
+    match bytes.get(at + slash) {
+        Some(b'"' | b'\'') => (true, at + slash + 1),
+        _ => (false, at),
+    }
+}
+
+fn past_spaces(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
+}
+
+/// A line of a tree below a secret's key: keys stay, so that its form can be seen.
+fn branch(line: &str, column: usize) -> (String, u64) {
+    let from = column + if part(line, column, line.len()).starts_with("- ") { 2 } else { 0 };
+    let body = part(line, from, line.len());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.\"'".contains(c);
+    let from = match body.split_once(':') {
+        Some((key, rest)) if key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' ')) => {
+            line.len() - rest.trim_start().len()
+        }
+        _ => from,
+    };
+    if part(line, from, line.len()).chars().all(|c| "{}[], ".contains(c)) {
+        return (line.to_owned(), 0);
+    }
+    let to = line.len() - usize::from(line.ends_with(','));
+    hidden(line, from, to)
+}
+
+fn hidden(line: &str, from: usize, to: usize) -> (String, u64) {
+    if part(line, from, to).trim_matches(['"', '\'']) == MARK {
+        return (line.to_owned(), 0);
+    }
+    (format!("{}{MARK}{}", part(line, 0, from), part(line, to, line.len())), 1)
+}
+
+/// What lies between two places that were found at ASCII letters.
+fn part(text: &str, from: usize, to: usize) -> &str {
+    text.get(from..to).unwrap_or_default()
+}
