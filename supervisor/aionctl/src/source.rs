@@ -82,14 +82,20 @@ pub(crate) fn check(source: &Source, overrides: Overrides) -> Outcome<AgentSpec>
 /// What manifests are checked against: the shipped classes, or those of the folder that `AION_PROFILES` names.
 fn context() -> Outcome<Context> {
     let mut context = Context::builtin();
+    context.classes = Arc::new(classes()?);
+    Ok(context)
+}
+
+/// The classes of cgroups, from the same folder.
+pub(crate) fn classes() -> Outcome<Classes> {
     if let Some(dir) = std::env::var_os("AION_PROFILES").filter(|dir| !dir.is_empty()) {
         let path = Path::new(&dir).join("cgroup_profiles.yaml");
         if path.exists() {
             let source = Source::read(&path)?;
-            context.classes = Arc::new(Classes::parse(&source.bytes, &source.name)?);
+            return Ok(Classes::parse(&source.bytes, &source.name)?);
         }
     }
-    Ok(context)
+    Ok(Classes::builtin())
 }
 
 impl From<aion_manifest::Error> for Failure {

@@ -13,7 +13,7 @@ use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
 use crate::options::Options;
-use crate::signatures;
+use crate::signatures::{self, When};
 
 /// The rules as AION ships them, for an installation that has none of its own.
 const BUILTIN_POLICY: &str = include_str!("../../../policies/agent.capabilities.yaml");
@@ -44,9 +44,9 @@ impl Files {
         let guard = Arc::new(signatures::guard(options)?);
         Ok(Self {
             classes: (classes.clone(), read(&classes)?),
-            policy: (policy.clone(), read_signed(&guard, &policy)?),
+            policy: (policy.clone(), read_signed(&guard, &policy, When::Start)?),
             scheduler: (scheduler.clone(), read(&scheduler)?),
-            detections: (detections.clone(), read_signed_folder(&guard, &detections)?),
+            detections: (detections.clone(), read_signed_folder(&guard, &detections, When::Start)?),
             guard,
         })
     }
@@ -119,7 +119,9 @@ impl Files {
             let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let files = match given {
                 Some(files) => files,
-                None => read_signed_folder(&guard, &path).map_err(|error| format!("{error:#}"))?,
+                None => {
+                    read_signed_folder(&guard, &path, When::Reload).map_err(|error| format!("{error:#}"))?
+                }
             };
             let rules = match files {
                 Some(files) => {
@@ -147,7 +149,7 @@ impl Files {
     ) -> impl Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync + use<> {
         let (path, first) = self.policy.clone();
         let guard = Arc::clone(&self.guard);
-        move || match read_signed(&guard, &path) {
+        move || match read_signed(&guard, &path, When::Reload) {
             Ok(None) if first.is_some() => {
                 Err(unreadable(&path, "it was there when aiond started, and is gone".to_owned()))
             }
@@ -173,18 +175,18 @@ fn unreadable(path: &Path, message: String) -> aion_manifest::Error {
 }
 
 /// Reads a policy's file, and judges its signature.
-fn read_signed(guard: &Guard, path: &Path) -> Result<Option<Vec<u8>>> {
+fn read_signed(guard: &Guard, path: &Path, when: When) -> Result<Option<Vec<u8>>> {
     let bytes = read(path)?;
     if let Some(bytes) = &bytes {
-        signatures::admit(guard, path, bytes)?;
+        signatures::admit(guard, path, bytes, when)?;
     }
     Ok(bytes)
 }
 
-fn read_signed_folder(guard: &Guard, folder: &Path) -> Result<Folder> {
+fn read_signed_folder(guard: &Guard, folder: &Path, when: When) -> Result<Folder> {
     let files = read_folder(folder)?;
     for (path, bytes) in files.iter().flatten() {
-        signatures::admit(guard, Path::new(path), bytes)?;
+        signatures::admit(guard, Path::new(path), bytes, when)?;
     }
     Ok(files)
 }

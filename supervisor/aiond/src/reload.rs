@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aion_signing::Guard;
+use aion_signing::{Guard, Trust};
 use anyhow::{Context as _, Result};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -67,7 +67,15 @@ impl Reloader {
     /// What can change while aiond runs does; what cannot is told. Files that are not valid change nothing.
     pub(crate) fn reload(&mut self) {
         match signatures::trust(&self.running.options.trusted_keys) {
-            Ok(trust) => self.guard.exchange(trust),
+            Ok(trust) => {
+                let names = |trust: &Trust| -> Vec<_> {
+                    trust.keys().iter().map(|key| format!("{} {}", key.name(), key.fingerprint())).collect()
+                };
+                if names(&trust) != names(&self.guard.trust()) {
+                    tracing::info!(keys = ?names(&trust), "other keys are trusted");
+                }
+                self.guard.exchange(trust);
+            }
             Err(error) => {
                 tracing::error!(
                     error = format!("{error:#}"),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aion_signing::{EXTENSION, Guard, Kind, Trust};
+use aion_signing::{EXTENSION, Guard, Kind, Reason, Trust};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::config::read;
@@ -77,17 +77,34 @@ fn not_writable(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// When a policy is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// At a start, when nothing else holds: one whose key has expired is taken, for the host must come up with its rules.
+    Start,
+    /// While others hold.
+    Reload,
+}
+
 /// A policy's file, looked at before it is used: its signature lies beside it.
 ///
 /// # Errors
 /// It must be signed and is not, or by nobody who is trusted.
-pub(crate) fn admit(guard: &Guard, path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn admit(guard: &Guard, path: &Path, bytes: &[u8], when: When) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{EXTENSION}"));
     let signature = read(Path::new(&beside))?.unwrap_or_default();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match guard.admit(Kind::Policies, bytes, &String::from_utf8_lossy(&signature), now) {
-        Ok(_) => Ok(()),
+        Ok(Some(by)) => {
+            tracing::debug!(path = %path.display(), %by, "a policy is signed");
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(error) if error.reason == Reason::Expired && when == When::Start => {
+            tracing::warn!(path = %path.display(), %error, "taken at this start, and not with a reload: sign it anew");
+            Ok(())
+        }
         Err(error) => anyhow::bail!("{}: {error} ({})", path.display(), Path::new(&beside).display()),
     }
 }
@@ -135,10 +152,17 @@ mod tests {
         let pem = key().public_pem();
         let guard = Guard::new([Kind::Policies], Trust::parse([("a", pem.as_str())]).unwrap());
         let path = folder.join("rules.yaml");
-        assert!(admit(&guard, &path, b"x").unwrap_err().to_string().contains("rules.yaml: it is not signed"));
+        let admit = |bytes: &[u8]| admit(&guard, &path, bytes, When::Reload);
+        assert!(admit(b"x").unwrap_err().to_string().contains("rules.yaml: it is not signed"));
         std::fs::write(folder.join("rules.yaml.sig"), key().sign(b"x")).unwrap();
-        admit(&guard, &path, b"x").unwrap();
-        assert!(admit(&guard, &path, b"y").is_err());
+        admit(b"x").unwrap();
+        assert!(admit(b"y").is_err());
+        // An expired key keeps no host from coming up, and brings nothing new.
+        let old = format!("not-after: 2001-01-01\n{pem}");
+        guard.exchange(Trust::parse([("a", old.as_str())]).unwrap());
+        assert!(admit(b"x").unwrap_err().to_string().contains("expired"));
+        super::admit(&guard, &path, b"x", When::Start).unwrap();
+        assert!(super::admit(&guard, &path, b"y", When::Start).is_err());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -34,7 +34,10 @@ impl Core {
         let mut name = String::new();
         let outcome = self.try_register(&principal, &request, &claim, &mut name).await;
         let agent = outcome.as_ref().map_or("", |agent| agent.id.as_str());
-        let detail = json!({"name": name, "replace": request.replace, "request_id": request.request_id});
+        let signed_by = outcome.as_ref().map_or("", |agent| agent.signed_by.as_str());
+        let detail = json!({
+            "name": name, "replace": request.replace, "request_id": request.request_id, "signed_by": signed_by,
+        });
         let kind = stage::Action::Register.kind();
         self.trail
             .record(Entry { principal: &principal, kind, agent, detail }, outcome.as_ref().map(|_| ()))
@@ -94,7 +97,12 @@ impl Core {
     ) -> Outcome<api::ValidateResponse> {
         let spec = self.spec(&request.manifest, &request.manifest_name, Overrides::default())?;
         self.permit(principal.tenant(), &spec)?;
-        Ok(api::ValidateResponse { normalised_yaml: spec.to_yaml(), warnings: spec.warnings.clone() })
+        let signed_by = self.signer(&request.manifest, &request.signature)?;
+        Ok(api::ValidateResponse {
+            normalised_yaml: spec.to_yaml(),
+            warnings: spec.warnings.clone(),
+            signed_by,
+        })
     }
 
     /// Parses and checks. An empty manifest is that of a bare command.

@@ -25,11 +25,15 @@ impl Core {
 
     /// What is signed must not be another thing by what is said beside it.
     pub(crate) fn check_overrides(&self, given: &api::Overrides) -> Outcome<()> {
-        if !self.options.signatures.requires(Kind::Agents) || (given.argv.is_empty() && given.env.is_empty())
-        {
+        let said = [
+            ("overrides.argv", !given.argv.is_empty()),
+            ("overrides.env", !given.env.is_empty()),
+            ("overrides.labels", !given.labels.is_empty()),
+        ];
+        let Some((field, _)) = said.into_iter().find(|(_, said)| *said) else { return Ok(()) };
+        if !self.options.signatures.requires(Kind::Agents) {
             return Ok(());
         }
-        let field = if given.argv.is_empty() { "overrides.env" } else { "overrides.argv" };
         let message = format!("{field}: manifests must be signed here, and this is not what was signed");
         Err(Problem::new(ErrorCode::SignatureInvalid, message)
             .with("field", field)

@@ -138,8 +138,10 @@ impl Core {
         let mut plan = launcher::Launch::decode(bytes.as_slice())
             .map_err(|error| Problem::internal("a stored launch cannot be read", &error))?;
         plan.incarnation = record.incarnation;
-        // The process of an attempt is made anew from its agent's manifest, which was looked at then.
-        if !record.labels.contains_key(ATTEMPT) {
+        // The process of an attempt is made anew from its agent's manifest, which was looked at then. It has none of its own, whatever a
+        // label says.
+        let manifest = self.store.manifest_of(&record.tenant, &record.id)?.unwrap_or_default();
+        if !record.labels.contains_key(ATTEMPT) || !manifest.is_empty() {
             self.still_signed(record)?;
             self.still_permitted(record)?;
         }

@@ -26,11 +26,11 @@ pub const EXTENSION: &str = "sig";
 #[error("{0}")]
 pub struct Error(pub(crate) String);
 
-/// The PEM block of a text that ends with these words, and what stands before all blocks.
-fn block<'a>(text: &'a str, label: &str) -> Option<(&'a str, &'a str)> {
+/// The PEM block of a text that is called so, with what stands before all blocks, and what stands behind it.
+fn block<'a>(text: &'a str, label: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let head = &text[..text.find("-----BEGIN ")?];
     let begin = text.find(&format!("-----BEGIN {label}-----"))?;
     let last = format!("-----END {label}-----");
     let end = begin + text[begin..].find(&last)? + last.len();
-    Some((head, &text[begin..end]))
+    Some((head, &text[begin..end], &text[end..]))
 }

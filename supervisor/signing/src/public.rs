@@ -79,11 +79,16 @@ impl PublicKey {
         if text.contains("PRIVATE KEY-----") {
             return Err(wrong("this is a private key; `openssl pkey -pubout` gives the public one"));
         }
-        let (head, pem) = block(text, "PUBLIC KEY").ok_or_else(|| {
+        let (head, pem, behind) = block(text, "PUBLIC KEY").ok_or_else(|| {
             wrong(
                 "there is no PEM block PUBLIC KEY; `openssl pkey -pubout` and `cosign public-key` write one",
             )
         })?;
+        if !behind.trim().is_empty() || text.matches("-----BEGIN ").count() != 1 {
+            return Err(wrong(
+                "there is more than one key: what is said of it stands before it, and nothing behind",
+            ));
+        }
         let key = VerifyingKey::from_public_key_pem(pem)
             .map_err(|_| wrong("it is no key of the curve P-256 (prime256v1)"))?;
         let mut read = Self::of(name, key);
@@ -112,6 +117,15 @@ impl PublicKey {
     }
 
     fn say(&mut self, word: &str, value: &str) -> Result<(), String> {
+        let twice = match word {
+            "not-before" => self.not_before.is_some(),
+            "not-after" => self.not_after.is_some(),
+            "signs" => self.signs.is_some(),
+            _ => false,
+        };
+        if twice {
+            return Err(format!("{word} is there twice"));
+        }
         match word {
             "not-before" => self.not_before = Some(time(value, "T00:00:00Z")?),
             // A day counts to its end.

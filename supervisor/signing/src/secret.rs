@@ -38,9 +38,9 @@ impl SecretKey {
         if text.contains("ENCRYPTED") {
             return wrong("the key is under a passphrase: `openssl pkey -in FILE` writes it without one");
         }
-        let key = if let Some((_, pem)) = block(text, "PRIVATE KEY") {
+        let key = if let Some((_, pem, _)) = block(text, "PRIVATE KEY") {
             SigningKey::from_pkcs8_pem(pem).ok()
-        } else if let Some((_, pem)) = block(text, "EC PRIVATE KEY") {
+        } else if let Some((_, pem, _)) = block(text, "EC PRIVATE KEY") {
             p256::SecretKey::from_sec1_pem(pem).ok().map(SigningKey::from)
         } else {
             return wrong(

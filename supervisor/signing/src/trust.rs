@@ -306,6 +306,9 @@ mod tests {
             (format!("not-after: tomorrow\n{pem}"), "is no time"),
             (format!("expires: 2027-01-01\n{pem}"), "not known"),
             (format!("signs: everything\n{pem}"), "agents, tools or policies"),
+            (format!("{pem}not-after: 2027-01-01\n"), "nothing behind"),
+            (format!("{pem}{pem}"), "more than one key"),
+            (format!("signs: tools\nsigns: agents\n{pem}"), "twice"),
             (format!("not-before: 2028-01-01\nnot-after: 2027-01-01\n{pem}"), "before not-before"),
         ] {
             let error = trust(&text).unwrap_err();

@@ -6,16 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::{Client, Url, redirect};
 use tokio::time::{Instant, timeout_at};
 
 use crate::schedule::{Verdict, retry_after, verdict};
 use crate::settings::{Error, Webhook};
 use crate::signature::Secret;
 
-/// How much of a refusal is read, in bytes, and how much of it is told, in characters.
-const REFUSAL_BYTES: usize = 4096;
-const REFUSAL_CHARS: usize = 200;
 /// A name that is this host, whatever somebody made of its addresses: without TLS nothing else may be reached by it.
 const LOCALHOST: &str = "localhost";
 
@@ -83,33 +80,15 @@ impl Post {
         let asked = retry_after(response.headers());
         let verdict = verdict(status.as_u16());
         if verdict == Verdict::Delivered {
-            // What it says besides is not read.
             return Outcome::Delivered;
         }
+        // Its words are not read: receivers repeat the address that they do not know, and there may be a key in it.
         let mut why = format!("the receiver answered {}", status.as_u16());
         if status.is_redirection() {
             why.push_str(", a redirect, which is not followed");
-        } else if let Ok(words) = timeout_at(deadline, words(response)).await
-            && !words.is_empty()
-        {
-            why.push_str(": ");
-            why.push_str(&words);
         }
         if verdict == Verdict::Again { Outcome::Again { why, asked } } else { Outcome::GiveUp { why } }
     }
-}
-
-/// The beginning of a refusal, on one line.
-async fn words(mut response: Response) -> String {
-    let mut body = Vec::new();
-    while body.len() < REFUSAL_BYTES
-        && let Ok(Some(bytes)) = response.chunk().await
-    {
-        body.extend(bytes.iter().take(REFUSAL_BYTES - body.len()));
-    }
-    let text = String::from_utf8_lossy(&body);
-    let line = text.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter });
-    line.take(REFUSAL_CHARS).collect()
 }
 
 /// Why a connection failed, without the address: there may be a key in it.

@@ -215,7 +215,7 @@ async fn what_is_refused_is_given_up_at_once_and_told() {
     webhooks.tell(alert("two", Severity::High));
     let gone = webhooks.undelivered().await.unwrap();
     assert_eq!((gone.webhook.as_str(), gone.rule.as_str(), gone.tries), ("oncall", "one", 1));
-    assert_eq!(gone.why, "the receiver answered 400: words");
+    assert_eq!(gone.why, "the receiver answered 400");
     wait_for(|| counted(&webhooks, "oncall", "delivered") == 1).await;
     assert_eq!((receiver.count(), counted(&webhooks, "oncall", "given_up")), (2, 1));
 }
@@ -227,7 +227,7 @@ async fn what_never_passes_is_given_up_in_the_end() {
     webhooks.tell(alert("one", Severity::High));
     let gone = webhooks.undelivered().await.unwrap();
     assert_eq!((gone.tries, receiver.count()), (3, 3));
-    assert!(gone.why.len() < 300 && gone.why.starts_with("the receiver answered 500: xxx"), "{}", gone.why);
+    assert_eq!(gone.why, "the receiver answered 500");
 }
 
 #[tokio::test]

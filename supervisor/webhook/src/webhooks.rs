@@ -132,7 +132,9 @@ impl Webhooks {
         let _ = tokio::time::timeout(within, all).await;
         workers.shutdown().await;
         for line in &inner.lines {
-            let left = line.counters.waiting.swap(0, Relaxed);
+            // What is told at this moment takes itself out.
+            let left = line.counters.waiting.load(Relaxed);
+            line.counters.waiting.fetch_sub(left, Relaxed);
             let lost = line.counters.lost.fetch_add(left, Relaxed).saturating_add(left);
             if lost > 0 {
                 let webhook = &line.webhook.name;

@@ -63,12 +63,16 @@ async fn one(
         Err(error) => return Err(error.into()),
     };
     let Source { bytes: manifest, name: manifest_name, signature } = source;
-    let request = api::ValidateRequest { manifest: manifest.clone(), manifest_name: manifest_name.clone() };
-    let normal = client.validate(request).await?.normalised_yaml;
+    let request = api::ValidateRequest {
+        manifest: manifest.clone(),
+        manifest_name: manifest_name.clone(),
+        signature: signature.clone(),
+    };
+    let valid = client.validate(request).await?;
     if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {
-        // One that was not signed when it came in is another one now.
-        let is_signed_now = !signature.is_empty() && agent.signed_by.is_empty();
-        if agent.manifest_yaml == normal && !anew && !is_signed_now {
+        // Signed by another key it is another one: the one before may be trusted no more.
+        let same = agent.manifest_yaml == valid.normalised_yaml && agent.signed_by == valid.signed_by;
+        if same && !anew {
             return Ok(Applied { result: "unchanged", agent: AgentView::from(agent.clone()) });
         }
         if !start {

@@ -107,7 +107,7 @@ pub(super) async fn tool(
     match command {
         ToolCommand::Install { file } => {
             let source = Source::read(&file)?;
-            let files = files_of(&source, folder_of(&file))?;
+            let files = files_of(&source, folder_of(&file), false)?;
             let Source { bytes: manifest, name: manifest_name, signature } = source;
             let request = api::InstallToolRequest { tenant, manifest, manifest_name, files, signature };
             let view = ToolView::from(client.install_tool(request).await?);

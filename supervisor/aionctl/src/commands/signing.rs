@@ -9,6 +9,7 @@ use aion_client::api;
 use aion_signing::{Kind, Part, SecretKey, Trust, payload};
 use aion_types::ErrorCode;
 use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::target::each_sync;
@@ -34,8 +35,8 @@ impl Signable {
             return Err(Failure::new(USAGE, "-: a signature lies beside a file: name it"));
         }
         let source = Source::read_at_most(path, MAX)?;
-        let (kind, files) = match kind_of(&source.bytes) {
-            Kind::Tools => (Kind::Tools, files_of(&source, folder_of(path))?),
+        let (kind, files) = match kind_of(&source)? {
+            Kind::Tools => (Kind::Tools, files_of(&source, folder_of(path), true)?),
             kind => (kind, Vec::new()),
         };
         Ok(Self { source, kind, files })
@@ -54,13 +55,18 @@ impl Signable {
 }
 
 /// What a file is, by its `kind`. Whether it is a valid one of that kind is not a signer's business.
-fn kind_of(bytes: &[u8]) -> Kind {
-    let text = String::from_utf8_lossy(bytes);
-    let word = text.lines().find_map(|line| line.strip_prefix("kind:")).unwrap_or_default();
-    match word.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']) {
-        "Agent" => Kind::Agents,
-        "Tool" => Kind::Tools,
-        _ => Kind::Policies,
+fn kind_of(source: &Source) -> Outcome<Kind> {
+    let wrong = |why: &str| {
+        Failure::new(USAGE, format!("{}: {why}", source.name))
+            .hint("manifests of agents and tools, capability rules and detections can be signed")
+    };
+    let value: Value =
+        serde_yaml::from_slice(&source.bytes).map_err(|_| wrong("it cannot be read as YAML"))?;
+    match value.get("kind").and_then(Value::as_str) {
+        Some("Agent") => Ok(Kind::Agents),
+        Some("Tool") => Ok(Kind::Tools),
+        Some("CapabilityPolicy" | "Detection") => Ok(Kind::Policies),
+        _ => Err(wrong("its kind is none that can be signed")),
     }
 }
 
@@ -199,15 +205,19 @@ mod tests {
 
     #[test]
     fn the_kind_is_what_the_file_says() {
+        let kind = |text: &str| kind_of(&Source::of(text.as_bytes().to_vec(), "x")).ok();
         for (text, expected) in [
-            ("apiVersion: aion.os/v1\nkind: Agent\n", Kind::Agents),
-            ("kind: \"Tool\"  # mine\n", Kind::Tools),
-            ("kind: Tool\r\n", Kind::Tools),
-            ("kind: Detection\n", Kind::Policies),
-            ("  kind: Tool\n", Kind::Policies),
-            ("", Kind::Policies),
+            ("apiVersion: aion.os/v1\nkind: Agent\n", Some(Kind::Agents)),
+            ("\"kind\" : \"Tool\"  # mine\n", Some(Kind::Tools)),
+            ("{kind: Tool, spec: {}}", Some(Kind::Tools)),
+            ("kind: Detection\n", Some(Kind::Policies)),
+            ("kind: CapabilityPolicy\r\n", Some(Kind::Policies)),
+            ("spec:\n  kind: Tool\n", None),
+            ("kind: Config\n", None),
+            ("", None),
+            ("kind: [", None),
         ] {
-            assert_eq!(kind_of(text.as_bytes()), expected, "{text:?}");
+            assert_eq!(kind(text), expected, "{text:?}");
         }
     }
 }

@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use aion_client::api;
-use aion_manifest::{Classes, ToolFile};
+use aion_manifest::ToolFile;
 use aion_types::ErrorCode;
 
 use crate::failure::{Failure, Outcome, USAGE};
-use crate::source::Source;
+use crate::source::{Source, classes};
 
+/// What only the daemon knows.
+const CLASS: &str = "spec.security.cgroup";
 /// Bytes of a tool's files.
 const MAX_FILES: usize = 64 << 20;
 
@@ -20,15 +22,15 @@ pub(super) fn folder_of(manifest: &Path) -> &Path {
 }
 
 /// The files that a tool's manifest names, from beside it.
-pub(super) fn files_of(source: &Source, folder: &Path) -> Outcome<Vec<api::ToolFile>> {
-    let tool = ToolFile::parse(&source.bytes, &source.name, &Classes::builtin());
+///
+/// `all`: which files these are must be known here, not only to the daemon.
+pub(super) fn files_of(source: &Source, folder: &Path, all: bool) -> Outcome<Vec<api::ToolFile>> {
+    let tool = ToolFile::parse(&source.bytes, &source.name, &classes()?);
+    // The daemon may know classes that this client does not; anything else is the same there.
+    let unknown = |error: &aion_manifest::Error| error.problems().iter().all(|p| p.field == CLASS);
     let tool = match tool {
-        Ok(tool) => tool,
-        // The daemon may know classes that this client does not; anything else is the same there.
-        Err(error) if error.problems().iter().all(|p| p.field == "spec.security.cgroup") => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) if unknown(&error) && !all => return Ok(Vec::new()),
+        other => other?,
     };
     let mut files = Vec::new();
     let mut total = 0;

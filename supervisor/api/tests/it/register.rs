@@ -62,7 +62,7 @@ async fn problems_name_their_place() {
     let request = manifest("x", "  entry: [true]\n  secrets: [db]");
     let valid = world
         .agents()
-        .validate(api::ValidateRequest { manifest: request.manifest, manifest_name: String::new() })
+        .validate(api::ValidateRequest { manifest: request.manifest, ..Default::default() })
         .await;
     assert!(valid.unwrap().into_inner().normalised_yaml.contains("db"));
     for missing in ["nobody", "NOT_A_NAME", "01ARZ3NDEKTSV4RRFFQ69G5FAV"] {

@@ -39,9 +39,21 @@ async fn a_manifest_comes_in_signed_alone_and_says_by_whom() {
     for overrides in [
         api::Overrides { argv: vec!["sh".to_owned()], ..Default::default() },
         api::Overrides { env: [("LD_PRELOAD".to_owned(), "x".to_owned())].into(), ..Default::default() },
+        api::Overrides { labels: [("pool".to_owned(), "x".to_owned())].into(), ..Default::default() },
     ] {
         assert_eq!(why(api::RegisterRequest { overrides: Some(overrides), ..good.clone() }).await, "");
     }
+    // What is asked before anything is stopped says the same.
+    let ask = async |manifest: &[u8], signature: &str| {
+        let request = api::ValidateRequest {
+            manifest: manifest.to_vec(),
+            signature: signature.to_owned(),
+            ..Default::default()
+        };
+        world.agents().validate(request).await.map(|valid| valid.into_inner().signed_by)
+    };
+    assert_eq!(code(&ask(&good.manifest, "").await.unwrap_err()), "SIGNATURE_INVALID");
+    assert_eq!(ask(&good.manifest, &good.signature).await.unwrap(), key(1).public("").fingerprint());
     let agent = world.agents().register(good).await.unwrap().into_inner();
     assert_eq!(agent.signed_by, key(1).public("").fingerprint());
     // Another name is no other agent.
@@ -78,4 +90,16 @@ async fn where_nothing_must_be_signed_what_is_signed_is_looked_at() {
     assert_eq!(code(&error), "SIGNATURE_INVALID");
     let none = World::new();
     none.agents().register(signed(&key(2), "a", "  entry: [true]")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_label_makes_an_agent_the_process_of_an_attempt() {
+    let world = World::guarded(Arc::new(Guard::new([Kind::Agents], trust(&key(1), ""))));
+    for label in ["aion.attempt", "aion.task", "aion.agent"] {
+        let yaml = format!("  entry: [true]\nmetadata: {{name: a, labels: {{{label}: x}}}}");
+        let text = format!("apiVersion: aion.os/v1\nkind: Agent\nspec:\n{yaml}\n").into_bytes();
+        let request =
+            api::RegisterRequest { signature: key(1).sign(&text), manifest: text, ..Default::default() };
+        assert_eq!(code(&world.agents().register(request).await.unwrap_err()), "MANIFEST_INVALID", "{label}");
+    }
 }

@@ -103,6 +103,15 @@ pub(crate) fn what_must_be_signed_is_refused_when_it_is_not_or_was_changed() {
         .expect(125)
         .says("overrides.argv");
     assert_eq!(daemons.ctl(["run", "--rm", "-f"]).args([&agent]).ok().text(), "hello\n");
+    // What is refused stops nothing that runs.
+    fs::write(&agent, manifest.replace("echo, hello", "sleep, '600'")).unwrap();
+    sign(&key, &agent);
+    apply().ok();
+    fs::write(&agent, manifest).unwrap();
+    apply().done().expect(5).says("it was changed");
+    let state = || daemons.ctl(["inspect", "signed"]).json();
+    assert!(state().to_string().contains("\"running\""), "{}", state());
+    sign(&key, &agent);
     apply().ok();
     daemons.ctl(["wait", "signed"]).ok();
     let shown = daemons.ctl(["inspect", "signed"]).json();

@@ -15,6 +15,8 @@ use super::bundle::{Body, Found, Limits, Piece};
 const BESIDE: [&str; 4] = ["aiond.env", "aion-launcher.env", "scheduler.yaml", "cgroup_profiles.yaml"];
 /// More files than any folder of policies has.
 const MOST: usize = 2000;
+/// How long a folder may take to be listed.
+const MOMENT: std::time::Duration = std::time::Duration::from_secs(5);
 /// How deep such a folder is at most.
 const DEPTH: usize = 8;
 
@@ -32,8 +34,9 @@ pub(super) fn configuration(config: &Path) -> Vec<Piece> {
     for path in listed(Path::new(&folder), "yaml") {
         pieces.push(piece(format!("config/config.yaml.d/{}", name_of(&path)), path));
     }
-    let beside = BESIDE.iter().map(|name| config.with_file_name(name)).filter(|path| path.exists());
-    pieces.extend(beside.map(|path| piece(format!("config/{}", name_of(&path)), path)));
+    let beside = BESIDE.map(|name| config.with_file_name(name));
+    let beside = soon(|| beside.into_iter().filter(|path| path.exists()).collect::<Vec<_>>());
+    pieces.extend(beside.into_iter().flatten().map(|path| piece(format!("config/{}", name_of(&path)), path)));
     pieces
 }
 
@@ -49,9 +52,14 @@ pub(super) fn policies(folder: PathBuf) -> Piece {
 
 /// Logs below the state folder, which daemons have that were started without a service manager.
 pub(super) fn logs(state: &Path) -> Vec<Piece> {
-    let logs = listed(&state.join("log"), "log").into_iter().map(|path| {
+    let folder = state.join("log");
+    // The folder may be another user's, who must not choose which files of root's are read here.
+    let found = soon(move || {
+        let real = fs::symlink_metadata(&folder).is_ok_and(|meta| meta.is_dir());
+        if real { files(&folder, "log") } else { Vec::new() }
+    });
+    let logs = found.into_iter().flatten().map(|path| {
         let name = format!("logs/{}", name_of(&path));
-        // The folder may be another user's, who must not choose which file of root's is read here.
         let work = move || last(&path, Limits::LARGE.bytes, OFlag::O_NOFOLLOW);
         Piece::blocking(name, Limits::LARGE, work)
     });
@@ -62,8 +70,20 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The files of a folder that end so, by name; none when it cannot be read.
-fn listed(folder: &Path, extension: &str) -> Vec<PathBuf> {
+/// Does what a file system that hangs would keep: in a thread, which nobody waits for longer than a moment.
+fn soon<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (send, receive) = std::sync::mpsc::sync_channel(1);
+    std::thread::spawn(move || drop(send.send(work())));
+    receive.recv_timeout(MOMENT).ok()
+}
+
+/// The files of a folder that end so, by name; none when it cannot be read, or hangs.
+fn listed(folder: &Path, extension: &'static str) -> Vec<PathBuf> {
+    let folder = folder.to_owned();
+    soon(move || files(&folder, extension)).unwrap_or_default()
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let mut paths: Vec<PathBuf> =

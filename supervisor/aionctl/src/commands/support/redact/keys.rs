@@ -16,6 +16,9 @@ const WORDS: [&str; 10] = [
     "cookie",
 ];
 
+/// Ends of such names, which are parts of other words, too.
+const ENDS: [&str; 5] = ["pass", "pwd", "signingkey", "accesskey", "secretkey"];
+
 /// Ends of names whose values say where a secret is.
 const PLACES: [&str; 4] = ["file", "path", "dir", "folder"];
 
@@ -23,6 +26,8 @@ const PLACES: [&str; 4] = ["file", "path", "dir", "folder"];
 pub(super) fn looks_secret(key: &str) -> bool {
     let plain = plain(key);
     WORDS.iter().any(|word| plain.contains(word))
+        || ENDS.iter().any(|end| plain.ends_with(end))
+        || are_headers(&plain)
 }
 
 /// Whether a value under such a key tells nothing: a word for nothing, a count of models' tokens, a path.
@@ -44,7 +49,12 @@ pub(super) fn is_kept(key: &str, value: &str) -> bool {
 /// Whether the whole line belongs to the value: it has spaces in it.
 pub(super) fn takes_the_line(key: &str) -> bool {
     let plain = plain(key);
-    plain.contains("authorization") || plain.contains("cookie")
+    plain.contains("authorization") || plain.contains("cookie") || are_headers(&plain)
+}
+
+/// Headers that are sent along, as those of `OTEL_EXPORTER_OTLP_HEADERS`: whatever they are called, keys are among them.
+fn are_headers(plain: &str) -> bool {
+    plain.len() > "headers".len() && plain.ends_with("headers")
 }
 
 fn plain(key: &str) -> String {

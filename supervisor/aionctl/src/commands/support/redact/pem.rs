@@ -33,10 +33,14 @@ pub(super) fn blocks(text: &str) -> (Cow<'_, str>, u64) {
 /// Where the next key is: from its first line to its last, or to where it was cut off.
 fn next(text: &str, mut from: usize) -> Option<(usize, usize)> {
     loop {
-        let rest = text.get(from..)?;
-        let (begin, end) = (rest.find(BEGIN), rest.find(END));
-        let at = from + begin.into_iter().chain(end).min()?;
-        let opens = begin.is_some_and(|begin| from + begin == at);
+        // One way through the text, however many beginnings without an end there are.
+        let at = from + text.get(from..)?.find(DASHES)?;
+        let here = text.get(at..)?;
+        let opens = here.starts_with(BEGIN);
+        if !opens && !here.starts_with(END) {
+            from = at + 1;
+            continue;
+        }
         let label = at + if opens { BEGIN.len() } else { END.len() };
         let Some(body) = private_label(text, label) else {
             from = label;
@@ -49,15 +53,20 @@ fn next(text: &str, mut from: usize) -> Option<(usize, usize)> {
 /// Behind the label's dashes, when it is that of a private key.
 fn private_label(text: &str, at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
-    let dashes = rest.find(DASHES).filter(|&dashes| dashes <= LABEL)?;
+    let dashes = ahead(rest, LABEL + DASHES.len()).find(DASHES)?;
     rest.get(..dashes)?.contains(PRIVATE).then_some(at + dashes + DASHES.len())
+}
+
+/// The beginning of a text: so many bytes, to the end of a letter.
+fn ahead(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or_default()
 }
 
 fn end_of(text: &str, body: usize) -> usize {
     let rest = text.get(body..).unwrap_or_default();
-    if let Some(end) = rest.find(END).filter(|&end| end <= LONGEST) {
+    if let Some(end) = ahead(rest, LONGEST).find(END) {
         let label = body + end + END.len();
-        let dashes = text.get(label..).and_then(|rest| rest.find(DASHES)).filter(|&dashes| dashes <= LABEL);
+        let dashes = text.get(label..).and_then(|rest| ahead(rest, LABEL + DASHES.len()).find(DASHES));
         return dashes.map_or(label, |dashes| label + dashes + DASHES.len());
     }
     // It was cut off: the rest of this line, and what looks like more of it.

@@ -35,7 +35,7 @@ const BEARER: usize = 8;
 pub(super) fn line(line: &str) -> (String, u64) {
     let mut count = 0;
     let mut line = line.to_owned();
-    for find in [passwords, bearers, runs] {
+    for find in [passwords, addresses, bearers, runs] {
         let found = find(&line);
         count += u64::try_from(found.len()).unwrap_or(0);
         line = without(&line, &found);
@@ -74,6 +74,35 @@ fn passwords(line: &str) -> Places {
         }
     }
     places
+}
+
+/// Keys in the paths and queries of URLs, as those of webhooks.
+fn addresses(line: &str) -> Places {
+    let mut places = Places::new();
+    let mut from = 0;
+    while let Some(found) = part(line, from, line.len()).find("://") {
+        from += found + 3;
+        let rest = part(line, from, line.len());
+        let end = rest.find(|c: char| c.is_whitespace() || "\"'<>`\\,".contains(c)).unwrap_or(rest.len());
+        let Some(path) = part(rest, 0, end).find(['/', '?', '#']) else { continue };
+        let mut at = from + path;
+        for word in part(rest, path, end).split(['/', '?', '&', '=', '#', ':', '.']) {
+            if is_key_in_url(word) {
+                places.push((at, at + word.len()));
+            }
+            at += word.len() + 1;
+        }
+        from += path;
+    }
+    places
+}
+
+/// Ids of services are of letters and digits, and long; names in URLs are of small letters, and parted.
+fn is_key_in_url(word: &str) -> bool {
+    let (small, capital, digit, parted) = classes(word);
+    let is_id = !parted || word.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let mixed = word.len() >= 16 && digit && (small || capital) && is_id;
+    mixed || (word.len() >= 20 && small && capital)
 }
 
 fn password(url: &str) -> Option<(usize, usize)> {
@@ -193,7 +222,8 @@ fn classes(text: &str) -> (bool, bool, bool, bool) {
 
 fn is_random(text: &str) -> bool {
     let (small, capital, digit, parted) = classes(text);
-    let hex = text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_hex = |run: &str| run.len() >= LONG && classes(run).2;
+    let hex = text.split(|c: char| !c.is_ascii_hexdigit()).any(is_hex);
     digit && (hex || !parted || (small && capital))
 }
 

@@ -28,6 +28,11 @@ fn values_of_secret_keys_go_and_the_rest_of_the_line_stays() {
         ("Set-Cookie: a=b; c=d", "Set-Cookie: [redacted]"),
         ("headers=x-api-key=abc", "headers=x-api-key=[redacted]"),
         ("Private-Key: abc", "Private-Key: [redacted]"),
+        ("SMTP_PASS=abc", "SMTP_PASS=[redacted]"),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS=x-honeycomb-team=hcaik_01ab,x=y z",
+            "OTEL_EXPORTER_OTLP_HEADERS=[redacted]",
+        ),
         ("credentials = abc", "credentials = [redacted]"),
         ("GET /v1?access_token=abc&x=1 HTTP/1.1", "GET /v1?access_token=[redacted] HTTP/1.1"),
     ] {
@@ -65,6 +70,19 @@ fn what_shows_by_itself_goes() {
         ("see postgres://u:p/w@db:5432/x", "see postgres://u:[redacted]@db:5432/x"),
         ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NSJ9.c2lnbmF0dXJl end", "jwt [redacted] end"),
         (format!("sum {HEX}").as_str(), "sum [redacted]"),
+        (format!("dop_v1_{HEX}").as_str(), "[redacted]"),
+        (
+            "url: https://hooks.slack.com/services/T01234567/B01234567/aBcDeFgHiJkLmNoPqRsTuVwX",
+            "url: https://hooks.slack.com/services/T01234567/B01234567/[redacted]",
+        ),
+        (
+            "url: https://events.pagerduty.com/integration/0123456789abcdef0123456789abcdef/enqueue",
+            "url: https://events.pagerduty.com/integration/[redacted]/enqueue",
+        ),
+        (
+            "to https://x.webhook.office.com/webhookb2/0a1b2c3d-0000-4a4a-8b8b-0123456789ab",
+            "to https://x.webhook.office.com/webhookb2/[redacted]",
+        ),
         (format!("value={BASE64};").as_str(), "value=[redacted];"),
         (format!("({SLASHED})").as_str(), "([redacted])"),
         (format!("https://hooks.example.com/{HEX}").as_str(), "https://hooks.example.com/[redacted]"),
@@ -85,6 +103,11 @@ fn private_keys_go_as_blocks_also_when_they_were_cut_off() {
     ] {
         assert_eq!(text(&said), (kept.to_owned(), 1), "{said}");
     }
+    // Many beginnings and no end take one way through the text.
+    let many = format!("{begin}\nx y\n").repeat(50_000);
+    let began = std::time::Instant::now();
+    assert_eq!(text(&many).1, 50_000);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     let certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
     assert_eq!(text(certificate), (certificate.to_owned(), 0));
 }
