@@ -11,7 +11,7 @@ use crate::raw;
 pub(super) type Identity = (AgentName, String, BTreeMap<String, String>, String);
 
 /// Labels by which the daemon knows the processes of attempts.
-const RESERVED: &str = "aion.";
+const RESERVED: [&str; 3] = ["aion.agent", "aion.attempt", "aion.task"];
 
 impl Checker<'_> {
     pub(super) fn identity(&mut self, metadata: raw::Metadata, hostname: Option<String>) -> Option<Identity> {
@@ -45,11 +45,8 @@ impl Checker<'_> {
                     "metadata.labels",
                     &format!("{} is not a label; use 1 to 63 letters, digits and -_./", quote(key)),
                 );
-            } else if key.starts_with(RESERVED) {
-                self.problem(
-                    &field,
-                    &format!("labels that begin with {RESERVED} are the daemon's own; use another"),
-                );
+            } else if RESERVED.contains(&key.as_str()) {
+                self.problem(&field, "this label is the daemon's own; use another");
             } else if value.len() > 256 || value.chars().any(char::is_control) {
                 self.problem(
                     &field,
