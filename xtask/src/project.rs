@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::dist;
 use crate::process::{note, read, run};
 
 /// The target that aion-init is built for: named, so that its static libc is not asked of build scripts and
@@ -59,8 +60,13 @@ impl Project {
         }
         if !last.is_empty() {
             note(&format!("the last build was that of {}", String::from_utf8_lossy(&last)));
-            run(self.cargo().args(["clean", "--quiet", "--workspace"]))?;
-            run(self.cargo().args(["clean", "--quiet", "--workspace", "--target", STATIC_TARGET]))?;
+            for profile in ["dev", "release"] {
+                let mut clean = self.cargo();
+                clean.args(["clean", "--quiet", "--workspace", "--profile", profile]);
+                run(&mut clean)?;
+                run(clean.args(["--target", STATIC_TARGET]))?;
+            }
+            dist::forget_packer(self)?;
         }
         std::fs::create_dir_all(&self.target)
             .with_context(|| format!("cannot make {}", self.target.display()))?;

@@ -13,7 +13,7 @@ mod sign;
 mod tarball;
 mod tree;
 
-pub(crate) use rpm::{MANIFEST as PACKER, cargo as packer};
+pub(crate) use rpm::{MANIFEST as PACKER, cargo as packer, forget as forget_packer};
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,14 @@ pub(crate) fn cargo(project: &Project, command: &str) -> Command {
     cargo
 }
 
+/// Throws the packer away: its tests know where the clone is that they were built from.
+pub(crate) fn forget(project: &Project) -> Result<()> {
+    if !target(project).is_dir() {
+        return Ok(());
+    }
+    run(cargo(project, "clean").args(["--quiet", "--package", "aion-pack"]))
+}
+
 fn target(project: &Project) -> PathBuf {
     project.target.join("pack")
 }
