@@ -18,6 +18,7 @@ mod kernel;
 mod lifecycle;
 mod logs;
 mod man;
+mod partial;
 mod policy;
 mod profile;
 mod ps;

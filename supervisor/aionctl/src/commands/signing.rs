@@ -1,7 +1,8 @@
 //! `sign` and `verify`: signatures of manifests, tools and policies, made and judged without the daemon.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::partial::{NotBegun, Partial};
 use super::target::each_sync;
 use super::tool_files::{files_of, folder_of};
 use crate::cli::{SignArgs, TrustArgs};
@@ -121,14 +123,16 @@ fn private(path: &Path) -> Outcome<SecretKey> {
 /// Beside it first, so that there is never half a signature.
 fn write_whole(path: &Path, text: &str) -> Outcome<()> {
     let failed =
-        |error: std::io::Error| Failure::new(1, format!("cannot write {}", path.display())).cause(&error);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    writeln!(file, "{text}").map_err(failed)?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(readable).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+        |error: &std::io::Error| Failure::new(1, format!("cannot write {}", path.display())).cause(error);
+    let partial = match Partial::begin(path, &format!(".partial-{}", std::process::id()), true) {
+        Ok(partial) => partial,
+        Err(NotBegun::Cannot(_, error)) => return Err(failed(&error)),
+        Err(NotBegun::Taken) => return Err(failed(&std::io::ErrorKind::AlreadyExists.into())),
+    };
+    let written = writeln!(partial.file(), "{text}")
+        .and_then(|()| partial.file().set_permissions(Permissions::from_mode(0o644)))
+        .and_then(|()| partial.into_place());
+    written.map_err(|error| failed(&error))
 }
 
 #[derive(Serialize)]

@@ -1,9 +1,7 @@
 //! `backup create`: what aiond streams goes into a file that has its name only when all of it is there and was checked.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aion_backup::{Check, Summary, read};
 use aion_client::{Client, api};
@@ -15,6 +13,7 @@ use super::cipher::Lock;
 use super::view::View;
 use super::{failed, is_disk_full};
 use crate::cli::BackupCreate;
+use crate::commands::partial::{NotBegun, Partial};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, note};
 
@@ -22,7 +21,7 @@ pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printe
     let lock = Lock::new(args.passphrase_file.as_deref(), &args.recipients)?;
     let encrypted = !lock.is_open();
     let to_stdout = args.file.as_os_str() == "-";
-    let partial = if to_stdout { None } else { Some(Partial::begin(&args.file)?) };
+    let partial = if to_stdout { None } else { Some(begin(&args.file)?) };
     let request = api::CreateBackupRequest { without_output: args.without_output };
     let mut parts = client.create_backup(request).await?;
     let (send, receive) = mpsc::channel(4);
@@ -71,9 +70,10 @@ fn write(parts: mpsc::Receiver<Vec<u8>>, lock: &Lock, partial: Option<Partial>) 
         out.flush()?;
         return Ok(summary);
     };
-    let file = partial.file.try_clone().map_err(|error| partial.failed(&error))?;
+    let to = partial.to().to_owned();
+    let file = partial.file().try_clone().map_err(|error| not_written(&to, &error))?;
     let (summary, _) = seal(parts, lock, file)?;
-    partial.into_place()?;
+    partial.into_place().map_err(|error| not_written(&to, &error))?;
     Ok(summary)
 }
 
@@ -130,26 +130,10 @@ impl<W: Write> Read for Tee<W> {
     }
 }
 
-/// A file that is not whole yet. Dropped before it is in place, it is removed.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    to: PathBuf,
-    placed: bool,
-}
-
-impl Partial {
-    fn begin(to: &Path) -> Outcome<Self> {
-        if fs::symlink_metadata(to).is_ok() {
-            return Err(Failure::new(1, format!("{} is there already", to.display()))
-                .hint("choose another name, or remove it first"));
-        }
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let path = to.with_file_name(name);
-        // It is the secrets' owner's, from its first byte on.
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = opened.map_err(|error| {
+fn begin(to: &Path) -> Outcome<Partial> {
+    Partial::begin(to, ".partial", false).map_err(|error| match error {
+        NotBegun::Taken => taken(to),
+        NotBegun::Cannot(path, error) => {
             let failure = Failure::new(1, format!("cannot make {}", path.display())).cause(&error);
             match error.kind() {
                 io::ErrorKind::AlreadyExists => {
@@ -157,39 +141,19 @@ impl Partial {
                 }
                 _ => failure,
             }
-        })?;
-        Ok(Self { file, path, to: to.to_owned(), placed: false })
-    }
-
-    fn failed(&self, error: &io::Error) -> Failure {
-        match is_disk_full(error) {
-            true => unwritable(error),
-            false => Failure::new(1, format!("cannot write {}", self.to.display())).cause(error),
         }
-    }
-
-    fn into_place(mut self) -> Outcome<()> {
-        self.file.sync_all().map_err(|error| self.failed(&error))?;
-        // Not over a file that came meanwhile.
-        fs::hard_link(&self.path, &self.to)
-            .or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Err(error),
-                // A file system without links.
-                _ => fs::rename(&self.path, &self.to),
-            })
-            .map_err(|error| self.failed(&error))?;
-        let _ = fs::remove_file(&self.path);
-        self.placed = true;
-        let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| self.failed(&error))
-    }
+    })
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.placed {
-            let _ = fs::remove_file(&self.path);
-        }
+fn taken(to: &Path) -> Failure {
+    Failure::new(1, format!("{} is there already", to.display()))
+        .hint("choose another name, or remove it first")
+}
+
+fn not_written(to: &Path, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => taken(to),
+        _ if is_disk_full(error) => unwritable(error),
+        _ => Failure::new(1, format!("cannot write {}", to.display())).cause(error),
     }
 }

@@ -1,14 +1,14 @@
 //! The archive, and the file that has its name only when all of it is there.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aion_types::ErrorCode;
 use zstd::stream::write::Encoder;
 
 use super::bundle::place;
+use crate::commands::partial::{self, NotBegun};
 use crate::failure::{Failure, Outcome};
 
 /// What `zstd` takes when nobody says.
@@ -36,69 +36,36 @@ pub(super) fn pack<'a, W: Write>(
     Ok(out)
 }
 
-/// A file that is not whole yet. Dropped before it is in place, it is removed.
-pub(super) struct Partial {
-    file: File,
-    path: PathBuf,
-    to: PathBuf,
-    force: bool,
-    placed: bool,
-}
+/// A bundle's file that is not whole yet.
+pub(super) struct Partial(partial::Partial);
 
 impl Partial {
     /// Begins beside the file that it is to become, which must not be there unless it may be written over.
     pub(super) fn begin(to: &Path, force: bool) -> Outcome<Self> {
-        if !force && fs::symlink_metadata(to).is_ok() {
-            return Err(taken(to));
-        }
-        let mut name = to.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let path = to.with_file_name(name);
-        // For nobody else to read, from its first byte on.
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = opened
-            .map_err(|error| Failure::new(1, format!("cannot make {}", path.display())).cause(&error))?;
-        Ok(Self { file, path, to: to.to_owned(), force, placed: false })
+        let suffix = format!(".partial-{}", std::process::id());
+        partial::Partial::begin(to, &suffix, force).map(Self).map_err(|error| match error {
+            NotBegun::Taken => taken(to),
+            NotBegun::Cannot(path, error) => {
+                Failure::new(1, format!("cannot make {}", path.display())).cause(&error)
+            }
+        })
     }
 
     pub(super) const fn file(&self) -> &File {
-        &self.file
+        self.0.file()
     }
 
     pub(super) fn failed(&self, error: &io::Error) -> Failure {
-        unwritable(&self.to, error)
+        unwritable(self.0.to(), error)
     }
 
     /// Gives it its name.
-    pub(super) fn into_place(mut self) -> Outcome<()> {
-        self.file.sync_all().map_err(|error| self.failed(&error))?;
-        let placed = if self.force {
-            fs::rename(&self.path, &self.to)
-        } else {
-            // Not over a file that came meanwhile.
-            fs::hard_link(&self.path, &self.to).or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => Err(error),
-                // A file system without links.
-                _ => fs::rename(&self.path, &self.to),
-            })
-        };
-        placed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => taken(&self.to),
-            _ => self.failed(&error),
-        })?;
-        let _ = fs::remove_file(&self.path);
-        self.placed = true;
-        let parent = self.to.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| self.failed(&error))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.placed {
-            let _ = fs::remove_file(&self.path);
-        }
+    pub(super) fn into_place(self) -> Outcome<()> {
+        let to = self.0.to().to_owned();
+        self.0.into_place().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(&to),
+            _ => unwritable(&to, &error),
+        })
     }
 }
 
@@ -123,6 +90,7 @@ fn taken(to: &Path) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
