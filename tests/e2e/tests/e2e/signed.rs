@@ -12,10 +12,9 @@ use nix::unistd::Pid;
 
 use crate::tasks_node::copy;
 
-fn sh(folder: &Path, script: &str) {
-    let done = Command::new("sh").args(["-ec", script]).current_dir(folder).output().unwrap();
-    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
-}
+/// Made by OpenSSL, for this test alone.
+const RELEASE: (&str, &str) = (include_str!("signed/release.key"), include_str!("signed/release.pub"));
+const OTHER: &str = include_str!("signed/other.key");
 
 /// Until a call ends with this status, as the daemon reads its keys again by itself.
 fn until(mut call: impl FnMut() -> i32, status: i32) {
@@ -33,13 +32,13 @@ pub(crate) fn what_must_be_signed_is_refused_when_it_is_not_or_was_changed() {
     let folder = tempfile::Builder::new().prefix("aion-e2e-").tempdir().unwrap();
     let at = folder.path();
     fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
-    // As the documentation says it, with OpenSSL.
-    sh(
-        at,
-        "umask 022; mkdir keys; for one in release other; do
-         openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $one.key; done
-         openssl pkey -in release.key -pubout -out keys/release.pub; chmod 644 keys/release.pub",
-    );
+    fs::create_dir(at.join("keys")).unwrap();
+    for (name, content) in [("release.key", RELEASE.0), ("other.key", OTHER), ("keys/release.pub", RELEASE.1)]
+    {
+        fs::write(at.join(name), content).unwrap();
+        fs::set_permissions(at.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    fs::set_permissions(at.join("keys"), fs::Permissions::from_mode(0o755)).unwrap();
     let policies = at.join("state/policies");
     copy(&clone.join("policies"), &policies);
     let rules = policies.join("agent.capabilities.yaml");
