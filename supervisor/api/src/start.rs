@@ -140,8 +140,9 @@ impl Core {
         plan.incarnation = record.incarnation;
         // The process of an attempt is made anew from its agent's manifest, which was looked at then. It has none of its own, whatever a
         // label says.
-        let manifest = self.store.manifest_of(&record.tenant, &record.id)?.unwrap_or_default();
-        if !record.labels.contains_key(ATTEMPT) || !manifest.is_empty() {
+        let of_an_attempt = record.labels.contains_key(ATTEMPT)
+            && self.store.manifest_of(&record.tenant, &record.id)?.is_none_or(|yaml| yaml.is_empty());
+        if !of_an_attempt {
             self.still_signed(record)?;
             self.still_permitted(record)?;
         }
