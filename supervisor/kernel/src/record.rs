@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aion_store::{Batch, Durability, Store, Table};
-use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Usage};
+use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Step, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -108,8 +108,59 @@ impl Recorder {
     }
 }
 
+/// A row as it is stored: values without the names of their fields, in the order in which the types have them, which reads as the form
+/// with names does. There is one for each call, and so it is half as long. Its own name is its key.
+fn packed(row: &DecisionRow) -> serde_json::Result<Vec<u8>> {
+    // Each type is named with all its fields: a new one does not compile before it has its place here.
+    let DecisionRow {
+        audit_id: _,
+        time_ns,
+        syscall,
+        tenant,
+        agent,
+        agent_id,
+        caller,
+        task,
+        trace,
+        target,
+        decision,
+        status,
+        error,
+        usage,
+        engine,
+    } = row;
+    let decision = decision.as_ref().map(|Decision { allowed, steps }| {
+        let steps = steps.iter().map(|Step { layer, about, allowed, rule }| (layer, about, allowed, rule));
+        (allowed, steps.collect::<Vec<_>>())
+    });
+    let error = error.as_ref().map(|ErrorBody { code, message, field, rule, hint, retry_after_ms }| {
+        (code, message, field, rule, hint, retry_after_ms)
+    });
+    let Usage { latency_ms, cost_usd, tokens_in, tokens_out } = usage;
+    let usage = (latency_ms, cost_usd, tokens_in, tokens_out);
+    let Engine { kind, name } = engine;
+    let name_is_key = "";
+    serde_json::to_vec(&(
+        name_is_key,
+        time_ns,
+        syscall,
+        tenant,
+        agent,
+        agent_id,
+        caller,
+        task,
+        trace,
+        target,
+        decision,
+        status,
+        error,
+        usage,
+        (kind, name),
+    ))
+}
+
 fn told(row: DecisionRow, done: oneshot::Sender<()>) -> Told {
-    let encoded = serde_json::to_vec(&row).unwrap_or_else(|error| {
+    let encoded = packed(&row).unwrap_or_else(|error| {
         // Nothing in a row can fail to encode; were it so, the log still tells of the call.
         lost(&row.audit_id, &error);
         Vec::new()
@@ -252,16 +303,19 @@ fn together(details: Vec<String>) -> Vec<String> {
 
 /// A decision.
 pub(crate) fn find(store: &Store, audit_id: &str, now_ns: u64) -> Result<Option<DecisionRow>, Refusal> {
-    rows::get(store, Table::Decisions, &[audit_id], now_ns)
+    let found: Option<DecisionRow> = rows::get(store, Table::Decisions, &[audit_id], now_ns)?;
+    Ok(found.map(|row| DecisionRow { audit_id: audit_id.to_owned(), ..row }))
 }
 
 #[cfg(test)]
 mod tests {
+    use aion_store::Options;
+    use aion_syscall::Layer;
+
     use super::*;
 
-    #[test]
-    fn a_group_of_the_widest_calls_fits_into_a_record() {
-        let row = DecisionRow {
+    fn widest() -> DecisionRow {
+        DecisionRow {
             audit_id: format!("sc-{}", "0".repeat(32)),
             time_ns: 0,
             syscall: "approval.request".to_owned(),
@@ -277,7 +331,64 @@ mod tests {
             error: Some(ErrorBody::from(&Refusal::field("x", "y"))),
             usage: Usage { latency_ms: u64::MAX, cost_usd: 0.123_456, ..Usage::default() },
             engine: crate::plan::kernel_engine(),
+        }
+    }
+
+    /// Rows with and without what may be missing.
+    fn samples() -> [DecisionRow; 3] {
+        let step = |layer, allowed| Step {
+            layer,
+            about: "memory:query:short".to_owned(),
+            allowed,
+            rule: "policies/agent.capabilities.yaml:12: \"memory:*\"".to_owned(),
         };
+        let decided = |allowed| Decision {
+            allowed,
+            steps: vec![
+                step(Layer::Syscalls, true),
+                step(Layer::Manifest, true),
+                step(Layer::Budget, allowed),
+            ],
+        };
+        let denied = Refusal::denied("no", "a rule").at("params.key").hint("ask").retry_after(7);
+        [
+            widest(),
+            DecisionRow { decision: Some(decided(true)), status: Status::Ok, error: None, ..widest() },
+            DecisionRow {
+                time_ns: u64::MAX,
+                agent_id: "01J".to_owned(),
+                task: "t-1".to_owned(),
+                trace: "x".to_owned(),
+                decision: Some(decided(false)),
+                status: Status::Denied,
+                error: Some(ErrorBody::from(&denied)),
+                usage: Usage { latency_ms: 1, cost_usd: 0.000_001, tokens_in: 2, tokens_out: 3 },
+                ..widest()
+            },
+        ]
+    }
+
+    #[test]
+    fn rows_read_as_they_were_written_with_and_without_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("db"), Options::default()).unwrap();
+        for (i, row) in samples().into_iter().enumerate() {
+            let named = serde_json::to_vec(&row).unwrap();
+            let short = packed(&row).unwrap();
+            assert!(short.starts_with(b"[") && short.len() + 200 < named.len());
+            // As this version writes it, and as those before did.
+            for (form, bytes) in [("short", short), ("named", named)] {
+                let audit_id = format!("sc-{i}-{form}");
+                write(&store, &[(audit_id.clone(), u64::MAX, bytes)]);
+                let found = find(&store, &audit_id, 1).unwrap().unwrap();
+                assert_eq!(found, DecisionRow { audit_id, ..row.clone() });
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_of_the_widest_calls_fits_into_a_record() {
+        let row = widest();
         for target in ["\u{1f600}".repeat(1000), "\u{1}".repeat(1000), "\"\\".repeat(500)] {
             let row = DecisionRow { target, ..row.clone() };
             let all = together(vec![detail(&row).to_string(); TOGETHER]);
