@@ -10,7 +10,6 @@ use std::sync::Arc;
 use aion_store::{Batch, Durability, Store, Table};
 use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Step, Usage};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::host::{AuditEntry, Host};
@@ -165,7 +164,7 @@ fn told(row: DecisionRow, done: oneshot::Sender<()>) -> Told {
         lost(&row.audit_id, &error);
         Vec::new()
     });
-    let detail = detail(&row).to_string();
+    let detail = detail(&row);
     let rule = row.error.map_or_else(String::new, |error| error.rule.chars().take(MAX_RULE).collect());
     Told {
         until_ns: row.time_ns.saturating_add(KEEP_NS),
@@ -258,23 +257,34 @@ fn short(target: &str) -> &str {
     target.get(..at.unwrap_or(0)).unwrap_or_default()
 }
 
-fn detail(row: &DecisionRow) -> Value {
-    let mut detail = json!({
-        "audit_id": row.audit_id, "syscall": row.syscall, "agent": row.agent, "caller": row.caller,
-        "ms": row.usage.latency_ms,
-    });
-    if let Some(map) = detail.as_object_mut() {
-        if !row.target.is_empty() {
-            map.insert("target".to_owned(), json!(short(&row.target)));
-        }
-        if row.usage.cost_usd > 0.0 {
-            map.insert("usd".to_owned(), json!(row.usage.cost_usd));
-        }
-        if let Some(error) = &row.error {
-            map.insert("code".to_owned(), json!(error.code));
-        }
+/// What the log says of a call: a JSON object.
+fn detail(row: &DecisionRow) -> String {
+    #[derive(Serialize)]
+    struct Detail<'a> {
+        audit_id: &'a str,
+        syscall: &'a str,
+        agent: &'a str,
+        caller: &'a str,
+        ms: u64,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        target: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        usd: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<&'a str>,
     }
-    detail
+    let detail = Detail {
+        audit_id: &row.audit_id,
+        syscall: &row.syscall,
+        agent: &row.agent,
+        caller: &row.caller,
+        ms: row.usage.latency_ms,
+        target: short(&row.target),
+        usd: Some(row.usage.cost_usd).filter(|usd| *usd > 0.0),
+        code: row.error.as_ref().map(|error| error.code.as_str()),
+    };
+    // Texts and numbers cannot fail to encode.
+    serde_json::to_string(&detail).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// Bytes of a record's detail at most; the audit log takes a few more.
@@ -311,6 +321,7 @@ pub(crate) fn find(store: &Store, audit_id: &str, now_ns: u64) -> Result<Option<
 mod tests {
     use aion_store::Options;
     use aion_syscall::Layer;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -391,14 +402,17 @@ mod tests {
         let row = widest();
         for target in ["\u{1f600}".repeat(1000), "\u{1}".repeat(1000), "\"\\".repeat(500)] {
             let row = DecisionRow { target, ..row.clone() };
-            let all = together(vec![detail(&row).to_string(); TOGETHER]);
+            let all = together(vec![detail(&row); TOGETHER]);
+            let expected: Value = serde_json::from_str(&detail(&row)).unwrap();
+            assert!(expected["target"].as_str().is_some_and(|told| row.target.starts_with(told)));
+            assert_eq!((&expected["code"], &expected["usd"]), (&json!("INVALID_FIELD"), &json!(0.123_456)));
             let mut calls = 0;
             for one in &all {
                 // As much as the audit log takes.
                 assert!(one.len() <= 65_536, "{}", one.len());
                 let read: Value = serde_json::from_str(one).unwrap();
                 let told = read["calls"].as_array().cloned().unwrap_or_else(|| vec![read.clone()]);
-                assert!(told.iter().all(|call| *call == detail(&row)));
+                assert!(told.iter().all(|call| *call == expected));
                 calls += told.len();
             }
             assert_eq!(calls, TOGETHER);
