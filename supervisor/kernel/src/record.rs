@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aion_store::{Batch, Durability, Store, Table};
 use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Step, Usage};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +20,8 @@ use crate::rows;
 const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Calls of one record.
 const TOGETHER: usize = 64;
+/// Records of a group that are on their way at once: those that come together share a sync, and others find the launcher, too.
+const AT_ONCE: usize = 4;
 /// How many times others get their turn before a group is written.
 const PATIENCE: usize = 8;
 /// Bytes of what a call was about that are told.
@@ -211,13 +214,15 @@ async fn tell(store: Arc<Store>, host: &dyn Host, calls: Vec<Told>) {
         waiting.push(call.done);
     }
     let written = tokio::task::spawn_blocking(move || write(&store, &rows));
-    for (common, details) in records {
-        for detail_json in together(details) {
+    let entries = records.into_iter().flat_map(|(common, details)| {
+        together(details).into_iter().map(move |detail_json| {
             let Common { tenant, agent, verdict, rule, task, trace } = common.clone();
             let kind = "api.syscall";
-            host.audit(AuditEntry { tenant, agent, task, trace, kind, verdict, rule, detail_json }).await;
-        }
-    }
+            AuditEntry { tenant, agent, task, trace, kind, verdict, rule, detail_json }
+        })
+    });
+    // Calls of many agents are many records: one after the other, each would wait for a sync of its own.
+    stream::iter(entries).for_each_concurrent(AT_ONCE, |entry| host.audit(entry)).await;
     let _ = written.await;
     for done in waiting {
         let _ = done.send(());
