@@ -25,6 +25,7 @@ pub use origin::Origin;
 pub use prune::Pruned;
 pub use reader::Reader;
 pub use record::{Detail, MAX_DETAIL, MAX_FIELD, NewRecord, Record};
+pub use segment::written;
 pub use verify::{Anchor, Fault, Report, verify, verify_against};
 pub use writer::{Options, Writer};
 

@@ -1,7 +1,7 @@
 //! The reader: records after a number, from a place that it remembers.
 //!
 //! It does not verify; it only refuses to invent. A last line without its end is left for later, since the
-//! writer may be at work; a line that cannot be read is skipped and counted, and `verify` names it.
+//! writer may be at work, and so is one that has come in part; a line that cannot be read is skipped and counted, and `verify` names it.
 
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
@@ -31,6 +31,8 @@ struct Place {
     seq: u64,
     /// A footer was read: what follows is in the next segment.
     sealed: bool,
+    /// There is a newer one: what has not come here by now does not.
+    closed: bool,
 }
 
 impl Reader {
@@ -134,7 +136,8 @@ impl Reader {
         while out.len() < max && !place.sealed {
             let text = match lines.next().map_err(Error::io("read", &path))? {
                 None | Some(Raw::Torn(_)) => break,
-                Some(Raw::TooLong) => {
+                Some(Raw::Nul { .. }) if !place.closed => break,
+                Some(Raw::TooLong | Raw::Nul { .. }) => {
                     self.damaged += 1;
                     place.offset = lines.offset;
                     continue;
@@ -169,13 +172,15 @@ impl Reader {
             // The newer one may have come after the last read of this one: read its rest first.
             let length = place.file.metadata().map_err(Error::io("read", &path))?.len();
             let mut lines = self.lines_at(&place.file, &path, place.offset)?;
-            let more =
-                matches!(lines.next().map_err(Error::io("read", &path))?, Some(Raw::Whole(_) | Raw::TooLong));
+            lines.next().map_err(Error::io("read", &path))?;
+            // A line's end was found.
+            let more = lines.offset > place.offset;
             if more && length > place.offset {
+                place.closed = true;
                 return Ok(true);
             }
         }
-        *place = Place { segment: next, file, offset: 0, seq: place.seq, sealed: false };
+        *place = Place { segment: next, file, offset: 0, seq: place.seq, sealed: false, closed: false };
         Ok(true)
     }
 
@@ -195,7 +200,7 @@ impl Reader {
         let path = segment::path(&self.dir, number);
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         let offset = self.offset_after(&file, &path, seq)?;
-        Ok(Some(Place { segment: number, file, offset, seq, sealed: false }))
+        Ok(Some(Place { segment: number, file, offset, seq, sealed: false, closed: false }))
     }
 
     /// An offset in a segment, at the beginning of a line, at or before the record after `seq`.
@@ -215,7 +220,7 @@ impl Reader {
                             break;
                         }
                     }
-                    Some(Raw::TooLong) => {}
+                    Some(Raw::TooLong | Raw::Nul { .. }) => {}
                     Some(Raw::Torn(_)) | None => break,
                 }
             }

@@ -1,7 +1,8 @@
 //! Where a writer goes on: the end of the newest segment, checked, and what was found wrong there.
 //!
-//! A torn last line is what a crash leaves; it is cut off. Anything else that is wrong is evidence: the
-//! segment stays as it is, a new one continues after it, and numbers that HEAD has stated are not used again.
+//! A torn end is what a crash leaves: half a line, or, in the room that was made ahead, lines of which some blocks are zeros. It is cut
+//! off. Anything else that is wrong is evidence, so are zeros in what HEAD states: the segment stays as it is, a new one continues after it,
+//! and numbers that HEAD has stated are not used again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::BufReader;
@@ -45,6 +46,8 @@ struct Tail {
     /// Length up to the last whole line.
     whole: u64,
     torn: usize,
+    /// There are zeros at its end.
+    room: bool,
     /// The record at which the chain first broke.
     damaged: Option<u64>,
 }
@@ -79,7 +82,7 @@ pub(crate) fn start(dir: &Path, key: &PublicKey, origin: Option<&Origin>) -> Res
     };
 
     let path = segment::path(dir, newest);
-    let tail = walk(dir, newest, key)?;
+    let tail = walk(dir, newest, key, stated.map_or(0, |head| head.seq))?;
     let mut state = State {
         resume: None,
         chain: tail.chain.unwrap_or(Hash::ZERO),
@@ -100,12 +103,15 @@ pub(crate) fn start(dir: &Path, key: &PublicKey, origin: Option<&Origin>) -> Res
         if tail.torn > 0 {
             trouble.insert("torn_bytes".to_owned(), json!(tail.torn));
             trouble.insert("segment".to_owned(), json!(newest));
-            file.set_len(tail.whole).map_err(Error::io("truncate", &path))?;
-            file.sync_all().map_err(Error::io("sync", &path))?;
+            cut(&file, &path, tail.whole)?;
         }
         state.records = tail.records;
         state.resume = Some((file, tail.whole));
         next = newest;
+    } else if tail.room {
+        // The crash came between the footer and the end of the room behind it.
+        let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("open", &path))?;
+        cut(&file, &path, tail.whole)?;
     }
     if let Some(head) = stated.filter(|head| head.seq > state.seq) {
         trouble.insert("missing_records".to_owned(), json!({"from": state.seq + 1, "to": head.seq}));
@@ -118,9 +124,14 @@ fn none_if_empty(map: serde_json::Map<String, Value>) -> Option<Value> {
     (!map.is_empty()).then_some(Value::Object(map))
 }
 
+fn cut(file: &File, path: &Path, length: u64) -> Result<()> {
+    file.set_len(length).map_err(Error::io("truncate", path))?;
+    file.sync_all().map_err(Error::io("sync", path))
+}
+
 /// Follows the chain through a segment. After a break it goes on with what the lines claim, to learn the
-/// last number in use.
-fn walk(dir: &Path, number: u64, key: &PublicKey) -> Result<Tail> {
+/// last number in use. Records up to `stated` were on the disk.
+fn walk(dir: &Path, number: u64, key: &PublicKey, stated: u64) -> Result<Tail> {
     let path = segment::path(dir, number);
     let mut tail = Tail::default();
     let Some((header, mut chain)) = segment::header(dir, number)?.filter(|(h, _)| h.key == *key) else {
@@ -140,7 +151,12 @@ fn walk(dir: &Path, number: u64, key: &PublicKey) -> Result<Tail> {
                 tail.torn = bytes;
                 break;
             }
-            Some(Raw::TooLong) => {
+            Some(Raw::Nul { is_last }) if is_last || stated <= tail.seq => {
+                tail.torn = lines.rest().map_err(Error::io("read", &path))?;
+                tail.room = true;
+                break;
+            }
+            Some(Raw::TooLong | Raw::Nul { .. }) => {
                 tail.damaged.get_or_insert(tail.seq + 1);
                 continue;
             }

@@ -1,8 +1,8 @@
-//! Segments as files: their names, their list, their first line, and how one is begun.
+//! Segments as files: their names, their list, their lines, the room behind them, and how one is begun.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::line::{self, Header, Line, MAX_LINE};
@@ -86,6 +86,34 @@ pub(crate) fn install(dir: &Path, path: &Path, text: &[u8], gid: Option<u32>) ->
     })
 }
 
+/// How much of a segment's file is lines. Behind those of the newest one there may be room for more: zeros.
+///
+/// # Errors
+/// What the file system says.
+pub fn written(file: &File) -> std::io::Result<u64> {
+    let mut block = [0; 4096];
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let from = end.saturating_sub(block.len() as u64);
+        let length = usize::try_from(end - from).unwrap_or(block.len());
+        let part = block.get_mut(..length).unwrap_or_default();
+        match file.read_exact_at(part, from) {
+            Ok(()) => {}
+            // It was sealed meanwhile: the room went.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                end = file.metadata()?.len();
+                continue;
+            }
+            Err(e) => return Err(e),
+        }
+        match part.iter().rposition(|&byte| byte != 0) {
+            Some(last) => return Ok(from + last as u64 + 1),
+            None => end = from,
+        }
+    }
+    Ok(0)
+}
+
 /// A line of a segment, as [`Lines`] gives it.
 pub(crate) enum Raw<'a> {
     /// A whole line, without its line end.
@@ -94,6 +122,12 @@ pub(crate) enum Raw<'a> {
     Torn(usize),
     /// A line longer than any that is ever written; it was skipped.
     TooLong,
+    /// A line with a NUL in it, which JSON has not: the room behind the lines; or a block that never reached the disk, or has not reached
+    /// the reader yet, while a later one has. [`Lines::rest`] tells what there is.
+    Nul {
+        /// It has no line end: no line comes after it.
+        is_last: bool,
+    },
 }
 
 /// Reads a segment line by line, with bounded memory.
@@ -115,8 +149,14 @@ impl<R: BufRead> Lines<R> {
         if read == 0 {
             return Ok(None);
         }
-        if self.buffer.last() == Some(&b'\n') {
+        let is_whole = self.buffer.last() == Some(&b'\n');
+        if is_whole {
             self.offset += read as u64;
+        }
+        if (is_whole || read < MAX_LINE) && self.buffer.contains(&0) {
+            return Ok(Some(Raw::Nul { is_last: !is_whole }));
+        }
+        if is_whole {
             return Ok(Some(Raw::Whole(self.buffer.get(..read - 1).unwrap_or_default())));
         }
         if read < MAX_LINE {
@@ -130,6 +170,26 @@ impl<R: BufRead> Lines<R> {
             if more == 0 || self.buffer.last() == Some(&b'\n') {
                 return Ok(Some(Raw::TooLong));
             }
+        }
+    }
+
+    /// After [`Raw::Nul`]: reads to the end of the file, and says how many bytes it has from that line's beginning to the last one that
+    /// is not zero; 0: there is room and nothing else.
+    pub(crate) fn rest(&mut self) -> std::io::Result<usize> {
+        let last = |bytes: &[u8]| bytes.iter().rposition(|&byte| byte != 0).map(|at| at + 1);
+        let mut length = self.buffer.len();
+        let mut rest = last(&self.buffer).unwrap_or(0);
+        loop {
+            let bytes = self.input.fill_buf()?;
+            if bytes.is_empty() {
+                return Ok(rest);
+            }
+            if let Some(at) = last(bytes) {
+                rest = length + at;
+            }
+            let read = bytes.len();
+            length += read;
+            self.input.consume(read);
         }
     }
 }

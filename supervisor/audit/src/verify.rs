@@ -13,6 +13,7 @@ use crate::segment::{self, Lines, Raw};
 use crate::statement::{Found, Statement, Which};
 use crate::{Error, Hash, Result};
 
+const CHANGED: &str = "the line was changed: it is no record, checkpoint or footer";
 /// Beyond this many the rest says nothing new.
 const MAX_FAULTS: usize = 64;
 
@@ -199,7 +200,20 @@ impl<'a> Walk<'a> {
                     ));
                     break;
                 }
-                Raw::Torn(_) => &[],
+                // What HEAD states was on the disk as a whole; what comes after it may be there in part.
+                Raw::Nul { is_last } if at > 0 && (is_last || is_newest && self.is_past_head()) => {
+                    match lines.rest().map_err(Error::io("read", &path))? {
+                        0 if is_newest || !sealed => {}
+                        bytes if is_newest && !sealed => self.report.notes.push(format!(
+                            "{}: the last {bytes} bytes are not whole: they are being written, or a crash cut them",
+                            segment::name(number)
+                        )),
+                        _ if sealed => self.fault(number, self.next, "something stands after the footer"),
+                        _ => self.fault(number, self.next, CHANGED),
+                    }
+                    break;
+                }
+                Raw::Torn(_) | Raw::Nul { .. } => &[],
             };
             at += 1;
             if sealed {
@@ -223,11 +237,7 @@ impl<'a> Walk<'a> {
                     self.chain.clear();
                 }
                 _ => {
-                    self.fault(
-                        number,
-                        self.next,
-                        "the line was changed: it is no record, checkpoint or footer",
-                    );
+                    self.fault(number, self.next, CHANGED);
                     self.chain.clear();
                     self.unread += 1;
                 }
@@ -348,6 +358,11 @@ impl<'a> Walk<'a> {
         {
             self.head_reached = true;
         }
+    }
+
+    /// Whether all was read that HEAD states.
+    fn is_past_head(&self) -> bool {
+        self.head.is_none() || self.head_reached
     }
 
     /// What shows only once everything was read.

@@ -3,6 +3,9 @@
 //! Writes go to an offset that only moves when all of them arrived. A write that fails half-way (a full
 //! disk) is cut off again and later repeated with the same bytes, so the file is whole at any time and no
 //! accepted record is lost. Each step of a checkpoint or a rotation can be repeated after a failure.
+//!
+//! Behind the lines of the newest segment zeros are written ahead. Lines that go over them change neither the file's size nor its blocks, so
+//! that a sync waits for them alone, and not for the file system's journal with whatever others have put into it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -19,6 +22,8 @@ use crate::{Detail, Error, Hash, NewRecord, Result};
 
 /// How many bytes are gathered before they are written.
 const FLUSH_AT: usize = 64 * 1024;
+/// With half a line before it, room is still shorter than what a reader takes for too long a line.
+const MAX_ROOM: usize = line::MAX_LINE / 2;
 /// Records of several processors arrive a little out of order; up to this, time is made to not run backwards.
 const REORDER_NS: u64 = 1_000_000_000;
 
@@ -31,11 +36,18 @@ pub struct Options {
     pub checkpoint_every: Duration,
     /// The group that may read the log; none leaves what the folder gives.
     pub gid: Option<u32>,
+    /// So many zeros are written ahead at once, 256 KiB at most; 0: none.
+    pub room_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_max_bytes: 16 << 20, checkpoint_every: Duration::from_secs(1), gid: None }
+        Self {
+            segment_max_bytes: 16 << 20,
+            checkpoint_every: Duration::from_secs(1),
+            gid: None,
+            room_bytes: 128 << 10,
+        }
     }
 }
 
@@ -49,6 +61,8 @@ pub struct Writer {
     pub(crate) segment: u64,
     /// Bytes of it that are written.
     written: u64,
+    /// Bytes of its file: what is behind those is room.
+    length: u64,
     /// Records in it, the gathered ones too.
     records: u64,
     /// Its footer is written or gathered.
@@ -95,7 +109,7 @@ impl Writer {
         }
         let Start { segment: number, state, trouble } = recover::start(dir, &public, origin.as_ref())?;
         let (file, written, chain) = match state.resume {
-            Some((file, length)) => (file, length, state.chain),
+            Some((file, written)) => (file, written, state.chain),
             None => {
                 let header = Header {
                     segment: number,
@@ -107,6 +121,7 @@ impl Writer {
                 segment::begin(dir, &header, options.gid)?
             }
         };
+        let length = file.metadata().map_err(Error::io("read", &segment::path(dir, number)))?.len();
         let mut writer = Self {
             dir: dir.to_owned(),
             key,
@@ -114,6 +129,7 @@ impl Writer {
             file,
             segment: number,
             written,
+            length,
             records: state.records,
             sealed: false,
             gathered: Vec::with_capacity(2 * FLUSH_AT),
@@ -194,11 +210,40 @@ impl Writer {
         }
         if let Err(e) = self.file.write_all_at(&self.gathered, self.written) {
             // Cut what arrived. Should that fail too, the next write goes over it with the same bytes.
-            let _ = self.file.set_len(self.written);
+            if self.file.set_len(self.written).is_ok() {
+                self.length = self.written;
+            }
             return Err(Error::io("write", &self.path())(e));
         }
         self.written += self.gathered.len() as u64;
         self.gathered.clear();
+        if self.written > self.length {
+            self.make_room();
+        }
+        Ok(())
+    }
+
+    /// Writes zeros behind the lines. Where the disk has no room for them there are none, and lines make the file longer as they come.
+    fn make_room(&mut self) {
+        self.length = self.written;
+        let most = self.options.segment_max_bytes.saturating_sub(self.written);
+        let room = usize::try_from(self.options.room_bytes.min(most)).unwrap_or(0).min(MAX_ROOM);
+        if room == 0 || self.sealed {
+            return;
+        }
+        if self.file.write_all_at(&vec![0; room], self.written).is_ok() {
+            self.length += room as u64;
+        } else {
+            let _ = self.file.set_len(self.written);
+        }
+    }
+
+    /// Cuts the room off: a segment that is closed is its lines and nothing else.
+    fn cut_room(&mut self) -> Result<()> {
+        if self.length > self.written {
+            self.file.set_len(self.written).map_err(Error::io("truncate", &self.path()))?;
+            self.length = self.written;
+        }
         Ok(())
     }
 
@@ -269,6 +314,9 @@ impl Writer {
             self.unsigned = false;
             self.head_due = true;
         }
+        self.flush()?;
+        // Before the sync, which the new length is a part of: when there is a next segment, this one has no room.
+        self.cut_room()?;
         self.checkpoint()?;
         let header = Header {
             segment: self.segment + 1,
@@ -278,6 +326,7 @@ impl Writer {
             key: self.key.public(),
         };
         (self.file, self.written, self.chain) = segment::begin(&self.dir, &header, self.options.gid)?;
+        self.length = self.written;
         self.segment += 1;
         self.records = 0;
         self.sealed = false;
@@ -297,6 +346,7 @@ impl Drop for Writer {
     /// What is gathered goes out, signed; there is nobody to tell when it cannot.
     fn drop(&mut self) {
         let _ = self.checkpoint();
+        let _ = self.cut_room();
     }
 }
 

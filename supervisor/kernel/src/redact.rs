@@ -45,6 +45,7 @@ pub(crate) struct Redactor {
     marks: Vec<String>,
     /// Sorted.
     patterns: Vec<Vec<u8>>,
+    shortest: usize,
     longest: usize,
 }
 
@@ -63,10 +64,11 @@ impl Redactor {
         if patterns.is_empty() {
             return Self::default();
         }
+        let shortest = patterns.iter().map(Vec::len).min().unwrap_or(0);
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
         let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&patterns);
         match built {
-            Ok(matcher) => Self { matcher: Some(matcher), marks, patterns, longest },
+            Ok(matcher) => Self { matcher: Some(matcher), marks, patterns, shortest, longest },
             Err(error) => {
                 // The register of secrets bounds them, so that this does not come to be.
                 tracing::error!(%error, "secrets cannot be looked for in what is told");
@@ -97,7 +99,10 @@ impl Redactor {
 
     /// Where they are, in order; also where lines were broken within them.
     fn found(&self, bytes: &[u8]) -> Vec<Found> {
-        let Some(matcher) = &self.matcher else { return Vec::new() };
+        // To undo an escape and to join lines makes bytes fewer.
+        let Some(matcher) = self.matcher.as_ref().filter(|_| bytes.len() >= self.shortest) else {
+            return Vec::new();
+        };
         let mut found: Vec<_> = matcher.find_iter(bytes).map(Found::from).collect();
         if let Some(lines) = Lines::join(bytes) {
             found.extend(matcher.find_iter(&lines.joined).map(|m| lines.place(&m)));

@@ -3,10 +3,13 @@
 //!
 //! Keys of several parts are joined by NUL, which no part holds. A row that is past its time is not shown, also before it is swept.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Durability};
 use crate::db::Store;
 use crate::error::Error;
 use crate::{codec, keys};
+
+/// Rows that go as a range cost one entry, however many they are: steps are so much larger.
+const IN_ORDER: usize = 64;
 
 /// What a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,7 +26,7 @@ pub enum Table {
     Usage,
     /// Memories, by tenant, agent, type and key.
     Memory,
-    /// Decisions, by audit id.
+    /// Decisions, by audit id, which begins with the time that they are kept from.
     Decisions,
     /// What persons were asked.
     Approvals,
@@ -50,6 +53,13 @@ impl Table {
             Self::Memory => (keys::MEMORY, b'k'),
             Self::Decisions => (keys::DECISIONS, b'd'),
         }
+    }
+
+    /// Whether its keys are in the order of their ends: then the first rows are those that are over, and no list of them is needed. Every
+    /// system call writes such a row, and with a list it would write two, at both ends of the family: no file of a flush would be
+    /// apart from the others, and each compaction would write all of them again.
+    const fn ends_in_order(self) -> bool {
+        matches!(self, Self::Decisions)
     }
 
     fn key(self, parts: &[&str]) -> Vec<u8> {
@@ -96,7 +106,7 @@ impl Batch {
         let mut row = Vec::with_capacity(8 + value.len());
         row.extend_from_slice(&expires_ns.to_be_bytes());
         row.extend_from_slice(value);
-        if expires_ns != 0 {
+        if expires_ns != 0 && !table.ends_in_order() {
             self.put(family, keys::row_expiry(expires_ns, &key), Vec::new());
         }
         self.put(family, key, codec::raw(&row));
@@ -175,12 +185,13 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Deletes rows whose time is over, `step` at most, and says how many of the list were looked at.
+    /// Deletes rows whose time is over, `step` of each list at most, and says how many were looked at.
     ///
     /// # Errors
     /// When they cannot be read or deleted.
     pub fn sweep_rows(&self, now_ns: u64, step: usize) -> Result<usize, Error> {
-        let mut looked = 0;
+        let mut looked = self.sweep_in_order(Table::Decisions, now_ns, step.saturating_mul(IN_ORDER))?;
+        // Decisions of versions before are on a list, too.
         for family in [keys::KERNEL, keys::MEMORY, keys::DECISIONS] {
             let mut due = Vec::new();
             self.scan(family, &[keys::ROW_EXPIRY], |key, _| match keys::row_expiry_parts(key) {
@@ -206,9 +217,43 @@ impl Store {
                 }
                 batch.delete(family, entry);
             }
-            self.write(batch, crate::Durability::Process)?;
+            self.write(batch, Durability::Process)?;
         }
         Ok(looked)
+    }
+
+    /// Deletes the first rows of a table whose keys are in the order of their ends, as one range.
+    fn sweep_in_order(&self, table: Table, now_ns: u64, most: usize) -> Result<usize, Error> {
+        let (family, kind) = table.place();
+        let (mut over, mut end, mut failed) = (0, Vec::new(), None);
+        self.scan(family, &[kind], |key, value| {
+            if over >= most || key.first() != Some(&kind) {
+                return false;
+            }
+            match decode(family, value) {
+                Ok((expires_ns, _)) if is_over(expires_ns, now_ns) => {
+                    over += 1;
+                    key.clone_into(&mut end);
+                    true
+                }
+                Ok(_) => false,
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if over > 0 {
+            // The last of them goes, too.
+            end.push(0);
+            let mut batch = Batch::bookkeeping();
+            batch.delete_range(family, vec![kind], end);
+            self.write(batch, Durability::Process)?;
+        }
+        Ok(over)
     }
 }
 
@@ -227,7 +272,7 @@ fn decode<'a>(family: &'static str, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Durability, Options};
+    use crate::Options;
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -279,5 +324,65 @@ mod tests {
         assert_eq!(store.sweep_rows(100, 10).unwrap(), 2);
         assert_eq!(store.sweep_rows(100, 10).unwrap(), 0);
         assert_eq!(store.row(Table::Memory, &["t", "b"], u64::MAX).unwrap().unwrap().value, b"y");
+    }
+    fn decide(store: &Store, audit_id: &str, expires: u64) {
+        let mut batch = Batch::new();
+        batch.put_row(Table::Decisions, &[audit_id], expires, b"x").unwrap();
+        store.commit(batch, Durability::Process).unwrap();
+    }
+
+    fn all_keys(store: &Store) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        store
+            .scan(keys::DECISIONS, &[], |key, _| {
+                all.push(key.to_vec());
+                true
+            })
+            .unwrap();
+        all
+    }
+
+    #[test]
+    fn decisions_go_in_the_order_of_their_keys_and_are_on_no_list() {
+        let (_dir, store) = store();
+        for (audit_id, expires) in [("sc-1", 100), ("sc-2", 100), ("sc-3", 101), ("sc-4", 0)] {
+            decide(&store, audit_id, expires);
+        }
+        assert_eq!(all_keys(&store), [b"dsc-1", b"dsc-2", b"dsc-3", b"dsc-4"]);
+        assert_eq!(store.sweep_rows(99, 10).unwrap(), 0);
+        assert!(store.row(Table::Decisions, &["sc-1"], 99).unwrap().is_some());
+        assert_eq!(store.sweep_rows(100, 10).unwrap(), 2);
+        assert_eq!(all_keys(&store), [b"dsc-3", b"dsc-4"]);
+        assert_eq!(store.sweep_rows(u64::MAX, 10).unwrap(), 1);
+        assert_eq!(all_keys(&store), [b"dsc-4"], "what stays is kept");
+        assert_eq!(store.sweep_rows(u64::MAX, 10).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_comes_after_one_that_is_not_over_waits_for_it() {
+        let (_dir, store) = store();
+        decide(&store, "sc-1", 102);
+        decide(&store, "sc-2", 100);
+        assert_eq!(store.sweep_rows(101, 10).unwrap(), 0);
+        assert!(store.row(Table::Decisions, &["sc-2"], 101).unwrap().is_none(), "but it is not shown");
+        assert_eq!(store.sweep_rows(102, 10).unwrap(), 2);
+        assert!(all_keys(&store).is_empty());
+    }
+
+    #[test]
+    fn decisions_that_a_version_before_has_listed_go_with_their_entries() {
+        let (_dir, store) = store();
+        decide(&store, "sc-1", 100);
+        decide(&store, "sc-2", 200);
+        let mut batch = Batch::bookkeeping();
+        for (audit_id, expires) in [("sc-1", 100), ("sc-2", 200)] {
+            let key = Table::Decisions.key(&[audit_id]);
+            batch.put(keys::DECISIONS, keys::row_expiry(expires, &key), Vec::new());
+        }
+        store.commit(batch, Durability::Process).unwrap();
+        while store.sweep_rows(150, 10).unwrap() > 0 {}
+        assert_eq!(all_keys(&store).len(), 2, "the second, and its entry");
+        while store.sweep_rows(200, 10).unwrap() > 0 {}
+        assert!(all_keys(&store).is_empty());
     }
 }

@@ -49,7 +49,7 @@ fn look(dir: &Path) -> Outcome<io::Result<Vec<Log>>> {
         if !name.ends_with(".seg") {
             continue;
         }
-        let opened = File::open(dir.join(&name)).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened = File::open(dir.join(&name)).and_then(|file| Ok((aion_audit::written(&file)?, file)));
         match opened {
             Ok((length, file)) => log.push(Log::Segment(name, file, length)),
             Err(error) => return Ok(Err(error)),

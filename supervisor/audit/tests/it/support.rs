@@ -87,7 +87,7 @@ impl Log {
 
 /// Segments of about ten records; checkpoints only where asked for.
 pub(crate) fn small() -> Options {
-    Options { segment_max_bytes: 4000, checkpoint_every: Duration::from_secs(3600), gid: None }
+    Options { segment_max_bytes: 4000, checkpoint_every: Duration::from_secs(3600), ..Options::default() }
 }
 
 pub(crate) fn append(writer: &mut Writer, n: u64) -> u64 {
