@@ -219,6 +219,9 @@ fn detail(row: &DecisionRow) -> Value {
         if row.usage.cost_usd > 0.0 {
             map.insert("usd".to_owned(), json!(row.usage.cost_usd));
         }
+        if row.usage.estimated {
+            map.insert("estimated".to_owned(), json!(true));
+        }
         if let Some(error) = &row.error {
             map.insert("code".to_owned(), json!(error.code));
         }
