@@ -39,8 +39,15 @@ impl Profile {
     /// # Errors
     /// [`Error`] names the file, the group and what would be right.
     pub fn load(dir: &Path, name: &str) -> Result<Self, Error> {
-        let bytes = read(dir, name)?;
-        Self::parse(name, &bytes, |parent| read(dir, parent))
+        Self::parse_in(dir, name, &read(dir, name)?)
+    }
+
+    /// Checks what is to become `dir/name.json`. What it extends is there.
+    ///
+    /// # Errors
+    /// As [`Profile::load`].
+    pub fn parse_in(dir: &Path, name: &str, json: &[u8]) -> Result<Self, Error> {
+        Self::parse(name, json, |parent| read(dir, parent))
     }
 
     /// Checks a profile that is already in memory; `parent` brings the file that it extends.
