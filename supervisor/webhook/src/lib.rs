@@ -8,6 +8,7 @@
 //! `aiond` reads the settings.
 
 mod alert;
+mod aside;
 mod figures;
 mod post;
 mod schedule;

@@ -24,6 +24,8 @@ pub(crate) enum Outcome {
     Again {
         why: String,
         asked: Option<Duration>,
+        /// The receiver was there, so that it may be about what was sent.
+        answered: bool,
     },
     GiveUp {
         why: String,
@@ -73,8 +75,11 @@ impl Post {
         }
         let response = match timeout_at(deadline, request.body(body).send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Outcome::Again { why: told(error), asked: None },
-            Err(_) => return Outcome::Again { why: "no answer in time".to_owned(), asked: None },
+            Ok(Err(error)) => return Outcome::Again { why: told(error), asked: None, answered: false },
+            Err(_) => {
+                let why = "no answer in time".to_owned();
+                return Outcome::Again { why, asked: None, answered: true };
+            }
         };
         let status = response.status();
         let asked = retry_after(response.headers());
@@ -87,7 +92,13 @@ impl Post {
         if status.is_redirection() {
             why.push_str(", a redirect, which is not followed");
         }
-        if verdict == Verdict::Again { Outcome::Again { why, asked } } else { Outcome::GiveUp { why } }
+        match verdict {
+            // What asks for a pause asks for all.
+            Verdict::Again => {
+                Outcome::Again { why, asked, answered: status.is_server_error() && asked.is_none() }
+            }
+            _ => Outcome::GiveUp { why },
+        }
     }
 }
 
