@@ -9,6 +9,7 @@
 
 mod alert;
 mod aside;
+mod authority;
 mod figures;
 mod post;
 mod schedule;
@@ -18,6 +19,7 @@ mod webhooks;
 mod worker;
 
 pub use alert::Alert;
+pub use authority::Authorities;
 pub use settings::{Error, Webhook};
 pub use signature::Secret;
 pub use webhooks::Webhooks;

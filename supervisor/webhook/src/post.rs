@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 use tokio::time::{Instant, timeout_at};
 
+use crate::authority::Authorities;
 use crate::schedule::{Verdict, retry_after, verdict};
 use crate::settings::{Error, Webhook};
 use crate::signature::Secret;
@@ -48,7 +49,10 @@ impl Post {
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
         // The receiver is where the operator says: no proxy of the environment, no redirect, and nothing is sent twice by itself.
-        let client = Client::builder()
+        let client = Client::builder();
+        let authorities = webhook.ca.iter().flat_map(Authorities::certificates);
+        let client = authorities
+            .fold(client, ClientBuilder::add_root_certificate)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)

@@ -14,6 +14,9 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::signature::Secret;
 
+#[path = "tests/tls.rs"]
+mod tls;
+
 const KEY: &[u8] = b"key of the webhook";
 
 /// How long a test waits for what must happen.
@@ -83,6 +86,7 @@ impl Receiver {
             name: name.to_owned(),
             url: format!("http://{}/aion?key=in-the-address", self.address),
             secret: Some(Secret::new(KEY.to_vec()).unwrap()),
+            ca: None,
             min_severity: Severity::Info,
             rules: vec!["*".to_owned()],
             timeout: Duration::from_secs(10),
