@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use crate::detection::severity;
 use crate::error::{Error, Place, Problem, quote};
+use crate::problems::Problems;
 use crate::raw::{self, Span};
 use crate::yaml;
 
@@ -57,22 +58,20 @@ pub struct AlertWebhooks {
 
 impl AlertWebhooks {
     pub(crate) fn check(given: Vec<raw::AlertWebhook>, tree: &yaml::Node, file: &str) -> Result<Self, Error> {
-        let mut check = Check { tree, file, problems: Vec::new() };
+        let mut check = Problems::of(tree, file);
         if given.len() > MAX_WEBHOOKS {
-            check.wrong(FIELD, "these are too many", &format!("use at most {MAX_WEBHOOKS}"));
+            check.wrong(FIELD, "these are too many", format!("use at most {MAX_WEBHOOKS}"));
         }
         let mut list: Vec<AlertWebhook> = Vec::new();
         for (at, one) in given.into_iter().enumerate() {
             let field = format!("{FIELD}[{at}]");
             if list.iter().any(|other| other.name == one.name) {
                 let message = format!("another webhook has the name {}, too", quote(&one.name));
-                check.wrong(&format!("{field}.name"), &message, "give each a name of its own");
+                check.wrong(&format!("{field}.name"), message, "give each a name of its own");
             }
             list.push(check.webhook(&field, one));
         }
-        if !check.problems.is_empty() {
-            return Err(Error::new(ErrorCode::ProfileInvalid, check.problems));
-        }
+        let list = check.or(ErrorCode::ProfileInvalid, list)?;
         let places =
             |at| [WebhookFile::Secret, WebhookFile::Authorities].map(|file| tree.place_of(&file.field(at)));
         let files = (0..list.len()).map(places).collect();
@@ -115,29 +114,13 @@ impl WebhookFile {
     }
 }
 
-struct Check<'a> {
-    tree: &'a yaml::Node,
-    file: &'a str,
-    problems: Vec<Problem>,
-}
-
-impl Check<'_> {
-    fn wrong(&mut self, field: &str, message: &str, fix: &str) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            place: Some(self.tree.place_of(field)),
-            field: field.to_owned(),
-            message: message.to_owned(),
-            fix: fix.to_owned(),
-        });
-    }
-
+impl Problems<'_> {
     fn webhook(&mut self, field: &str, given: raw::AlertWebhook) -> AlertWebhook {
         let raw::AlertWebhook { name, url, secret, ca_file, min_severity, rules, timeout, insecure } = given;
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_word) || name.starts_with('-') {
             let message = format!("{} is not a webhook's name", quote(&name));
             let fix = "use 1 to 63 of a-z, 0-9 and '-', not beginning with '-'";
-            self.wrong(&format!("{field}.name"), &message, fix);
+            self.wrong(&format!("{field}.name"), message, fix);
         }
         if let Err((message, fix)) = check_url(&url, insecure.unwrap_or(false)) {
             self.wrong(&format!("{field}.url"), message, fix);
@@ -156,19 +139,19 @@ impl Check<'_> {
         let rules = rules.unwrap_or_else(|| vec!["*".to_owned()]);
         if rules.is_empty() || rules.len() > MAX_PATTERNS {
             let fix = format!("use 1 to {MAX_PATTERNS}; [\"*\"], or nothing, for all");
-            self.wrong(&format!("{field}.rules"), "there are none, or too many", &fix);
+            self.wrong(&format!("{field}.rules"), "there are none, or too many", fix);
         }
         for (at, rule) in rules.iter().enumerate() {
             if rule.is_empty() || rule.len() > MAX_NAME || !rule.bytes().all(|b| b == b'*' || is_word(b)) {
                 let message = format!("{} is no pattern of detections' names", quote(rule));
                 let fix = "use a-z, 0-9 and '-', and '*' for anything";
-                self.wrong(&format!("{field}.rules[{at}]"), &message, fix);
+                self.wrong(&format!("{field}.rules[{at}]"), message, fix);
             }
         }
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         if !(TIMEOUTS.0..=TIMEOUTS.1).contains(&timeout) {
             let fix = format!("use {} to 60s", TIMEOUTS.0);
-            self.wrong(&format!("{field}.timeout"), "it is out of range", &fix);
+            self.wrong(&format!("{field}.timeout"), "it is out of range", fix);
         }
         AlertWebhook {
             name,

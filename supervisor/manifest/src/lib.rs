@@ -15,6 +15,7 @@ mod detection;
 mod error;
 mod normal;
 mod overrides;
+mod problems;
 mod raw;
 mod restrict;
 mod scheduler;
