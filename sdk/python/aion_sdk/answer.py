@@ -24,6 +24,8 @@ class Usage:
     """Tokens that a model read."""
     tokens_out: int = 0
     """Tokens that a model wrote."""
+    estimated: bool = False
+    """Whether the model's backend did not say so, and cost and tokens are estimated."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def read_answer(http_status: int, body: bytes) -> Answer:
             cost_usd=float(_number(usage, "cost_usd")),
             tokens_in=int(_number(usage, "tokens_in")),
             tokens_out=int(_number(usage, "tokens_out")),
+            estimated=usage.get("estimated") is True,
         )
         return Answer(data.get("result"), used, Engine(_text(engine, "kind"), _text(engine, "name")), audit_id)
     raise read_error(_map(data, "error"), http_status, audit_id=audit_id, denied=status == "denied")

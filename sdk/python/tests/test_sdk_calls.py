@@ -97,6 +97,7 @@ class Calls:
         self.assertEqual(answer.result, expected)
         self.assertEqual((answer.usage.latency_ms, answer.usage.cost_usd, answer.usage.tokens_in, answer.usage.tokens_out), (3, 0.002, 5, 7))
         self.assertEqual((answer.engine.kind, answer.engine.name, answer.audit_id), ("module", "tooling/web_search@1.2.0", "sc-1"))
+        self.assertFalse(answer.usage.estimated)
         self.assertEqual(self.door.wrong, [])
 
     def test_what_is_not_said_is_not_sent(self):

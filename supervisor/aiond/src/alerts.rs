@@ -1,6 +1,9 @@
-//! Who is told of what detections find: the configuration's webhooks, with their secrets, which are read while files can be reached.
+//! Who is told of what detections find: the configuration's webhooks, with their files, which are read while files can be reached.
 
-use aion_webhook::{Secret, Webhook};
+use std::path::PathBuf;
+
+use aion_manifest::WebhookFile;
+use aion_webhook::{Authorities, Error, Secret, Webhook};
 use anyhow::{Context as _, Result};
 
 use crate::config::read;
@@ -10,20 +13,23 @@ use crate::settings::{Loaded, Refused};
 /// The webhooks. A credential that only the service has is left out where the configuration is checked alone.
 ///
 /// # Errors
-/// All secrets that cannot be read, with where they are named.
+/// All files that cannot be used, with where they are named.
 pub(crate) fn settings(loaded: &Loaded) -> Result<Vec<Webhook>, Refused> {
     let Some(alerts) = &loaded.alerts else { return Ok(Vec::new()) };
     let (mut webhooks, mut wrong) = (Vec::new(), Vec::new());
     for (at, given) in alerts.list.iter().enumerate() {
-        let secret = given.secret.as_deref().map(|file| secret(&loaded.options, file)).transpose();
-        let secret = secret.unwrap_or_else(|error| {
-            wrong.push(alerts.secret_problem(at, &format!("{error:#}"), "").to_string());
-            None
-        });
+        let mut told = |file, error: anyhow::Error| {
+            wrong.push(alerts.file_problem(at, file, &format!("{error:#}"), "").to_string());
+        };
+        let secret = of_file(&loaded.options, given.secret.as_deref(), Secret::new);
+        let secret = secret.map_err(|error| told(WebhookFile::Secret, error)).ok().flatten();
+        let ca = of_file(&loaded.options, given.ca_file.as_deref(), |pem| Authorities::new(&pem));
+        let ca = ca.map_err(|error| told(WebhookFile::Authorities, error)).ok().flatten();
         webhooks.push(Webhook {
             name: given.name.clone(),
             url: given.url.clone(),
-            secret: secret.flatten(),
+            secret,
+            ca,
             min_severity: given.min_severity,
             rules: given.rules.clone(),
             timeout: given.timeout,
@@ -32,24 +38,28 @@ pub(crate) fn settings(loaded: &Loaded) -> Result<Vec<Webhook>, Refused> {
     if wrong.is_empty() { Ok(webhooks) } else { Err(Refused(wrong)) }
 }
 
-/// Whether a secret was not looked at: it is a credential, and this is not the service.
+/// Whether a file was not looked at: it is a credential, and this is not the service.
 pub(crate) fn unread(loaded: &Loaded) -> bool {
-    let mut secrets =
-        loaded.alerts.iter().flat_map(|alerts| &alerts.list).filter_map(|one| one.secret.as_ref());
-    secrets.any(|file| matches!(loaded.options.secret(file), Ok(None)))
+    let all = loaded.alerts.iter().flat_map(|alerts| &alerts.list);
+    let mut files = all.flat_map(|one| [&one.secret, &one.ca_file]).flatten();
+    files.any(|file| matches!(loaded.options.secret(file), Ok(None)))
 }
 
-fn secret(options: &Options, given: &str) -> Result<Option<Secret>> {
-    let Some(path) = options.secret(given)? else { return Ok(None) };
+/// What a file holds; none: there is no file, or only the service has it.
+fn of_file<T>(
+    options: &Options,
+    given: Option<&str>,
+    what: impl FnOnce(Vec<u8>) -> Result<T, Error>,
+) -> Result<Option<T>> {
+    let path: Option<PathBuf> = given.map(|given| options.secret(given)).transpose()?.flatten();
+    let Some(path) = path else { return Ok(None) };
     let content = read(&path)?.with_context(|| format!("{} is not there", path.display()))?;
-    let secret = Secret::new(content).with_context(|| path.display().to_string())?;
-    Ok(Some(secret))
+    what(content).map(Some).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-    use std::path::PathBuf;
 
     use super::*;
 
@@ -95,6 +105,23 @@ mod tests {
         std::fs::write(&key, "secret\n").unwrap();
         let webhooks = settings(&loaded).unwrap();
         assert!(webhooks[0].secret.is_some() && !unread(&loaded));
+    }
+
+    #[test]
+    fn authorities_are_certificates() {
+        let folder = Folder::new("authorities");
+        let (key, ca) = (folder.0.join("key"), folder.0.join("ca.pem"));
+        std::fs::write(&key, "secret\n").unwrap();
+        let secret = format!("{}\n      ca_file: {}", key.display(), ca.display());
+        let loaded = folder.load(&secret, &[]).unwrap();
+        let told = settings(&loaded).unwrap_err().to_string();
+        assert!(told.contains("config.yaml:8:16: alerts.webhooks[0].ca_file: "), "{told}");
+        assert!(told.contains("ca.pem is not there"), "{told}");
+        std::fs::write(&ca, "no certificate").unwrap();
+        let told = settings(&loaded).unwrap_err().to_string();
+        assert!(told.contains("no certificate of an authority: there is none"), "{told}");
+        let loaded = folder.load("/dev/null\n      ca_file: credential:ca", &["check-config"]).unwrap();
+        assert!(unread(&loaded));
     }
 
     #[test]

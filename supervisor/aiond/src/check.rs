@@ -47,10 +47,7 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
         )?;
     }
     if alerts::unread(loaded) {
-        writeln!(
-            out,
-            "secrets of webhooks that are credentials are not looked at: only the service has them"
-        )?;
+        writeln!(out, "files of webhooks that are credentials are not looked at: only the service has them")?;
     }
     if wrong.is_empty() {
         writeln!(out, "the configuration, profiles and policies are valid")?;

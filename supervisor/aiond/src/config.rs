@@ -1,5 +1,6 @@
 //! Profiles and policies: read while the files can be reached, parsed when root is gone.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use aion_api::ReloadRules;
 use aion_manifest::{
     CapabilityPolicy, Classes, Context, SchedulerFile, parse_detections, shipped_detections,
 };
-use aion_signing::Guard;
+use aion_signing::{Guard, Kind};
 use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
@@ -110,11 +111,12 @@ impl Files {
     }
 
     /// Reads the rules of the detections, as [`Files::scheduler`] reads its file. A folder that is not there means the built-in ones; one
-    /// that is there and empty means none.
+    /// that is there and empty means none. Where they must be signed, none goes while aiond runs.
     pub(crate) fn detections(&self) -> ReloadRules {
         let (path, first) = self.detections.clone();
         let guard = Arc::clone(&self.guard);
         let first = Mutex::new(Some(first));
+        let known = Mutex::new(BTreeSet::new());
         Box::new(move || {
             let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let files = match given {
@@ -132,7 +134,12 @@ impl Files {
                     shipped_detections()
                 }
             };
-            rules.map_err(|error| error.to_string())
+            let rules = rules.map_err(|error| error.to_string())?;
+            if guard.requires(Kind::Policies) {
+                let names = rules.iter().map(|rule| rule.name.clone()).collect();
+                grown(&mut known.lock().unwrap_or_else(PoisonError::into_inner), names)?;
+            }
+            Ok(rules)
         })
     }
 
@@ -157,6 +164,20 @@ impl Files {
             Err(error) => Err(unreadable(&path, format!("{error:#}"))),
         }
     }
+}
+
+/// A signature says nothing of what is not there, so that what was there is remembered.
+fn grown(known: &mut BTreeSet<String>, names: BTreeSet<String>) -> Result<(), String> {
+    let gone: Vec<&str> = known.difference(&names).map(String::as_str).collect();
+    if !gone.is_empty() {
+        return Err(format!(
+            "of the detections that were read before there is no more: {}; what must be signed does not go while aiond runs: put it back, \
+             sign it with `enabled: false`, or restart aiond",
+            gone.join(", ")
+        ));
+    }
+    *known = names;
+    Ok(())
 }
 
 fn policy_of(path: &Path, bytes: Option<&[u8]>) -> Result<CapabilityPolicy, aion_manifest::Error> {
@@ -241,6 +262,44 @@ mod tests {
     #[test]
     fn only_a_file_is_read() {
         assert!(read(Path::new("/dev/null")).unwrap_err().to_string().contains("not a file"));
+    }
+
+    #[test]
+    fn a_signed_detection_does_not_go_while_aiond_runs() {
+        let folder = std::env::temp_dir().join(format!("aiond-detections-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = aion_signing::SecretKey::from_bytes(&[1; 32]).unwrap();
+        let trust = aion_signing::Trust::parse([("a", key.public_pem().as_str())]).unwrap();
+        let write = |file: &str, text: &str| {
+            std::fs::write(folder.join(file), text).unwrap();
+            std::fs::write(folder.join(format!("{file}.sig")), key.sign(text.as_bytes())).unwrap();
+        };
+        let [(_, beacons), (_, canaries), ..] = aion_manifest::SHIPPED_DETECTIONS else {
+            panic!("none is shipped")
+        };
+        write("one.yaml", beacons);
+        write("two.yaml", canaries);
+        let files = |required: &[Kind]| Files {
+            classes: (PathBuf::new(), None),
+            policy: (PathBuf::new(), None),
+            scheduler: (PathBuf::new(), None),
+            detections: (folder.clone(), read_folder(&folder).unwrap()),
+            guard: Arc::new(Guard::new(required.iter().copied(), trust.clone())),
+        };
+        let (read, unsigned) = (files(&[Kind::Policies]).detections(), files(&[]).detections());
+        assert_eq!((read().unwrap().len(), unsigned().unwrap().len()), (2, 2));
+        // Another file may have it.
+        std::fs::rename(folder.join("two.yaml"), folder.join("three.yaml")).unwrap();
+        std::fs::rename(folder.join("two.yaml.sig"), folder.join("three.yaml.sig")).unwrap();
+        assert_eq!(read().unwrap().len(), 2);
+        std::fs::remove_file(folder.join("three.yaml")).unwrap();
+        assert!(read().unwrap_err().contains("there is no more: "));
+        assert!(read().is_err(), "it is not forgotten");
+        assert_eq!(unsigned().unwrap().len(), 1, "where nothing must be signed, files may go");
+        write("three.yaml", canaries);
+        assert_eq!(read().unwrap().len(), 2);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

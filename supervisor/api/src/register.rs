@@ -21,6 +21,8 @@ use crate::{convert, stage};
 
 /// The largest manifest.
 const MAX_MANIFEST: usize = 256 << 10;
+/// The largest profile, a little above what the launcher takes: it says so itself.
+const MAX_PROFILE: usize = 512 << 10;
 /// The longest file name in messages.
 const MAX_FILE_NAME: usize = 256;
 
@@ -90,14 +92,22 @@ impl Core {
         Ok(answer)
     }
 
-    pub(crate) fn validate(
+    pub(crate) async fn validate(
         &self,
         principal: &Principal,
-        request: &api::ValidateRequest,
+        request: api::ValidateRequest,
     ) -> Outcome<api::ValidateResponse> {
         let spec = self.spec(&request.manifest, &request.manifest_name, Overrides::default())?;
         self.permit(principal.tenant(), &spec)?;
         let signed_by = self.signer(&request.manifest, &request.signature)?;
+        if request.with_profile || !request.profile.is_empty() {
+            if request.profile.len() > MAX_PROFILE {
+                let message = format!("it has more than {MAX_PROFILE} bytes");
+                return Err(Problem::new(ErrorCode::TooLarge, message).with("field", "profile"));
+            }
+            // Only the launcher can say: it has the profiles, and compiles them.
+            self.launcher.check_profile(&spec.seccomp_profile, request.profile).await?;
+        }
         Ok(api::ValidateResponse {
             normalised_yaml: spec.to_yaml(),
             warnings: spec.warnings.clone(),

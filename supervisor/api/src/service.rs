@@ -131,7 +131,7 @@ impl AgentService for Services {
         request: Request<api::ValidateRequest>,
     ) -> Result<Response<api::ValidateResponse>, Status> {
         let (principal, request) = self.admit(request, Action::ReadHost).await?.into_parts();
-        Ok(Response::new(self.0.validate(&principal, &request)?))
+        Ok(Response::new(self.0.validate(&principal, request).await?))
     }
 
     async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

@@ -81,6 +81,7 @@ fn told(outcome: CallOutcome) -> api::SyscallAnswer {
             cost_usd: answer.usage.cost_usd,
             tokens_in: answer.usage.tokens_in,
             tokens_out: answer.usage.tokens_out,
+            estimated: answer.usage.estimated,
         }),
         engine_kind: word(json!(answer.engine.kind)),
         engine_name: answer.engine.name,

@@ -158,7 +158,7 @@ impl Core {
             None => return Err(Problem::new(ErrorCode::ToolFailed, "nobody waits for the tool any more")),
         };
         let file = File::from(log?);
-        let read = tokio::task::spawn_blocking(move || output(file, max_output)).await;
+        let read = tokio::task::spawn_blocking(move || output(file, max_output, 0)).await;
         let (stdout, cut, stderr) = read
             .map_err(|error| Problem::internal("reading a tool's output did not run to its end", &error))?
             .map_err(|error| Problem::internal("a tool's output cannot be read", &error))?;
@@ -234,12 +234,17 @@ fn read_only(path: PathBuf) -> launcher::Bind {
     launcher::Bind { path: path.into_os_string().into_vec(), writable: false }
 }
 
-/// Standard output, whether there was more of it, and the end of standard error.
-pub(crate) fn output(file: File, max: usize) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent_journal::Error> {
+/// Standard output, whether there was more of it, and the end of standard error, both of what was written since then.
+pub(crate) fn output(
+    file: File,
+    max: usize,
+    since_ns: u64,
+) -> Result<(Vec<u8>, bool, Vec<u8>), aion_agent_journal::Error> {
     let mut reader = Reader::open(file, 0)?;
     let (mut stdout, mut cut, mut stderr) = (Vec::new(), false, Vec::new());
     while let Some(item) = reader.next()? {
         let record = match item {
+            Item::Record(record) if record.time_ns < since_ns => continue,
             Item::Record(record) => record,
             // The beginning was dropped for the size.
             _ => {

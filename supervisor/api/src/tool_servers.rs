@@ -29,10 +29,10 @@ struct Server {
 }
 
 impl Running for Server {
-    fn said(&self) -> BoxFuture<'_, String> {
+    fn said(&self, since_ns: u64) -> BoxFuture<'_, String> {
         Box::pin(async move {
             let Ok(file) = self.core.launcher.open_log(self.id.as_str()).await else { return String::new() };
-            let read = tokio::task::spawn_blocking(move || output(File::from(file), 0)).await;
+            let read = tokio::task::spawn_blocking(move || output(File::from(file), 0, since_ns)).await;
             let said = read.ok().and_then(Result::ok).map(|(_, _, stderr)| stderr).unwrap_or_default();
             String::from_utf8_lossy(&said).trim().to_owned()
         })
@@ -65,7 +65,7 @@ impl Core {
         let (state, _) = launched.map_err(Problem::from)?;
         self.tool_runs.launched(&running.id);
         if state.state == "exited" {
-            let said = running.said().await;
+            let said = running.said(0).await;
             return Err(Problem::new(ErrorCode::ToolFailed, format!("it ended at once: {said}")));
         }
         Ok(ToolServer { reader: Box::new(reader), writer: Box::new(writer), running: Box::new(running) })

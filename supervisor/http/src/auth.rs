@@ -2,23 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aion_kernel::{Caller, Kernel};
-use aion_syscall::{MAX_BODY, Reason, Refusal};
+use aion_syscall::{Reason, Refusal};
 use aion_tenants::{AuthError, Signed, Standing, Tenant};
 use aion_types::ErrorCode;
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Body as _;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 
-/// A body takes no longer to come.
-const BODY_TIME: Duration = Duration::from_secs(30);
+use crate::body::{Sender, read};
 
 /// A request that was let in.
 pub(crate) struct Admitted {
@@ -73,52 +68,6 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     if all.next().is_some() { None } else { first.to_str().ok() }
 }
 
-/// Up to here a body needs no place.
-const SMALL: usize = 64 << 10;
-/// Bodies that have come to be larger and are under way at once: each can be of [`MAX_BODY`].
-const LARGE_AT_ONCE: usize = 8;
-
-/// Who sends a body, as far as that is known before it is read. A signature is over the body, so that anybody can begin one: those
-/// who have shown who they are have places of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sender {
-    Known,
-    Stranger,
-}
-
-impl Sender {
-    pub(crate) fn of(connection_is_known: bool) -> Self {
-        if connection_is_known { Self::Known } else { Self::Stranger }
-    }
-
-    /// Who has a place sends at this rate, in bytes a millisecond, or loses it. Strangers keep their places for seconds alone; one that
-    /// is slow begins with a small call.
-    const fn rate(self) -> usize {
-        match self {
-            // The largest body needs five times as much to come in time.
-            Self::Known => 32,
-            Self::Stranger => 1024,
-        }
-    }
-
-    /// It may be behind by so much, and silent no longer.
-    const fn behind(self) -> Duration {
-        match self {
-            Self::Known => Duration::from_secs(3),
-            Self::Stranger => Duration::from_secs(1),
-        }
-    }
-
-    fn places(self) -> &'static Semaphore {
-        static KNOWN: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
-        static STRANGERS: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
-        match self {
-            Self::Known => &KNOWN,
-            Self::Stranger => &STRANGERS,
-        }
-    }
-}
-
 /// Set once somebody was let in on a connection. The door gives one to each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Acquainted(Arc<AtomicBool>);
@@ -130,64 +79,6 @@ impl Acquainted {
 
     fn is_good(&self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A place for a large body is waited for so long.
-const PLACE_TIME: Duration = Duration::from_secs(10);
-
-/// Reads the body: bounded in bytes and in time, alone and all together.
-async fn read(body: Body, sender: Sender) -> Result<Bytes, Refusal> {
-    read_up_to(body, MAX_BODY, sender).await
-}
-
-/// As [`read`], up to so many bytes.
-pub(crate) async fn read_up_to(body: Body, most: usize, sender: Sender) -> Result<Bytes, Refusal> {
-    tokio::time::timeout(BODY_TIME, collect(body, most, sender)).await.unwrap_or_else(|_| {
-        let message = format!("the body did not come within {} s", BODY_TIME.as_secs());
-        Err(Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body"))
-    })
-}
-
-async fn collect(body: Body, most: usize, sender: Sender) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let message = format!("the body has more than {most} bytes");
-        Refusal::new(Reason::TooLarge, ErrorCode::TooLarge, message).at("body")
-    };
-    // What says that it is too large need not come.
-    if body.size_hint().lower() > most as u64 {
-        return Err(too_large());
-    }
-    let mut body = Limited::new(body, most);
-    let (mut bytes, mut place) = (BytesMut::new(), None::<(SemaphorePermit<'_>, Instant)>);
-    loop {
-        let next = match &place {
-            None => body.frame().await,
-            Some((_, since)) => {
-                let on_time = *since + Duration::from_millis((bytes.len() / sender.rate()) as u64);
-                let due = on_time.min(Instant::now()) + sender.behind();
-                tokio::time::timeout_at(due, body.frame()).await.map_err(|_| {
-                    let message = "the body comes too slowly for others that wait for its place";
-                    Refusal::new(Reason::Invalid, ErrorCode::DeadlineExceeded, message).at("body")
-                })?
-            }
-        };
-        let Some(frame) = next else { return Ok(bytes.freeze()) };
-        let frame = frame.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-            true => too_large(),
-            false => Refusal::field("body", "it did not come to its end"),
-        })?;
-        let Ok(data) = frame.into_data() else { continue };
-        // Not before: who says much and sends nothing holds no place.
-        if place.is_none() && bytes.len() + data.len() > SMALL {
-            let waited = tokio::time::timeout(PLACE_TIME, sender.places().acquire()).await;
-            let taken = waited.ok().and_then(Result::ok).ok_or_else(|| {
-                let message = "too many large bodies are under way";
-                Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
-            })?;
-            place = Some((taken, Instant::now()));
-        }
-        bytes.extend_from_slice(&data);
     }
 }
 
@@ -357,29 +248,4 @@ pub(crate) fn unauthenticated(kernel: &Kernel, claimed: &str, error: AuthError) 
     let refusal =
         Refusal::new(reason, ErrorCode::Unauthenticated, error.to_string()).by(format!("door: {word}"));
     if reason == Reason::Exhausted { refusal.retry_after(1000) } else { refusal }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::{StreamExt as _, stream};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn strangers_with_large_bodies_hold_no_place_of_those_who_are_known() {
-        let large = Bytes::from(vec![b'x'; 2 * SMALL]);
-        let endless = || {
-            let begun = stream::iter([Ok::<_, std::io::Error>(large.clone())]);
-            Body::from_stream(begun.chain(stream::pending()))
-        };
-        let strangers: Vec<_> =
-            (0..LARGE_AT_ONCE).map(|_| tokio::spawn(read(endless(), Sender::Stranger))).collect();
-        while Sender::Stranger.places().available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let known = read(Body::from(large.clone()), Sender::Known).await.unwrap();
-        assert_eq!(known.len(), large.len());
-        assert_eq!(Sender::Stranger.places().available_permits(), 0, "they are still at it");
-        strangers.iter().for_each(tokio::task::JoinHandle::abort);
-    }
 }

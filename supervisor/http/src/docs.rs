@@ -177,7 +177,8 @@ fn schemas() -> Value {
             "status": {"type": "string", "enum": ["ok", "denied", "error"]}, "result": {},
             "error": {"$ref": "#/components/schemas/Error"},
             "usage": {"type": "object", "properties": {"latency_ms": {"type": "integer"}, "cost_usd": {"type": "number"},
-                "tokens_in": {"type": "integer"}, "tokens_out": {"type": "integer"}}},
+                "tokens_in": {"type": "integer"}, "tokens_out": {"type": "integer"},
+                "estimated": {"type": "boolean"}}},
             "engine": {"type": "object", "properties": {"kind": {"type": "string"}, "name": {"type": "string"}}},
             "audit_id": {"type": "string"}
         }},

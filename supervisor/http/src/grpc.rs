@@ -28,7 +28,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use crate::auth::{Sender, header, now_ns, read_up_to, unauthenticated, verified, within_rate};
+use crate::auth::{header, now_ns, unauthenticated, verified, within_rate};
+use crate::body::{Large, Sender, read_up_to};
 use crate::listen;
 use crate::tls::{Peer, Tls};
 
@@ -38,6 +39,8 @@ const MAX_MESSAGE: usize = MAX_BODY + (1 << 20);
 const PREFIX: usize = 5;
 /// Bodies of one connection that are read at once: each may be of 64 KiB before it needs a place among all.
 const BODIES: usize = 4;
+/// How often a connection on which a large first message is coming is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 const SERVICE: &str = "/aion.v1.SyscallService/";
 
 /// How a refusal is told in gRPC.
@@ -50,7 +53,8 @@ pub struct GrpcOptions {
     pub connections: usize,
     /// Calls of one connection at once. Default 64.
     pub streams: u32,
-    /// A connection that nobody was let in on goes after that. Default 40 s: a slow body may take 30.
+    /// A connection that nobody was let in on goes after that, unless a large body is coming on it. Default 40 s: a small one may
+    /// take 30.
     pub first_request: Duration,
     /// What is under way at the end has so long. Default 3 s.
     pub last_requests: Duration,
@@ -79,8 +83,9 @@ struct Shared {
 struct Visitor {
     peer: Peer,
     /// Somebody was let in on it.
-    known: Arc<AtomicBool>,
+    known: AtomicBool,
     bodies: Semaphore,
+    large: Large,
 }
 
 /// The door.
@@ -149,10 +154,14 @@ impl Shared {
             .max_concurrent_streams(self.options.streams)
             .max_header_list_size(16 << 10)
             .keep_alive_interval(Duration::from_secs(30));
-        let known = Arc::new(AtomicBool::new(false));
         let patience = self.options.first_request;
-        let visitor = Arc::new(Visitor { peer, known: Arc::clone(&known), bodies: Semaphore::new(BODIES) });
-        let shared = self;
+        let visitor = Arc::new(Visitor {
+            peer,
+            known: AtomicBool::new(false),
+            bodies: Semaphore::new(BODIES),
+            large: Large::default(),
+        });
+        let (shared, seen) = (self, Arc::clone(&visitor));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (shared, visitor) = (Arc::clone(&shared), Arc::clone(&visitor));
             async move { Ok::<_, Infallible>(shared.answer(request.map(Body::new), &visitor).await) }
@@ -165,9 +174,19 @@ impl Shared {
             _ = &mut connection => return,
             () = tokio::time::sleep(patience) => {}
         }
-        if known.load(Ordering::Relaxed) {
-            let _ = connection.await;
+        // A first message that is large may come over a slow line: it has one of a few places, and keeps it while it comes on. When it
+        // is there, who sent it is known within a moment.
+        while !seen.known.load(Ordering::Relaxed) {
+            let coming = seen.large.any();
+            tokio::select! {
+                _ = &mut connection => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if !coming && !seen.known.load(Ordering::Relaxed) {
+                return;
+            }
         }
+        let _ = connection.await;
     }
 
     async fn answer(&self, request: Request<Body>, visitor: &Visitor) -> Response {
@@ -261,7 +280,7 @@ impl Shared {
 async fn read(body: Body, visitor: &Visitor, sender: Sender) -> Result<Bytes, Refusal> {
     // It is never closed.
     let _turn = visitor.bodies.acquire().await;
-    read_up_to(body, MAX_MESSAGE, sender).await
+    read_up_to(body, MAX_MESSAGE, sender, &visitor.large).await
 }
 
 /// The one message of a request, as it was sent.

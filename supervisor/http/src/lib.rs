@@ -9,6 +9,7 @@
 
 mod auth;
 mod backend;
+mod body;
 mod certificate;
 mod docs;
 mod events;

@@ -96,8 +96,8 @@ pub struct ToolServer {
 
 /// A server that runs until this is dropped.
 pub trait Running: Send + Sync {
-    /// The end of what it wrote to standard error; for people.
-    fn said(&self) -> BoxFuture<'_, String>;
+    /// The end of what it wrote to standard error since then, nanoseconds since 1970; for people.
+    fn said(&self, since_ns: u64) -> BoxFuture<'_, String>;
 }
 
 /// What accounts may have.

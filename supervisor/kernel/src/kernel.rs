@@ -145,6 +145,8 @@ pub(crate) struct Done {
     used: Limit,
     tokens_in: u64,
     tokens_out: u64,
+    /// Whether a model's backend did not say what it used.
+    estimated: bool,
 }
 
 pub(crate) fn now_ns() -> u64 {

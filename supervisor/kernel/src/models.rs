@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aion_models::{
     ApiKey, Call as ModelCall, Error, Event, Kind, ModelConfig, ModelMetrics, Models, Options, Plan, Privacy,
-    Request, Usage,
+    Request, Tokens, Usage,
 };
 use aion_store::{Durability, Store, Table};
 use aion_syscall::{Limit, Reason, Refusal};
@@ -34,6 +34,7 @@ pub(crate) struct Said {
     pub(crate) used: Limit,
     pub(crate) tokens_in: u64,
     pub(crate) tokens_out: u64,
+    pub(crate) estimated: bool,
 }
 
 pub(crate) struct ModelsOf {
@@ -176,9 +177,13 @@ pub(crate) fn plan(models: &Models, request: &Request, allow_cloud: bool) -> Res
     models.plan(request, Privacy { allow_cloud }).map_err(refusal)
 }
 
-fn used(usage: Usage) -> (Limit, u64, u64) {
-    let (input, output) = (usage.tokens.input, usage.tokens.output);
-    (Limit { usd_micros: usage.usd_micros, tokens: input.saturating_add(output) }, input, output)
+const fn used(usage: Usage) -> Limit {
+    Limit { usd_micros: usage.usd_micros, tokens: usage.tokens.total() }
+}
+
+fn said(body: Value, usage: Usage) -> Said {
+    let Tokens { input: tokens_in, output: tokens_out } = usage.tokens;
+    Said { body, used: used(usage), tokens_in, tokens_out, estimated: usage.estimated }
 }
 
 /// Asks a model. An error comes with what it may have cost.
@@ -199,8 +204,7 @@ pub(crate) async fn ask(
             let cost = cost(&error);
             (refusal(error), cost)
         })?;
-        let (used, tokens_in, tokens_out) = used(answer.usage);
-        return Ok(Said { body: answer.body, used, tokens_in, tokens_out });
+        return Ok(said(answer.body, answer.usage));
     };
     let mut stream = match models.stream(plan, &call).await {
         Ok(stream) => stream,
@@ -220,16 +224,14 @@ pub(crate) async fn ask(
             }
             Ok(Event::Usage(_)) => {}
             Err(error) => {
-                let (so_far, ..) = used(stream.usage());
-                return Err((refusal(error), so_far));
+                return Err((refusal(error), used(stream.usage())));
             }
         }
     }
     if let Some(last) = told.end() {
         let _ = chunks.send(last).await;
     }
-    let (used, tokens_in, tokens_out) = used(stream.usage());
-    Ok(Said { body: Value::Null, used, tokens_in, tokens_out })
+    Ok(said(Value::Null, stream.usage()))
 }
 
 pub(crate) fn refusal(error: Error) -> Refusal {

@@ -138,8 +138,8 @@ fn packed(row: &DecisionRow) -> serde_json::Result<Vec<u8>> {
     let error = error.as_ref().map(|ErrorBody { code, message, field, rule, hint, retry_after_ms }| {
         (code, message, field, rule, hint, retry_after_ms)
     });
-    let Usage { latency_ms, cost_usd, tokens_in, tokens_out } = usage;
-    let usage = (latency_ms, cost_usd, tokens_in, tokens_out);
+    let Usage { latency_ms, cost_usd, tokens_in, tokens_out, estimated } = usage;
+    let usage = (latency_ms, cost_usd, tokens_in, tokens_out, estimated);
     let Engine { kind, name } = engine;
     let name_is_key = "";
     serde_json::to_vec(&(
@@ -275,6 +275,8 @@ fn detail(row: &DecisionRow) -> String {
         target: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         usd: Option<f64>,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        estimated: bool,
         #[serde(skip_serializing_if = "Option::is_none")]
         code: Option<&'a str>,
     }
@@ -286,6 +288,7 @@ fn detail(row: &DecisionRow) -> String {
         ms: row.usage.latency_ms,
         target: short(&row.target),
         usd: Some(row.usage.cost_usd).filter(|usd| *usd > 0.0),
+        estimated: row.usage.estimated,
         code: row.error.as_ref().map(|error| error.code.as_str()),
     };
     // Texts and numbers cannot fail to encode.
@@ -378,7 +381,13 @@ mod tests {
                 decision: Some(decided(false)),
                 status: Status::Denied,
                 error: Some(ErrorBody::from(&denied)),
-                usage: Usage { latency_ms: 1, cost_usd: 0.000_001, tokens_in: 2, tokens_out: 3 },
+                usage: Usage {
+                    latency_ms: 1,
+                    cost_usd: 0.000_001,
+                    tokens_in: 2,
+                    tokens_out: 3,
+                    estimated: true,
+                },
                 ..widest()
             },
         ]

@@ -14,6 +14,11 @@ use futures::FutureExt as _;
 use serde_json::{Map, Value};
 
 use crate::host::{Host, Running, Sandbox};
+use crate::kernel::now_ns;
+
+mod turns;
+
+use turns::Turns;
 
 /// Servers of one tenant, and of all.
 const OF_TENANT: usize = 16;
@@ -59,12 +64,18 @@ struct Live {
     running: Option<Box<dyn Running>>,
     /// It is being asked whether it lives.
     asked: AtomicBool,
+    turns: Turns,
 }
 
 impl Live {
-    async fn said(&self) -> String {
+    fn new(client: Client, running: Option<Box<dyn Running>>) -> Self {
+        Self { client, running, asked: AtomicBool::new(false), turns: Turns::default() }
+    }
+
+    /// What it wrote to standard error from then on.
+    async fn said(&self, since_ns: u64) -> String {
         let said = match &self.running {
-            Some(running) => running.said().await,
+            Some(running) => running.said(since_ns).await,
             None => String::new(),
         };
         let from = said.char_indices().rev().nth(SHOWN).map_or(0, |(at, _)| at);
@@ -115,6 +126,9 @@ struct Owed {
 
 impl Drop for Owed {
     fn drop(&mut self) {
+        if self.answered {
+            self.live.turns.answered(Instant::now());
+        }
         if self.answered || self.live.asked.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -179,6 +193,7 @@ impl Servers {
             Err(Refusal::new(Reason::Internal, ErrorCode::Internal, message))
         })?;
         let mut owed = Owed { slot: Arc::clone(&calling.0), live: Arc::clone(&live), answered: false };
+        let (turn, since_ns) = (live.turns.begin(Instant::now()), now_ns());
         let called = live.client.call_tool(name, arguments, deadline.into()).await;
         owed.answered = !matches!(called, Err(Error::Timeout { .. }));
         let error = match called {
@@ -188,7 +203,15 @@ impl Servers {
         let mut refusal = refusal_of(&tool, &error);
         if matches!(error, Error::Closed(_) | Error::SessionEnded) {
             calling.0.lost(&live).await;
-            refusal.message.push_str(&live.said().await);
+            // Other calls are other agents', and what it wrote may tell of them.
+            let said = match live.turns.alone(turn) {
+                true => live.said(since_ns).await,
+                false if live.running.is_some() => {
+                    "; it served other calls, so what it wrote is not shown".to_owned()
+                }
+                false => String::new(),
+            };
+            refusal.message.push_str(&said);
         }
         Err(refusal)
     }
@@ -272,12 +295,12 @@ async fn start(host: &dyn Host, spec: Spec) -> Result<Live, Refusal> {
         Start::Sandbox(sandbox) => {
             let server = host.serve(*sandbox).await?;
             let client = Client::start(server.reader, server.writer, options);
-            Live { client, running: Some(server.running), asked: AtomicBool::new(false) }
+            Live::new(client, Some(server.running))
         }
         Start::Http(url) => {
             let client = HttpOptions::new(&url).and_then(|place| Client::http(place, options));
             let client = client.map_err(|error| failed(format!("tool {tool}: {}", chain(&error))))?;
-            Live { client, running: None, asked: AtomicBool::new(false) }
+            Live::new(client, None)
         }
     };
     let why = match tokio::time::timeout(HELLO, live.client.initialize()).await {
@@ -285,7 +308,7 @@ async fn start(host: &dyn Host, spec: Spec) -> Result<Live, Refusal> {
         Ok(Err(error)) => chain(&error),
         Err(_) => format!("it said no hello within {} s", HELLO.as_secs()),
     };
-    Err(failed(format!("the server of tool {tool} did not start: {why}{}", live.said().await)))
+    Err(failed(format!("the server of tool {tool} did not start: {why}{}", live.said(0).await)))
 }
 
 async fn end_idle(servers: Weak<Servers>) {

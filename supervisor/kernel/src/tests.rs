@@ -21,6 +21,8 @@ mod contract;
 mod files;
 #[path = "tests/mail.rs"]
 mod mail;
+#[path = "tests/models.rs"]
+mod model_answers;
 #[path = "tests/signed.rs"]
 mod signed;
 #[path = "tests/servers.rs"]

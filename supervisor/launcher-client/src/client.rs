@@ -317,6 +317,18 @@ impl Client {
         }
     }
 
+    /// Whether a seccomp profile can be compiled: the file of that name, or this one in its place.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that the launcher cannot be reached.
+    pub async fn check_profile(&self, name: &str, file: Vec<u8>) -> Result<()> {
+        let op = Op::CheckProfile(v1::CheckProfile { name: name.to_owned(), file });
+        match self.call("CheckProfile", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::Empty(_) => Ok(()),
+            _ => Err(Error::Unexpected { op: "CheckProfile" }),
+        }
+    }
+
     /// Follows the launcher's notices from an audit record on.
     #[must_use]
     pub fn watch(&self, audit_after_seq: u64) -> Watch {

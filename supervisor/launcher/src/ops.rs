@@ -85,6 +85,10 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
         }
         Op::Resolved(resolved) => only(Answer::Resolved(launcher.resolved(&resolved)?)),
         Op::Withhold { id, rules } => only(Answer::Agent(launcher.withhold(&id, rules)?)),
+        Op::CheckProfile { name, file } => {
+            launcher.profiles.check(&name, &file)?;
+            only(Answer::Empty(v1::Empty {}))
+        }
     }
 }
 

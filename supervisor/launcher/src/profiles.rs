@@ -41,14 +41,7 @@ impl Profiles {
         {
             return Ok(Arc::clone(ready));
         }
-        let arch = Arch::native().ok_or_else(|| {
-            Failure::layer(
-                LayerName::Seccomp,
-                0,
-                "filters are made for x86-64 only, and this is another machine",
-            )
-        })?;
-        let compiled = compile(&Profile::load(&self.dir, name)?, arch)?;
+        let compiled = compile(&Profile::load(&self.dir, name)?, native()?)?;
         let rules: Vec<NotifyRule> =
             compiled.notify.iter().map(|&(nr, errno)| NotifyRule { nr, errno }).collect();
         let ready = Arc::new(Seccomp {
@@ -60,11 +53,29 @@ impl Profiles {
         Ok(ready)
     }
 
+    /// Whether a profile can be compiled: the one that is there, or this file in its place. An empty file is none.
+    ///
+    /// # Errors
+    /// As [`Profiles::get`].
+    pub(crate) fn check(&self, name: &str, file: &[u8]) -> Result<(), Failure> {
+        if file.is_empty() {
+            return self.get(name).map(drop);
+        }
+        compile(&Profile::parse_in(&self.dir, name, file)?, native()?)?;
+        Ok(())
+    }
+
     fn version(&self) -> Version {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let times: Vec<SystemTime> = entries.filter_map(|e| e.metadata().ok()?.modified().ok()).collect();
         (times.iter().max().copied(), times.len())
     }
+}
+
+fn native() -> Result<Arch, Failure> {
+    Arch::native().ok_or_else(|| {
+        Failure::layer(LayerName::Seccomp, 0, "filters are made for x86-64 only, and this is another machine")
+    })
 }
 
 #[cfg(test)]
@@ -83,5 +94,28 @@ mod tests {
         assert_eq!(code("odd"), ErrorCode::ProfileInvalid);
         assert_eq!(code("none"), ErrorCode::ProfileNotFound);
         assert_eq!(code("../x"), ErrorCode::ProfileNotFound);
+    }
+
+    #[test]
+    fn a_file_is_compiled_before_it_is_in_its_place() {
+        let profiles = Profiles::new(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../profiles")));
+        let learned = |group: &str| {
+            format!(
+                "{{\"version\": 1, \"description\": \"d\", \"extends\": \"default-restrictive\", \"groups\": [{group}]}}"
+            )
+        };
+        let denies = |call: &str| {
+            learned(&format!(
+                "{{\"name\": \"g\", \"reason\": \"r\", \"action\": {{\"notify\": \"ENOSYS\"}}, \"syscalls\": [\"{call}\"]}}"
+            ))
+        };
+        let check = |file: &str| profiles.check("new-one", file.as_bytes());
+        check(&denies("getpriority")).unwrap();
+        for broken in [denies("getpriorities"), denies("execve"), learned("{}"), "{".to_owned()] {
+            assert_eq!(check(&broken).unwrap_err().code, ErrorCode::ProfileInvalid, "{broken}");
+        }
+        // Nothing was kept of it, and what is there is looked at by its name.
+        assert_eq!(profiles.check("new-one", b"").unwrap_err().code, ErrorCode::ProfileNotFound);
+        profiles.check("default-restrictive", b"").unwrap();
     }
 }

@@ -10,6 +10,7 @@ use url::{Host, Url};
 
 use crate::detection::severity;
 use crate::error::{Error, Place, Problem, quote};
+use crate::problems::Problems;
 use crate::raw::{self, Span};
 use crate::yaml;
 
@@ -32,6 +33,8 @@ pub struct AlertWebhook {
     pub url: String,
     /// The file of what alerts are signed with, or `credential:NAME`, as it is given.
     pub secret: Option<String>,
+    /// The file of authorities that its certificate may be of, besides Mozilla's, or `credential:NAME`, as it is given.
+    pub ca_file: Option<String>,
     /// What is less bad is not told.
     pub min_severity: Severity,
     /// Patterns of rules' names, in which `*` stands for anything.
@@ -49,72 +52,75 @@ pub struct AlertWebhooks {
     pub file: String,
     /// Where in it.
     pub place: Place,
-    /// Where each one's secret is named.
-    secrets: Vec<Place>,
+    /// Where each one's files are named.
+    files: Vec<[Place; 2]>,
 }
 
 impl AlertWebhooks {
     pub(crate) fn check(given: Vec<raw::AlertWebhook>, tree: &yaml::Node, file: &str) -> Result<Self, Error> {
-        let mut check = Check { tree, file, problems: Vec::new() };
+        let mut check = Problems::of(tree, file);
         if given.len() > MAX_WEBHOOKS {
-            check.wrong(FIELD, "these are too many", &format!("use at most {MAX_WEBHOOKS}"));
+            check.wrong(FIELD, "these are too many", format!("use at most {MAX_WEBHOOKS}"));
         }
         let mut list: Vec<AlertWebhook> = Vec::new();
         for (at, one) in given.into_iter().enumerate() {
             let field = format!("{FIELD}[{at}]");
             if list.iter().any(|other| other.name == one.name) {
                 let message = format!("another webhook has the name {}, too", quote(&one.name));
-                check.wrong(&format!("{field}.name"), &message, "give each a name of its own");
+                check.wrong(&format!("{field}.name"), message, "give each a name of its own");
             }
             list.push(check.webhook(&field, one));
         }
-        if !check.problems.is_empty() {
-            return Err(Error::new(ErrorCode::ProfileInvalid, check.problems));
-        }
-        let secrets = (0..list.len()).map(|at| tree.place_of(&secret_field(at))).collect();
-        Ok(Self { list, file: file.to_owned(), place: tree.place_of(FIELD), secrets })
+        let list = check.or(ErrorCode::ProfileInvalid, list)?;
+        let places =
+            |at| [WebhookFile::Secret, WebhookFile::Authorities].map(|file| tree.place_of(&file.field(at)));
+        let files = (0..list.len()).map(places).collect();
+        Ok(Self { list, file: file.to_owned(), place: tree.place_of(FIELD), files })
     }
 
-    /// That something is wrong with the secret of the one at this place of the list.
+    /// That something is wrong with a file of the one at this place of the list.
     #[must_use]
-    pub fn secret_problem(&self, at: usize, message: &str, fix: &str) -> Problem {
+    pub fn file_problem(&self, at: usize, file: WebhookFile, message: &str, fix: &str) -> Problem {
+        let place = self.files.get(at).map(|[secret, authorities]| match file {
+            WebhookFile::Secret => *secret,
+            WebhookFile::Authorities => *authorities,
+        });
         Problem {
             file: self.file.clone(),
-            place: self.secrets.get(at).copied().or(Some(self.place)),
-            field: secret_field(at),
+            place: place.or(Some(self.place)),
+            field: file.field(at),
             message: message.to_owned(),
             fix: fix.to_owned(),
         }
     }
 }
 
-fn secret_field(at: usize) -> String {
-    format!("{FIELD}[{at}].secret")
+/// A file that a webhook names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookFile {
+    /// What alerts are signed with.
+    Secret,
+    /// Whose certificates the receiver may have.
+    Authorities,
 }
 
-struct Check<'a> {
-    tree: &'a yaml::Node,
-    file: &'a str,
-    problems: Vec<Problem>,
-}
-
-impl Check<'_> {
-    fn wrong(&mut self, field: &str, message: &str, fix: &str) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            place: Some(self.tree.place_of(field)),
-            field: field.to_owned(),
-            message: message.to_owned(),
-            fix: fix.to_owned(),
-        });
+impl WebhookFile {
+    fn field(self, at: usize) -> String {
+        let name = match self {
+            Self::Secret => "secret",
+            Self::Authorities => "ca_file",
+        };
+        format!("{FIELD}[{at}].{name}")
     }
+}
 
+impl Problems<'_> {
     fn webhook(&mut self, field: &str, given: raw::AlertWebhook) -> AlertWebhook {
-        let raw::AlertWebhook { name, url, secret, min_severity, rules, timeout, insecure } = given;
+        let raw::AlertWebhook { name, url, secret, ca_file, min_severity, rules, timeout, insecure } = given;
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_word) || name.starts_with('-') {
             let message = format!("{} is not a webhook's name", quote(&name));
             let fix = "use 1 to 63 of a-z, 0-9 and '-', not beginning with '-'";
-            self.wrong(&format!("{field}.name"), &message, fix);
+            self.wrong(&format!("{field}.name"), message, fix);
         }
         if let Err((message, fix)) = check_url(&url, insecure.unwrap_or(false)) {
             self.wrong(&format!("{field}.url"), message, fix);
@@ -123,27 +129,35 @@ impl Check<'_> {
             let fix = "name a file or credential:NAME, or leave it out";
             self.wrong(&format!("{field}.secret"), "it is empty", fix);
         }
+        if ca_file.as_ref().is_some_and(String::is_empty) {
+            let fix = "name a file or credential:NAME, or leave it out";
+            self.wrong(&format!("{field}.ca_file"), "it is empty", fix);
+        } else if ca_file.is_some() && Url::parse(&url).is_ok_and(|url| url.scheme() == "http") {
+            let fix = "use https, or leave it out";
+            self.wrong(&format!("{field}.ca_file"), "without TLS there is no certificate", fix);
+        }
         let rules = rules.unwrap_or_else(|| vec!["*".to_owned()]);
         if rules.is_empty() || rules.len() > MAX_PATTERNS {
             let fix = format!("use 1 to {MAX_PATTERNS}; [\"*\"], or nothing, for all");
-            self.wrong(&format!("{field}.rules"), "there are none, or too many", &fix);
+            self.wrong(&format!("{field}.rules"), "there are none, or too many", fix);
         }
         for (at, rule) in rules.iter().enumerate() {
             if rule.is_empty() || rule.len() > MAX_NAME || !rule.bytes().all(|b| b == b'*' || is_word(b)) {
                 let message = format!("{} is no pattern of detections' names", quote(rule));
                 let fix = "use a-z, 0-9 and '-', and '*' for anything";
-                self.wrong(&format!("{field}.rules[{at}]"), &message, fix);
+                self.wrong(&format!("{field}.rules[{at}]"), message, fix);
             }
         }
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
         if !(TIMEOUTS.0..=TIMEOUTS.1).contains(&timeout) {
             let fix = format!("use {} to 60s", TIMEOUTS.0);
-            self.wrong(&format!("{field}.timeout"), "it is out of range", &fix);
+            self.wrong(&format!("{field}.timeout"), "it is out of range", fix);
         }
         AlertWebhook {
             name,
             url,
             secret,
+            ca_file,
             min_severity: min_severity.map_or(Severity::Medium, severity),
             rules,
             timeout: timeout.duration(),
@@ -200,6 +214,7 @@ mod tests {
             name: "oncall".to_owned(),
             url: "https://alerts.example.com/aion".to_owned(),
             secret: None,
+            ca_file: None,
             min_severity: Severity::Medium,
             rules: vec!["*".to_owned()],
             timeout: Duration::from_secs(5),
@@ -209,8 +224,15 @@ mod tests {
         let all = "    - name: a\n      url: http://127.0.0.1:9/x\n      secret: credential:key\n      min_severity: high\n      \
                    rules: [fork-*, memfd-exec]\n      timeout: 60s\n";
         let alerts = read(all).unwrap();
-        let problem = alerts.secret_problem(0, "it is not there", "").to_string();
-        assert_eq!(problem, "c.yaml:7:15: alerts.webhooks[0].secret: it is not there");
+        let problem =
+            |alerts: &AlertWebhooks, file| alerts.file_problem(0, file, "it is not there", "").to_string();
+        let told = problem(&alerts, WebhookFile::Secret);
+        assert_eq!(told, "c.yaml:7:15: alerts.webhooks[0].secret: it is not there");
+        let private = "    - name: a\n      url: https://a.example\n      ca_file: /etc/ca.pem\n";
+        let private = read(private).unwrap();
+        assert_eq!(private.list[0].ca_file.as_deref(), Some("/etc/ca.pem"));
+        let told = problem(&private, WebhookFile::Authorities);
+        assert_eq!(told, "c.yaml:7:16: alerts.webhooks[0].ca_file: it is not there");
         let one = &alerts.list[0];
         assert_eq!((one.min_severity, one.timeout), (Severity::High, Duration::from_secs(60)));
         assert_eq!((one.secret.as_deref(), one.rules.len()), (Some("credential:key"), 2));
@@ -241,6 +263,8 @@ mod tests {
         assert!(!told.contains("key-in-it"), "{told}");
         for (one, expected) in [
             ("    - {url: \"https://a.example\"}\n", "name is missing"),
+            ("    - {name: a, url: \"https://a.example\", ca_file: \"\"}\n", "ca_file: it is empty"),
+            ("    - {name: a, url: \"http://localhost/\", ca_file: /c}\n", "ca_file: without TLS"),
             (
                 "    - {name: a, url: \"https://a.example\", min_severity: bad}\n",
                 "use one of: info, low, medium",

@@ -13,6 +13,7 @@ use aion_types::ErrorCode;
 pub(crate) use self::words::severity;
 use self::words::{action, is_tag, of_type, rate};
 use crate::error::{Error, Problem, did_you_mean, quote};
+use crate::problems::Problems;
 use crate::raw::{self, Span};
 use crate::yaml;
 
@@ -60,9 +61,9 @@ pub fn parse_detection(bytes: &[u8], file: &str) -> Result<Rule, Error> {
     crate::header(&tree, file, "Detection", "this folder holds detections")
         .map_err(|problem| failed(vec![problem]))?;
     let raw: raw::Detection = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
-    let mut check = Check { tree: &tree, file, problems: Vec::new() };
+    let mut check = Problems::of(&tree, file);
     let rule = check.rule(raw);
-    if check.problems.is_empty() { Ok(rule) } else { Err(failed(check.problems)) }
+    check.or(ErrorCode::ProfileInvalid, rule)
 }
 
 /// Reads all of a folder's detections: all of them, or none.
@@ -115,37 +116,12 @@ fn whole(file: &str, message: &str, fix: &str) -> Problem {
 /// A test with a list of words.
 type OfWords = fn(Vec<String>) -> Op;
 
-struct Check<'a> {
-    tree: &'a yaml::Node,
-    file: &'a str,
-    problems: Vec<Problem>,
+/// In nanoseconds.
+const fn nanos(span: Span) -> u64 {
+    span.0.saturating_mul(1_000_000)
 }
 
-impl Check<'_> {
-    fn wrong(&mut self, field: &str, message: impl Into<String>, fix: impl Into<String>) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            place: Some(self.tree.place_of(field)),
-            field: field.to_owned(),
-            message: message.into(),
-            fix: fix.into(),
-        });
-    }
-
-    fn range(&mut self, field: &str, value: u64, min: u64, max: u64) -> u64 {
-        if !(min..=max).contains(&value) {
-            self.wrong(field, "it is out of range", format!("use {min} to {max}"));
-        }
-        value
-    }
-
-    fn span(&mut self, field: &str, given: Span, min: u64, max: u64) -> u64 {
-        if !(min..=max).contains(&given.0) {
-            self.wrong(field, "it is out of range", format!("use {} to {}", Span(min), Span(max)));
-        }
-        given.0.saturating_mul(1_000_000)
-    }
-
+impl Problems<'_> {
     fn rule(&mut self, raw: raw::Detection) -> Rule {
         let raw::Detection { metadata, spec, .. } = raw;
         let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -176,7 +152,7 @@ impl Check<'_> {
         if spec.tags.len() > 16 {
             self.wrong("spec.tags", "these are too many", "use at most 16");
         }
-        let window_ns = self.span("spec.window", spec.window, 1000, MAX_WINDOW_MS);
+        let window_ns = nanos(self.span("spec.window", spec.window, 1000, MAX_WINDOW_MS));
         let when = self.when(spec.condition, spec.deviation);
         let mut exceptions = Vec::new();
         for (at, given) in spec.exceptions.into_iter().enumerate() {
@@ -272,7 +248,7 @@ impl Check<'_> {
         let jitter_percent = raw.jitter_percent.unwrap_or(10);
         self.range(&format!("{place}.jitter_percent"), u64::from(jitter_percent), 0, 100);
         let min = raw.min_distance.unwrap_or(Span(2000));
-        let min_ns = self.span(&format!("{place}.min_distance"), min, 1, 3_600_000);
+        let min_ns = nanos(self.span(&format!("{place}.min_distance"), min, 1, 3_600_000));
         When::Beacon(Beacon { of, by, count: raw.count, jitter_percent, min_ns })
     }
 
@@ -288,7 +264,7 @@ impl Check<'_> {
             Vec::new()
         };
         let every = raw.every.unwrap_or(Span(10_000));
-        let every_ns = self.span(&format!("{place}.every"), every, 1000, 3_600_000);
+        let every_ns = nanos(self.span(&format!("{place}.every"), every, 1000, 3_600_000));
         let (sigma, warm_up) = (raw.sigma.unwrap_or(6), raw.warm_up.unwrap_or(30));
         self.range(&format!("{place}.sigma"), u64::from(sigma), 2, 100);
         self.range(&format!("{place}.warm_up"), u64::from(warm_up), 3, 10_000);
@@ -396,7 +372,7 @@ impl Check<'_> {
                 None => {}
             }
         }
-        if out.len() == before && self.problems.is_empty() {
+        if out.len() == before && self.is_empty() {
             self.wrong(
                 place,
                 "it tests nothing",

@@ -15,6 +15,7 @@ mod detection;
 mod error;
 mod normal;
 mod overrides;
+mod problems;
 mod raw;
 mod restrict;
 mod scheduler;
@@ -23,7 +24,7 @@ mod task;
 mod tool;
 mod yaml;
 
-pub use alerts::{AlertWebhook, AlertWebhooks};
+pub use alerts::{AlertWebhook, AlertWebhooks, WebhookFile};
 pub use capability::{
     Access, ApprovalRule, Asked, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant,
     HostPattern, MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use aion_types::{AgentName, ErrorCode, TenantId};
 
-use crate::error::{Error, Problem};
+use crate::error::Error;
+use crate::problems::Problems;
 use crate::raw::{self, Span};
 use crate::yaml;
 
@@ -87,14 +88,15 @@ impl SchedulerFile {
         let failed = |problems| Error::new(ErrorCode::ProfileInvalid, problems);
         let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
         let raw: raw::Scheduler = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
-        let mut check = Check { tree: &tree, file, problems: Vec::new() };
+        let mut check = Problems::of(&tree, file);
         let general = check.quotas("quotas", &raw.quotas, Quotas::default());
         let default_weight =
-            check.range("fairness.default_weight", raw.fairness.default_weight, 1, 1, 10_000);
+            check.range("fairness.default_weight", raw.fairness.default_weight.unwrap_or(1), 1, 10_000);
         let mut tenants = BTreeMap::new();
         for (name, tenant) in &raw.tenants {
             let field = format!("tenants.{name}");
-            let weight = check.range(&format!("{field}.weight"), tenant.weight, default_weight, 1, 10_000);
+            let weight =
+                check.range(&format!("{field}.weight"), tenant.weight.unwrap_or(default_weight), 1, 10_000);
             let quotas = check.quotas(&format!("{field}.quotas"), &tenant.quotas, general);
             let mut agents = BTreeMap::new();
             for (agent, limits) in &tenant.agents {
@@ -109,46 +111,69 @@ impl SchedulerFile {
                 }
                 match AgentName::parse(agent) {
                     Ok(name) => drop(agents.insert(name, limits_of)),
-                    Err(error) => check.wrong(&field, &format!("this is not an agent's name: {error}"), ""),
+                    Err(error) => check.wrong(&field, format!("this is not an agent's name: {error}"), ""),
                 }
             }
             match TenantId::parse(name) {
                 Ok(id) => drop(tenants.insert(id, TenantShare { weight, quotas, agents })),
-                Err(error) => check.wrong(&field, &format!("this is not a tenant's name: {error}"), ""),
+                Err(error) => check.wrong(&field, format!("this is not a tenant's name: {error}"), ""),
             }
         }
         let queues = &raw.queues;
         let done = Self {
-            slots: raw.node.slots.map(|n| check.range("node.slots", Some(n), 1, 1, 65_536)),
-            gpus: check.range("node.gpus", raw.node.gpus, 0, 0, 1024),
+            slots: raw.node.slots.map(|n| check.range("node.slots", n, 1, 65_536)),
+            gpus: check.range("node.gpus", raw.node.gpus.unwrap_or(0), 0, 1024),
             queue_weights: [
-                check.range("queues.high.weight", queues.high.weight, 8, 1, 1000),
-                check.range("queues.normal.weight", queues.normal.weight, 3, 1, 1000),
-                check.range("queues.low.weight", queues.low.weight, 1, 1, 1000),
+                check.range("queues.high.weight", queues.high.weight.unwrap_or(8), 1, 1000),
+                check.range("queues.normal.weight", queues.normal.weight.unwrap_or(3), 1, 1000),
+                check.range("queues.low.weight", queues.low.weight.unwrap_or(1), 1, 1000),
             ],
             default_weight,
-            patience: check.span("fairness.patience", raw.fairness.patience, 1000, 1, 3_600_000),
+            patience: check.span(
+                "fairness.patience",
+                raw.fairness.patience.unwrap_or(Span(1000)),
+                1,
+                3_600_000,
+            ),
             default_estimate: check.span(
                 "fairness.default_estimate",
-                raw.fairness.default_estimate,
-                10_000,
+                raw.fairness.default_estimate.unwrap_or(Span(10_000)),
                 1,
                 86_400_000,
             ),
             high_cap_percent: check.range(
                 "preemption.high_cap_percent",
-                raw.preemption.high_cap_percent,
-                50,
+                raw.preemption.high_cap_percent.unwrap_or(50),
                 0,
                 100,
             ),
-            min_run: check.span("preemption.min_run", raw.preemption.min_run, 1000, 0, 86_400_000),
-            max_per_task: check.range("preemption.max_per_task", raw.preemption.max_per_task, 5, 0, 1000),
+            min_run: check.span(
+                "preemption.min_run",
+                raw.preemption.min_run.unwrap_or(Span(1000)),
+                0,
+                86_400_000,
+            ),
+            max_per_task: check.range(
+                "preemption.max_per_task",
+                raw.preemption.max_per_task.unwrap_or(5),
+                0,
+                1000,
+            ),
             frozen_memory_max: raw.preemption.frozen_memory_max.map_or(1 << 30, |size| size.0),
-            checkpoint_every: check.span("checkpoints.every", raw.checkpoints.every, 60_000, 0, 86_400_000),
+            checkpoint_every: check.span(
+                "checkpoints.every",
+                raw.checkpoints.every.unwrap_or(Span(60_000)),
+                0,
+                86_400_000,
+            ),
             checkpoint_max: raw.checkpoints.max_size.map_or(256 << 20, |size| size.0),
-            checkpoint_keep: check.range("checkpoints.keep", raw.checkpoints.keep, 2, 1, 100),
-            keep_ended: check.span("retention.ended", raw.retention.ended, 7 * 86_400_000, 0, u64::MAX),
+            checkpoint_keep: check.range("checkpoints.keep", raw.checkpoints.keep.unwrap_or(2), 1, 100),
+            keep_ended: check.span(
+                "retention.ended",
+                raw.retention.ended.unwrap_or(Span(7 * 86_400_000)),
+                0,
+                u64::MAX,
+            ),
             max_ended: raw.retention.max_ended.unwrap_or(1_000_000),
             quotas: general,
             tenants,
@@ -157,7 +182,7 @@ impl SchedulerFile {
         if done.checkpoint_max == 0 || done.checkpoint_max > limit {
             check.wrong("checkpoints.max_size", "it is out of range", "use 1 to 4Gi");
         }
-        if check.problems.is_empty() { Ok(done) } else { Err(failed(check.problems)) }
+        check.or(ErrorCode::ProfileInvalid, done)
     }
 
     /// The settings that AION ships.
@@ -171,39 +196,7 @@ impl SchedulerFile {
     }
 }
 
-struct Check<'a> {
-    tree: &'a yaml::Node,
-    file: &'a str,
-    problems: Vec<Problem>,
-}
-
-impl Check<'_> {
-    fn wrong(&mut self, field: &str, message: &str, fix: &str) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            place: Some(self.tree.place_of(field)),
-            field: field.to_owned(),
-            message: message.to_owned(),
-            fix: fix.to_owned(),
-        });
-    }
-
-    fn range(&mut self, field: &str, given: Option<u32>, default: u32, min: u32, max: u32) -> u32 {
-        let value = given.unwrap_or(default);
-        if !(min..=max).contains(&value) {
-            self.wrong(field, "it is out of range", &format!("use {min} to {max}"));
-        }
-        value
-    }
-
-    fn span(&mut self, field: &str, given: Option<Span>, default: u64, min: u64, max: u64) -> Span {
-        let value = given.unwrap_or(Span(default));
-        if !(min..=max).contains(&value.0) {
-            self.wrong(field, "it is out of range", &format!("use {} to {}", Span(min), Span(max)));
-        }
-        value
-    }
-
+impl Problems<'_> {
     fn quotas(&mut self, field: &str, given: &raw::SchedulerQuotas, general: Quotas) -> Quotas {
         let zero = [
             ("max_concurrency", given.max_concurrency == Some(0)),

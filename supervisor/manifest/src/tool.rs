@@ -11,10 +11,11 @@ pub use self::entry::{McpEntry, ToolEntry, WasmLimits};
 use crate::capability::{Capability, check_path, parse_rule};
 use crate::check::is_version;
 use crate::classes::Classes;
-use crate::error::{Error, Problem, quote};
+use crate::error::{Error, quote};
+use crate::problems::Problems;
 use crate::raw;
 use crate::spec::Network;
-use crate::yaml::{self, Node};
+use crate::yaml;
 
 /// How long a call may take when the tool does not say.
 const TIMEOUT_MS: u64 = 30_000;
@@ -73,9 +74,9 @@ impl ToolFile {
         })?;
         crate::header(&tree, file, "Tool", "this is the manifest of a tool").map_err(|p| failed(vec![p]))?;
         let raw: raw::Tool = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
-        let mut c = Problems { file, tree: &tree, problems: Vec::new() };
+        let mut c = Problems::of(&tree, file);
         let tool = c.tool(raw, classes);
-        if c.problems.is_empty() { Ok(tool) } else { Err(failed(c.problems)) }
+        c.or(ErrorCode::ManifestInvalid, tool)
     }
 
     /// The tool's own files: the program or module when it is one, then `files`.
@@ -103,23 +104,7 @@ fn check_path_inside(path: &str) -> Result<(), String> {
     check_path(&format!("/{path}"))
 }
 
-struct Problems<'a> {
-    file: &'a str,
-    tree: &'a Node,
-    problems: Vec<Problem>,
-}
-
 impl Problems<'_> {
-    fn wrong(&mut self, field: &str, message: impl Into<String>, fix: &str) {
-        self.problems.push(Problem {
-            file: self.file.to_owned(),
-            place: Some(self.tree.place_of(field)),
-            field: field.to_owned(),
-            message: message.into(),
-            fix: fix.to_owned(),
-        });
-    }
-
     fn tool(&mut self, raw: raw::Tool, classes: &Classes) -> ToolFile {
         let raw::ToolMetadata { name, version, description } = raw.metadata;
         let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
@@ -149,7 +134,7 @@ impl Problems<'_> {
         if classes.get(&class).is_none() {
             let known: Vec<_> = classes.names().collect();
             let message = format!("there is no class {}", quote(&class));
-            self.wrong("spec.security.cgroup", message, &format!("use one of {}", known.join(", ")));
+            self.wrong("spec.security.cgroup", message, format!("use one of {}", known.join(", ")));
         }
         let seccomp_profile = security.seccomp_profile.unwrap_or_else(|| "tool-strict".to_owned());
         if seccomp_profile.is_empty() || seccomp_profile.len() > 64 || !seccomp_profile.bytes().all(good) {
@@ -232,7 +217,7 @@ impl Problems<'_> {
     /// A JSON Schema, from one or from the short form.
     fn schema(&mut self, field: &str, input: bool) -> Value {
         let open = || if input { json!({"type": "object"}) } else { Value::Bool(true) };
-        let Some(node) = self.tree.find(field) else { return open() };
+        let Some(node) = self.tree().find(field) else { return open() };
         match &node.kind {
             yaml::Kind::Null => open(),
             yaml::Kind::Scalar { text, .. } => match short_schema(text) {

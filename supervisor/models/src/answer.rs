@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::attempt::{self, Deadline};
+use crate::estimate::{self, Seen};
 use crate::metrics::Counters;
 use crate::price::usd_micros;
-use crate::{Error, Kind, Models, OutputLimit, Plan, Result, Tokens, Usage, render};
+use crate::{Error, Kind, Models, Plan, Result, Tokens, Usage, render};
 
 /// What a call is made for.
 #[derive(Debug, Clone, Default)]
@@ -86,8 +87,10 @@ impl Models {
             self.keep(key, arrived.head, ttl);
         }
         Ok(Answer {
-            usage: usage(plan, body.get("usage").and_then(Tokens::from_usage), || {
-                body.get("choices").map_or(0, render::text_len)
+            usage: usage(plan, body.get("usage").and_then(Tokens::from_usage), || Seen {
+                bytes: body.get("choices").map_or(0, render::text_len),
+                pieces: 0,
+                whole: true,
             }),
             body,
             model: plan.quote.model.clone(),
@@ -124,18 +127,11 @@ fn read(plan: &Plan, bytes: &[u8]) -> Result<Value> {
     }
 }
 
-/// What a call consumed: as the backend says, else bounded from above by the plan and by the text that came.
-pub(crate) fn usage(plan: &Plan, told: Option<Tokens>, text: impl FnOnce() -> u64) -> Usage {
+/// What a call consumed: as the backend says, else as its bytes do.
+pub(crate) fn usage(plan: &Plan, told: Option<Tokens>, seen: impl FnOnce() -> Seen) -> Usage {
     let most = plan.quote.tokens;
     let config = &plan.model.config;
-    let tokens = told.unwrap_or_else(|| Tokens {
-        input: most.input,
-        output: match config.output_limit {
-            OutputLimit::MaxTokens => text().min(most.output),
-            // These models think unseen, so what is seen is no bound.
-            OutputLimit::MaxCompletionTokens => most.output,
-        },
-    });
+    let tokens = told.unwrap_or_else(|| estimate::tokens(plan, seen()));
     if tokens.input > most.input || tokens.output > most.output {
         // Real money, so it is told as it is; but limits or the context are not what was configured.
         tracing::warn!(

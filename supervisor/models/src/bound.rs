@@ -127,6 +127,15 @@ fn conversation(body: &Map<String, Value>) -> Option<u64> {
     Some(sum)
 }
 
+/// Fields that a template writes into the prompt.
+const PROMPT: &[&str] = &["messages", "tools", "functions", "response_format"];
+
+/// The bytes that a conversation's prompt has as JSON; None when bytes say nothing.
+pub(crate) fn prompt_bytes(body: &Map<String, Value>) -> Option<u64> {
+    conversation(body)?;
+    Some(PROMPT.iter().filter_map(|name| body.get(*name)).map(|value| len(&value.to_string())).sum())
+}
+
 /// A tool that the client runs. Others, as a web search, put what they find into the prompt.
 fn is_function(tool: &Value) -> bool {
     matches!(tool.get("type").and_then(Value::as_str), Some("function" | "custom"))

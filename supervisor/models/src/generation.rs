@@ -15,6 +15,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::attempt::{self, Deadline, broken, told};
+use crate::estimate::Seen;
 use crate::metrics::Counters;
 use crate::sse::{Parser, TooLong};
 use crate::{Call, Error, Kind, Models, Plan, Result, Tokens, Usage, answer, render};
@@ -62,8 +63,8 @@ impl Generation {
         self.attempts
     }
 
-    /// What it has consumed so far; an upper bound until the backend says. This is what a stream costs that broke, or
-    /// that is dropped before its end.
+    /// What it has consumed so far; until the backend says, an upper bound, and at a stream's end an estimate. This is what a
+    /// stream costs that broke, or that is dropped before its end.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.meter.usage()
@@ -120,18 +121,31 @@ impl Models {
 struct Meter {
     plan: Plan,
     text: AtomicU64,
+    pieces: AtomicU64,
+    whole: AtomicBool,
     told: Mutex<Option<Tokens>>,
     settled: AtomicBool,
 }
 
 impl Meter {
     fn new(plan: Plan) -> Self {
-        Self { plan, text: AtomicU64::new(0), told: Mutex::new(None), settled: AtomicBool::new(false) }
+        Self {
+            plan,
+            text: AtomicU64::new(0),
+            pieces: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            told: Mutex::new(None),
+            settled: AtomicBool::new(false),
+        }
     }
 
     fn usage(&self) -> Usage {
         let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        answer::usage(&self.plan, told, || self.text.load(Relaxed))
+        answer::usage(&self.plan, told, || Seen {
+            bytes: self.text.load(Relaxed),
+            pieces: self.pieces.load(Relaxed),
+            whole: self.whole.load(Relaxed),
+        })
     }
 
     fn tell(&self, tokens: Tokens) {
@@ -259,6 +273,7 @@ impl Reader {
             self.complete |= choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
             let text = choice.get("delta").map_or(0, render::text_len);
             self.meter.text.fetch_add(text, Relaxed);
+            self.meter.pieces.fetch_add(u64::from(text > 0), Relaxed);
         }
         // One that does not keep to what it was asked for is not paid for without an end, nor passed on.
         let most = plan.quote.tokens.output.saturating_mul(TOKEN_BYTES).saturating_add(SLACK);
@@ -282,6 +297,7 @@ impl Reader {
     fn end(&mut self) {
         if !self.over {
             self.over = true;
+            self.meter.whole.store(true, Relaxed);
             self.meter.settle(false);
             self.ready.push_back(Event::Usage(self.meter.usage()));
         }

@@ -12,6 +12,7 @@ mod breaker;
 mod cache;
 mod config;
 mod error;
+mod estimate;
 mod generation;
 mod key;
 mod loopback;

@@ -112,6 +112,15 @@ impl Plan {
         serde_json::to_vec(&body).map_err(|error| Error::invalid("body", error.to_string()))
     }
 
+    /// The bytes of the prompt as JSON, whose quotes and names stand for what a template puts around the texts. None where
+    /// bytes say nothing of its tokens.
+    pub(crate) fn prompt_bytes(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Generate => bound::prompt_bytes(&self.body),
+            Kind::Embed => None,
+        }
+    }
+
     /// The key that an answer is kept under for this scope.
     pub(crate) fn cache_key(&self, scope: &str) -> cache::Key {
         let mut hash = Sha256::new();

@@ -35,7 +35,8 @@ pub struct Usage {
     pub tokens: Tokens,
     /// Their price in millionths of a dollar, rounded up.
     pub usd_micros: u64,
-    /// Whether the backend gave no counts, and these are bounds from above instead.
+    /// Whether the backend gave no counts, and these are estimated: from the bytes of an answer that came to its end, from
+    /// above for one that was cut off.
     pub estimated: bool,
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 
+use aion_types::NEEDED_CALLS;
+
 use crate::error::Error;
 use crate::names::{self, Errno, shorten};
 use crate::profile::{Action, Condition, Group, Profile, Syscall};
@@ -14,33 +16,21 @@ const MAX_BYTES: u64 = 256 * 1024;
 /// Rules with conditions for one call, and values in one condition.
 const MAX_RULES: usize = 32;
 
-/// Without these no program can be started, run and ended; and `notify` on them could lock the launch up, because they are used
-/// to hand the listener over.
-const NEEDED: &[&str] = &[
-    "execve",
-    "execveat",
-    "exit",
-    "exit_group",
-    "rt_sigreturn",
-    "read",
-    "write",
-    "close",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "brk",
-    "futex",
-    "sendmsg",
-];
-
 impl Profile {
     /// Reads `dir/name.json`, and what it extends.
     ///
     /// # Errors
     /// [`Error`] names the file, the group and what would be right.
     pub fn load(dir: &Path, name: &str) -> Result<Self, Error> {
-        let bytes = read(dir, name)?;
-        Self::parse(name, &bytes, |parent| read(dir, parent))
+        Self::parse_in(dir, name, &read(dir, name)?)
+    }
+
+    /// Checks what is to become `dir/name.json`. What it extends is there.
+    ///
+    /// # Errors
+    /// As [`Profile::load`].
+    pub fn parse_in(dir: &Path, name: &str, json: &[u8]) -> Result<Self, Error> {
+        Self::parse(name, json, |parent| read(dir, parent))
     }
 
     /// Checks a profile that is already in memory; `parent` brings the file that it extends.
@@ -263,9 +253,10 @@ fn consistent(profile: &str, groups: &[Group]) -> Result<(), Error> {
     Ok(())
 }
 
-/// A profile under which nothing can start is a mistake.
+/// A profile under which nothing can start is a mistake. `notify` on these calls could lock the launch up, too: they are used to hand
+/// the listener over.
 fn can_run(profile: &Profile) -> Result<(), Error> {
-    for &needed in NEEDED {
+    for &needed in NEEDED_CALLS {
         let mut rules = profile.groups.iter().filter(|g| g.syscalls.iter().any(|s| s.name == needed));
         let allowed = rules.next().is_some_and(|g| g.action == Action::Allow && !g.is_conditional());
         if !allowed || rules.next().is_some() {

@@ -27,6 +27,9 @@ pub struct Usage {
     pub tokens_in: u64,
     /// Tokens written by a model.
     pub tokens_out: u64,
+    /// Whether the model's backend did not say so, and cost and tokens are estimated.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
 }
 
 /// What did the work.

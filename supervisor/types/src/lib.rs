@@ -4,6 +4,7 @@
 //! on nothing of AION.
 
 mod bucket;
+mod calls;
 mod code;
 mod exit;
 mod id;
@@ -15,6 +16,7 @@ mod trace;
 pub const UNFINISHED_RESTORE: &str = ".restoring";
 
 pub use bucket::Bucket;
+pub use calls::NEEDED_CALLS;
 pub use code::ErrorCode;
 pub use exit::{Exit, ExitReason};
 pub use id::{AgentId, AgentName, AgentUri, IdError, TenantId};

@@ -8,6 +8,8 @@
 //! `aiond` reads the settings.
 
 mod alert;
+mod aside;
+mod authority;
 mod figures;
 mod post;
 mod schedule;
@@ -17,6 +19,7 @@ mod webhooks;
 mod worker;
 
 pub use alert::Alert;
+pub use authority::Authorities;
 pub use settings::{Error, Webhook};
 pub use signature::Secret;
 pub use webhooks::Webhooks;

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, ClientBuilder, Url, redirect};
 use tokio::time::{Instant, timeout_at};
 
+use crate::authority::Authorities;
 use crate::schedule::{Verdict, retry_after, verdict};
 use crate::settings::{Error, Webhook};
 use crate::signature::Secret;
@@ -24,6 +25,8 @@ pub(crate) enum Outcome {
     Again {
         why: String,
         asked: Option<Duration>,
+        /// The receiver was there, so that it may be about what was sent.
+        answered: bool,
     },
     GiveUp {
         why: String,
@@ -46,7 +49,10 @@ impl Post {
         let loopback =
             [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
         // The receiver is where the operator says: no proxy of the environment, no redirect, and nothing is sent twice by itself.
-        let client = Client::builder()
+        let client = Client::builder();
+        let authorities = webhook.ca.iter().flat_map(Authorities::certificates);
+        let client = authorities
+            .fold(client, ClientBuilder::add_root_certificate)
             .redirect(redirect::Policy::none())
             .no_proxy()
             .referer(false)
@@ -73,8 +79,11 @@ impl Post {
         }
         let response = match timeout_at(deadline, request.body(body).send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Outcome::Again { why: told(error), asked: None },
-            Err(_) => return Outcome::Again { why: "no answer in time".to_owned(), asked: None },
+            Ok(Err(error)) => return Outcome::Again { why: told(error), asked: None, answered: false },
+            Err(_) => {
+                let why = "no answer in time".to_owned();
+                return Outcome::Again { why, asked: None, answered: true };
+            }
         };
         let status = response.status();
         let asked = retry_after(response.headers());
@@ -87,7 +96,13 @@ impl Post {
         if status.is_redirection() {
             why.push_str(", a redirect, which is not followed");
         }
-        if verdict == Verdict::Again { Outcome::Again { why, asked } } else { Outcome::GiveUp { why } }
+        match verdict {
+            // What asks for a pause asks for all.
+            Verdict::Again => {
+                Outcome::Again { why, asked, answered: status.is_server_error() && asked.is_none() }
+            }
+            _ => Outcome::GiveUp { why },
+        }
     }
 }
 

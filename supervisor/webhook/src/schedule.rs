@@ -28,6 +28,10 @@ pub(crate) struct Limits {
     pub(crate) queue: usize,
     /// Tries of one alert.
     pub(crate) tries: u32,
+    /// After so many of them others go before it, while the receiver answers.
+    pub(crate) insist: u32,
+    /// Alerts that were so overtaken and wait to be tried again.
+    pub(crate) aside: usize,
     /// All tries of one alert.
     pub(crate) within: Duration,
     /// The pause after the first try; it doubles.
@@ -41,6 +45,8 @@ impl Default for Limits {
         Self {
             queue: 1000,
             tries: 10,
+            insist: 3,
+            aside: 100,
             within: Duration::from_secs(3600),
             first: Duration::from_secs(1),
             most: Duration::from_secs(300),
@@ -49,6 +55,13 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How long nothing is sent after so many failures in a row.
+    pub(crate) fn rest(&self, failures: u32, asked: Option<Duration>, random: f64) -> Duration {
+        let doubled = self.first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+        let pause = doubled.min(self.most).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
+        asked.map_or(pause, |asked| pause.max(asked.min(self.most)))
+    }
+
     /// The pause after so many tries, the first of them so long ago; none: enough was tried. `random` (0 to 1) chooses a point in the
     /// pause's upper half, so that hosts that failed together do not come back together.
     pub(crate) fn pause(
@@ -61,9 +74,7 @@ impl Limits {
         if tries >= self.tries {
             return None;
         }
-        let doubled = self.first.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1)));
-        let pause = doubled.min(self.most).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
-        let pause = asked.map_or(pause, |asked| pause.max(asked.min(self.most)));
+        let pause = self.rest(tries, asked, random);
         (elapsed.saturating_add(pause) <= self.within).then_some(pause)
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aion_detect::Severity;
 
+use crate::authority::Authorities;
 use crate::signature::Secret;
 
 /// Why a webhook cannot be used.
@@ -16,6 +17,12 @@ pub enum Error {
     Url {
         /// The webhook.
         name: String,
+    },
+    /// A file that holds no authority's certificate.
+    #[error("no certificate of an authority: {why}")]
+    Authority {
+        /// What is wrong with it.
+        why: String,
     },
     /// A secret with nothing in it.
     #[error("the secret is empty")]
@@ -40,6 +47,8 @@ pub struct Webhook {
     pub url: String,
     /// What alerts are signed with; none: they are not.
     pub secret: Option<Secret>,
+    /// Whose certificates it may have, besides those of authorities on Mozilla's list.
+    pub ca: Option<Authorities>,
     /// What is less bad is not told.
     pub min_severity: Severity,
     /// Patterns of rules' names, in which `*` stands for anything. One of them must fit.
@@ -108,6 +117,7 @@ mod tests {
             name: "oncall".to_owned(),
             url: "https://key.example/secret-path".to_owned(),
             secret: None,
+            ca: None,
             min_severity: Severity::Medium,
             rules: vec!["fork-*".to_owned(), "memfd-exec".to_owned()],
             timeout: Duration::from_secs(5),

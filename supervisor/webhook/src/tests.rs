@@ -14,6 +14,9 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::signature::Secret;
 
+#[path = "tests/tls.rs"]
+mod tls;
+
 const KEY: &[u8] = b"key of the webhook";
 
 /// How long a test waits for what must happen.
@@ -47,6 +50,8 @@ enum Reply {
     With(u16, &'static str, String),
     /// A status, and this many bytes.
     Long(u16, usize),
+    /// 500 for what this rule found, 200 for all else.
+    Not(&'static str),
     /// 200, once the test gives leave.
     Wait,
     /// Nothing, ever.
@@ -81,6 +86,7 @@ impl Receiver {
             name: name.to_owned(),
             url: format!("http://{}/aion?key=in-the-address", self.address),
             secret: Some(Secret::new(KEY.to_vec()).unwrap()),
+            ca: None,
             min_severity: Severity::Info,
             rules: vec!["*".to_owned()],
             timeout: Duration::from_secs(10),
@@ -105,6 +111,7 @@ impl Receiver {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    let rule = serde_json::from_slice::<Value>(&body).unwrap()["rule"].clone();
     let at = {
         let mut seen = shared.seen.lock().unwrap();
         seen.push((headers, body.to_vec()));
@@ -114,6 +121,7 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: axu
         |status, body: Body| Response::builder().status(StatusCode::from_u16(status).unwrap()).body(body);
     match shared.script[at.min(shared.script.len() - 1)].clone() {
         Reply::Status(status) => plain(status, "words".into()).unwrap(),
+        Reply::Not(refused) => plain(if rule == refused { 500 } else { 200 }, "words".into()).unwrap(),
         Reply::Long(status, length) => plain(status, "x".repeat(length).into()).unwrap(),
         Reply::With(status, name, value) => {
             let mut response = plain(status, Body::empty()).unwrap();
@@ -228,6 +236,65 @@ async fn what_never_passes_is_given_up_in_the_end() {
     let gone = webhooks.undelivered().await.unwrap();
     assert_eq!((gone.tries, receiver.count()), (3, 3));
     assert_eq!(gone.why, "the receiver answered 500");
+}
+
+#[tokio::test]
+async fn one_that_never_passes_does_not_hold_others_up() {
+    let receiver = Receiver::start(vec![Reply::Not("poison")]).await;
+    let webhooks = start(vec![receiver.webhook("oncall")], Limits { tries: 5, insist: 2, ..quick() });
+    for rule in ["poison", "one", "two", "three"] {
+        webhooks.tell(alert(rule, Severity::High));
+    }
+    let gone = webhooks.undelivered().await.unwrap();
+    assert_eq!((gone.rule.as_str(), gone.tries), ("poison", 5));
+    wait_for(|| counted(&webhooks, "oncall", "delivered") == 3).await;
+    let rules: Vec<String> =
+        (0..receiver.count()).map(|at| receiver.body(at)["rule"].as_str().unwrap().to_owned()).collect();
+    // Others go before it after two tries, and keep their order.
+    assert_eq!(rules[..3], ["poison", "poison", "one"]);
+    assert!(rules.iter().filter(|rule| *rule != "poison").eq(["one", "two", "three"]), "{rules:?}");
+    assert_eq!(rules.len(), 3 + 5);
+    assert!(webhooks.metrics().contains("aion_webhook_queue{webhook=\"oncall\"} 0\n"));
+}
+
+#[tokio::test]
+async fn of_too_many_that_wait_again_the_first_is_given_up() {
+    let receiver = Receiver::start(vec![Reply::Status(500)]).await;
+    let limits = Limits {
+        tries: 5,
+        insist: 1,
+        aside: 1,
+        first: Duration::from_millis(1),
+        most: Duration::from_secs(600),
+        ..quick()
+    };
+    let webhooks = start(vec![receiver.webhook("oncall")], limits);
+    for rule in ["one", "two"] {
+        webhooks.tell(alert(rule, Severity::High));
+    }
+    let gone = webhooks.undelivered().await.unwrap();
+    assert_eq!((gone.rule.as_str(), gone.tries), ("one", 1));
+    assert!(gone.why.contains("too many others"), "{gone:?}");
+    let gone = webhooks.undelivered().await.unwrap();
+    assert_eq!((gone.rule.as_str(), gone.tries), ("two", 5));
+}
+
+#[tokio::test]
+async fn the_end_tries_what_was_set_aside_once_more() {
+    let script = vec![Reply::Status(500), Reply::Status(200), Reply::Status(200)];
+    let receiver = Receiver::start(script).await;
+    let limits =
+        Limits { insist: 1, first: Duration::from_secs(600), most: Duration::from_secs(600), ..quick() };
+    let webhooks = start(vec![receiver.webhook("oncall")], limits);
+    for rule in ["one", "two"] {
+        webhooks.tell(alert(rule, Severity::High));
+    }
+    receiver.has(1).await;
+    // Until its answer was taken.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    webhooks.finish(PATIENCE).await;
+    assert_eq!((counted(&webhooks, "oncall", "delivered"), counted(&webhooks, "oncall", "lost")), (2, 0));
+    assert_eq!(webhooks.undelivered().await, None);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::figures::{self, Counters};
 use crate::post::Post;
 use crate::schedule::Limits;
 use crate::settings::{Error, Webhook};
-use crate::worker::{Undelivered, Worker};
+use crate::worker::{Undelivered, Waiting, Worker};
 
 /// Alerts that were given up and are not written down yet.
 const UNDELIVERED: usize = 256;
@@ -67,6 +67,7 @@ impl Webhooks {
                 counters: Arc::clone(&counters),
                 ending: ending.subscribe(),
                 undelivered: given_up.clone(),
+                line: Waiting::default(),
             };
             workers.spawn(worker.run(alerts));
             lines.push(Line { webhook, queue, counters });

@@ -67,6 +67,9 @@ async fn one(
         manifest: manifest.clone(),
         manifest_name: manifest_name.clone(),
         signature: signature.clone(),
+        // What could not be launched stops nothing.
+        with_profile: start,
+        ..Default::default()
     };
     let valid = client.validate(request).await?;
     if let Some(agent) = before.as_ref().filter(|agent| is_live(&agent.state)) {

@@ -1,10 +1,10 @@
-//! The signals that this process gets while it stands for an agent.
+//! The signals that this process gets while it stands for an agent, or has something half done.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Failure, Outcome};
 
-/// Those that are passed on to the agent.
+/// Those that are passed on to the agent, or end a command in good order.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -21,6 +21,12 @@ impl Signals {
             hangup: stream(SignalKind::hangup())?,
             quit: stream(SignalKind::quit())?,
         })
+    }
+
+    /// Waits for one, which ends what is half done: as a shell tells of a process that a signal ended.
+    pub(super) async fn end(&mut self) -> Failure {
+        let number = self.next().await.as_raw_value();
+        Failure::silent(u8::try_from(number).unwrap_or(0).saturating_add(128))
     }
 
     /// The next one.

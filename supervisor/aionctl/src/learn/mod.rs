@@ -6,32 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aion_client::api;
+use aion_types::NEEDED_CALLS;
 use serde_json::{Map, Value, json};
 
 mod diff;
 
 pub(crate) use diff::{Denied, Rules, denied};
 
-/// Calls that stay whether they were counted or not: those that a profile must allow for any program to begin and to end, and those
-/// that the kernel or the C library makes when it must.
-const ALWAYS: [&str; 16] = [
-    "execve",
-    "execveat",
-    "exit",
-    "exit_group",
-    "rt_sigreturn",
-    "read",
-    "write",
-    "close",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "brk",
-    "futex",
-    "sendmsg",
-    "restart_syscall",
-    "sched_yield",
-];
+/// Calls that stay whether they were counted or not, besides those that every profile must allow: the kernel or the C library makes
+/// them when it must.
+const ALWAYS: [&str; 2] = ["restart_syscall", "sched_yield"];
 
 /// How the description of a learned profile begins: such a one may take the place of another.
 pub(crate) const DESCRIPTION: &str = "Learned:";
@@ -173,7 +157,10 @@ pub(crate) fn profile(
     read: &mut dyn FnMut(&str) -> Result<Value, String>,
 ) -> Result<Profile, String> {
     let Parts { own, parent, allowed } = parts(name, read)?;
-    let needed = |call: &String| seen.calls.contains(call) || ALWAYS.contains(&call.as_str());
+    let needed = |call: &String| {
+        let name = call.as_str();
+        seen.calls.contains(call) || NEEDED_CALLS.contains(&name) || ALWAYS.contains(&name)
+    };
     let unseen: BTreeSet<&String> = allowed.iter().filter(|call| !needed(call)).collect();
     // Only one step can be extended: what is between this profile and its parent comes along.
     let (extends, mut groups) = match &parent {

@@ -327,12 +327,14 @@ pub(crate) fn decision_text(view: &DecisionView) -> String {
         let verdict = if step.get("allowed") == Some(&Value::Bool(true)) { "allow" } else { "DENY" };
         let _ = writeln!(out, "    {verdict:<6}{:<10}{}: {}", word("layer"), word("about"), word("rule"));
     }
+    let estimated = view.0.pointer("/usage/estimated") == Some(&Value::Bool(true));
     let _ = writeln!(
         out,
-        "  ended   {} after {} ms, {} USD",
+        "  ended   {} after {} ms, {} USD{}",
         view.text("/status"),
         view.text("/usage/latency_ms"),
-        view.text("/usage/cost_usd")
+        view.text("/usage/cost_usd"),
+        if estimated { " (estimated)" } else { "" }
     );
     if view.0.get("error").is_some_and(|error| !error.is_null()) {
         let _ = writeln!(out, "  error   {}: {}", view.text("/error/code"), view.text("/error/message"));

@@ -3,8 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a failing test panics")]
 
 use std::io::Write as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Runs the program with nothing of this machine's settings; `stdin` is given to it.
 fn aionctl(args: &[&str], stdin: &str) -> (i32, String, String) {
@@ -246,4 +251,33 @@ fn a_reader_that_leaves_is_no_error_to_talk_about() {
     assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let out = String::from_utf8(output.stdout).unwrap();
     assert!(out.ends_with("141\n") || out.ends_with("0\n"), "{out}");
+}
+
+#[test]
+fn a_support_bundle_that_is_cut_off_leaves_no_file() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, out) = (dir.path().join("aion.sock"), dir.path().join("out"));
+        // It takes connections and answers nobody, so that there is something to wait for.
+        let _silent = UnixListener::bind(&socket).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        let files = || std::fs::read_dir(&out).unwrap().count();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_aionctl"))
+            .args(["support-bundle".as_ref(), "--out".as_ref(), out.join("x.tar.zst").as_os_str()])
+            .env_clear()
+            .env("AION_SOCKET", &socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while files() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "there was no file");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        assert_eq!(files(), 0, "{signal}");
+    }
 }

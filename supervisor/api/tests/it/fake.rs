@@ -269,6 +269,10 @@ impl Server {
             Op::OpenResolver(_) | Op::Resolved(_) | Op::Withhold(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no networks here"))
             }
+            Op::CheckProfile(check) => match check.file.starts_with(b"broken") {
+                true => Reply::Answer(refusal("PROFILE_INVALID", "it is broken")),
+                false => Reply::Answer(Answer::Empty(v1::Empty {})),
+            },
             Op::OpenTty(open) => {
                 let fd =
                     OpenOptions::new().write(true).open(self.state.join("agents").join(&open.id).join("tty"));

@@ -65,6 +65,23 @@ async fn problems_name_their_place() {
         .validate(api::ValidateRequest { manifest: request.manifest, ..Default::default() })
         .await;
     assert!(valid.unwrap().into_inner().normalised_yaml.contains("db"));
+    // Its profile is compiled when that is asked for, also one that is not installed yet.
+    let manifest = manifest("x", "  entry: [true]").manifest;
+    for (with_profile, profile, expected) in [
+        (true, &b""[..], None),
+        (false, b"{}", None),
+        (false, b"broken", Some("PROFILE_INVALID")),
+        (true, &[b' '; 600 << 10], Some("TOO_LARGE")),
+    ] {
+        let request = api::ValidateRequest {
+            manifest: manifest.clone(),
+            with_profile,
+            profile: profile.to_vec(),
+            ..Default::default()
+        };
+        let told = world.agents().validate(request).await.err().map(|status| code(&status));
+        assert_eq!(told.as_deref(), expected);
+    }
     for missing in ["nobody", "NOT_A_NAME", "01ARZ3NDEKTSV4RRFFQ69G5FAV"] {
         let error = world.agents().get(api::GetRequest { agent: missing.into() }).await.unwrap_err();
         assert_eq!((error.code(), code(&error).as_str()), (Code::NotFound, "AGENT_NOT_FOUND"), "{missing}");

@@ -11,10 +11,12 @@ use crate::record::DecisionRow;
 impl Kernel {
     pub(super) async fn finish(&self, mut call: Call, done: Result<Done, Refusal>) -> Outcome {
         let done = self.redacted(&mut call, done);
-        let (result, used, tokens_in, tokens_out, refusal) = match done {
-            Ok(done) => (done.result, done.used, done.tokens_in, done.tokens_out, None),
-            // Nobody said how the tokens of a call that failed divide; what is charged is told as a whole.
-            Err(refusal) => (Value::Null, call.spent, call.spent.tokens, 0, Some(refusal)),
+        let (result, used, (tokens_in, tokens_out), estimated, refusal) = match done {
+            Ok(done) => (done.result, done.used, (done.tokens_in, done.tokens_out), done.estimated, None),
+            // Nobody said how the tokens of a call that failed divide; what is charged is told as a whole, and is a bound.
+            Err(refusal) => {
+                (Value::Null, call.spent, (call.spent.tokens, 0), call.spent.tokens > 0, Some(refusal))
+            }
         };
         let elapsed = call.began.elapsed();
         let usage = Usage {
@@ -22,6 +24,7 @@ impl Kernel {
             cost_usd: dollars(used.usd_micros),
             tokens_in,
             tokens_out,
+            estimated,
         };
         let engine = call.engine;
         let status = refusal.as_ref().map_or(Status::Ok, Refusal::status);

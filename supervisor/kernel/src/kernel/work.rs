@@ -23,7 +23,9 @@ impl Kernel {
         timeout: Duration,
     ) -> Result<Done, (Refusal, Limit)> {
         let nothing = |refusal: Refusal| (refusal, Limit::default());
-        let free = |result: Value| Done { result, used: Limit::default(), tokens_in: 0, tokens_out: 0 };
+        let done =
+            |result: Value, used: Limit| Done { result, used, tokens_in: 0, tokens_out: 0, estimated: false };
+        let free = |result: Value| done(result, Limit::default());
         match plan.work {
             Work::Tool(installed, arguments) => {
                 let caller = tool_call::Caller {
@@ -45,7 +47,7 @@ impl Kernel {
                 };
                 let result = result.map_err(nothing)?;
                 installed.check_output(&result).map_err(nothing)?;
-                Ok(Done { result, used: plan.price, tokens_in: 0, tokens_out: 0 })
+                Ok(done(result, plan.price))
             }
             Work::ToolList => {
                 let tools = self.0.tools.list(call.caller.tenant());
@@ -65,7 +67,7 @@ impl Kernel {
                 let models = &self.0.models.models;
                 let redactor = self.redactor(call.caller.tenant());
                 let asked = models::ask(models, *planned, tenant, timeout, call.chunks.as_ref(), &redactor);
-                let models::Said { body, used, tokens_in, tokens_out } = Box::pin(asked).await?;
+                let models::Said { body, used, tokens_in, tokens_out, estimated } = Box::pin(asked).await?;
                 // A backend that counts more than the call could have used is not believed.
                 let most = plan.most;
                 let used = Limit {
@@ -74,7 +76,7 @@ impl Kernel {
                 };
                 let tokens_in = tokens_in.min(used.tokens);
                 let tokens_out = tokens_out.min(used.tokens - tokens_in);
-                Ok(Done { result: body, used, tokens_in, tokens_out })
+                Ok(Done { result: body, used, tokens_in, tokens_out, estimated })
             }
             Work::ModelList => {
                 // Where they are is nobody's business but the operator's.

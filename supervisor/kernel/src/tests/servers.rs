@@ -7,11 +7,17 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use super::*;
 use crate::host::Running;
 
-struct Process(Arc<AtomicBool>);
+/// What a server wrote, and when.
+type Written = Arc<Mutex<Vec<(u64, String)>>>;
+
+struct Process(Arc<AtomicBool>, Written);
 
 impl Running for Process {
-    fn said(&self) -> BoxFuture<'_, String> {
-        Box::pin(async { "last words".to_owned() })
+    fn said(&self, since_ns: u64) -> BoxFuture<'_, String> {
+        let written = self.1.lock().unwrap();
+        let since: Vec<_> =
+            written.iter().filter(|(at, _)| *at >= since_ns).map(|(_, line)| line.clone()).collect();
+        Box::pin(async move { since.join("\n") })
     }
 }
 
@@ -25,13 +31,23 @@ impl Drop for Process {
 pub(super) fn serve(sandbox: &Sandbox) -> Result<ToolServer, Refusal> {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let way = sandbox.argv[1].clone();
+    let written = Written::default();
+    let write = Arc::clone(&written);
     let task = tokio::spawn(async move {
         let (reader, mut writer) = tokio::io::split(theirs);
         let mut lines = BufReader::new(reader).lines();
         let mut calls = 0;
         while let Ok(Some(line)) = lines.next_line().await {
             let message: Value = serde_json::from_str(&line).unwrap();
-            let result = match message["method"].as_str().unwrap() {
+            let method = message["method"].as_str().unwrap();
+            let said = match message["params"]["arguments"]["query"].as_str() {
+                Some("die") => "asked die, last words".to_owned(),
+                Some(query) => format!("asked {query}"),
+                None if way == "gone" => "last words".to_owned(),
+                None => method.to_owned(),
+            };
+            write.lock().unwrap().push((now_ns(), said));
+            let result = match method {
                 "initialize" if way == "gone" => return,
                 "initialize" => json!({
                     "protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
@@ -61,7 +77,11 @@ pub(super) fn serve(sandbox: &Sandbox) -> Result<ToolServer, Refusal> {
     let (reader, writer) = tokio::io::split(ours);
     let ended = Arc::new(AtomicBool::new(false));
     drop(task);
-    Ok(ToolServer { reader: Box::new(reader), writer: Box::new(writer), running: Box::new(Process(ended)) })
+    Ok(ToolServer {
+        reader: Box::new(reader),
+        writer: Box::new(writer),
+        running: Box::new(Process(ended, written)),
+    })
 }
 
 async fn world(way: &str) -> World {
@@ -108,6 +128,24 @@ async fn a_server_that_dies_fails_the_call_and_is_replaced() {
     assert!(failed.message.contains("last words"), "{}", failed.message);
     assert_eq!(ask(&world, "x", 5000).await.result, json!({"items": ["there", 1]}), "a new one counts anew");
     assert_eq!(world.fake.runs.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_a_dead_server_wrote_is_shown_to_its_own_call_alone() {
+    let world = world("good").await;
+    assert_eq!(ask(&world, "secret", 5000).await.status, Status::Ok);
+    // Right after another call nothing is shown, later what was written since.
+    let failed = ask(&world, "die", 5000).await.error.unwrap();
+    assert!(!failed.message.contains("secret"), "{}", failed.message);
+    assert_eq!(ask(&world, "secret", 5000).await.status, Status::Ok);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let failed = ask(&world, "die", 5000).await.error.unwrap();
+    assert!(failed.message.ends_with("; it wrote: asked die, last words"), "{}", failed.message);
+    // A call that was given up may still be at work in there.
+    assert_eq!(ask(&world, "wait", 50).await.error.unwrap().code, "DEADLINE_EXCEEDED");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let failed = ask(&world, "die", 5000).await.error.unwrap();
+    assert!(failed.message.ends_with("; it served other calls, so what it wrote is not shown"));
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ pub enum Op {
     Withhold { id: AgentId, rules: Vec<Rule> },
     Throttle { id: AgentId, cpu_millis: Option<u32>, reason: String },
     Isolate { id: AgentId, on: bool, reason: String },
+    CheckProfile { name: String, file: Vec<u8> },
 }
 
 /// Checks a request that came with `fds` descriptors.
@@ -96,6 +97,10 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         },
         Raw::Isolate(isolate) => {
             Op::Isolate { id: id(&isolate.id)?, on: isolate.on, reason: reason(&isolate.reason)? }
+        }
+        Raw::CheckProfile(check) => {
+            field::file_name("name", &check.name)?;
+            Op::CheckProfile { name: check.name.clone(), file: check.file.clone() }
         }
         Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })

@@ -201,6 +201,9 @@ pub(crate) struct AlertWebhook {
     /// What alerts are signed with: a file, or `credential:NAME` for one that systemd hands over. Without it they are not signed.
     #[serde(default)]
     pub(crate) secret: Option<String>,
+    /// Authorities in PEM that the receiver's certificate may be of, besides those on Mozilla's list: a file, or `credential:NAME`.
+    #[serde(default)]
+    pub(crate) ca_file: Option<String>,
     /// What is less bad is not told; `medium` when absent.
     #[serde(default)]
     pub(crate) min_severity: Option<SeverityWord>,

@@ -62,7 +62,7 @@ impl Problems<'_> {
         };
         let nothing = ToolEntry::Exec(Vec::new());
         let Some((first, rest)) = words.split_first() else {
-            if self.problems.is_empty() {
+            if self.is_empty() {
                 self.wrong(FIELD, "it is empty", FIX);
             }
             return nothing;

@@ -85,7 +85,7 @@ async fn a_quote_is_never_exceeded() {
 }
 
 #[tokio::test]
-async fn without_usage_it_is_estimated_from_above() {
+async fn without_usage_it_is_estimated() {
     let mut silent = completion("four words of output");
     silent.as_object_mut().unwrap().remove("usage");
     let backend = Backend::start(vec![Reply::json(&silent)]).await;
@@ -94,9 +94,10 @@ async fn without_usage_it_is_estimated_from_above() {
     let quote = planned.quote().clone();
     let answer = models.answer(planned, &Call::default()).await.unwrap();
     assert!(answer.usage.estimated);
-    assert_eq!(answer.usage.tokens.input, quote.tokens.input);
-    assert!(answer.usage.tokens.output >= "four words of output".len().try_into().unwrap());
-    assert!(answer.usage.usd_micros <= quote.usd_micros_max);
+    // 18 and 20 bytes of text, and what is written around them.
+    assert!((5..20).contains(&answer.usage.tokens.input), "{:?}", answer.usage);
+    assert!((5..20).contains(&answer.usage.tokens.output), "{:?}", answer.usage);
+    assert!(answer.usage.usd_micros < quote.usd_micros_max);
 }
 
 #[tokio::test]

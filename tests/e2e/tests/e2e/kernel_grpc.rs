@@ -1,9 +1,10 @@
 //! System calls over gRPC on TCP: signed, or with a client's certificate; and what no door lets in.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aion_api_proto::v1::syscall_part::Kind;
@@ -377,5 +378,41 @@ pub(crate) fn slow_half_open_and_flooding_clients_hold_nobody_up() {
     assert_eq!(world.signed("/v1/memory/put", &put).0, 200);
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
     drop((held, channel, crowded));
+    world.daemons.finish().unwrap();
+}
+
+/// A way to an address that lets 320 KB through in a second, for one connection.
+fn slow_line(address: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (place, address) = (listener.local_addr().unwrap(), address.to_owned());
+    thread::spawn(move || {
+        let (mut from, _) = listener.accept().unwrap();
+        let mut to = TcpStream::connect(address).unwrap();
+        let (mut answers, mut back) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        let mut bytes = [0; 16 << 10];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            if to.write_all(&bytes[..length]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    place.to_string()
+}
+
+pub(crate) fn a_large_first_request_comes_over_a_slow_line() {
+    let world = World::start_with(&[("AION_GRPC", "127.0.0.1:0")]);
+    let runtime = Runtime::new().unwrap();
+    let url = format!("http://{}", slow_line(&address(&world)));
+    let channel = runtime.block_on(Endpoint::from_shared(url).unwrap().connect()).unwrap();
+    // Some seconds of sending: longer than one who has a place that others want may take, and is not known yet.
+    let mut large = put(AGENT);
+    large.params_json = json!({"key": "large", "value": "x".repeat(2 << 20)}).to_string();
+    let answer = invoke(&runtime, &channel, signer("nonce-01").of(large)).unwrap();
+    assert!(!answer.audit_id.is_empty(), "{answer:?}");
+    let decision = world.daemons.ctl(["explain", &answer.audit_id, "-o", "json"]).json();
+    assert_eq!(decision["caller"], "hmac:tenantA");
+    drop(channel);
     world.daemons.finish().unwrap();
 }

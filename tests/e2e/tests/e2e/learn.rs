@@ -70,6 +70,18 @@ pub(crate) fn a_run_s_least_profile_is_enough_for_it_and_no_more() {
     assert_eq!(denied["denied"][0]["layer"], "landlock", "{denied}");
     fs::write(&manifest, &text).unwrap();
     assert!(review(&["diff"]).ok().text().contains("nothing"));
+    // A profile that cannot be compiled stops nobody, and is not installed.
+    let idle = detached(&daemons, "idle", &["--audit", "count"], &["/usr/bin/sleep", "4711"]);
+    learn(&idle.name).ok();
+    let own = folder.path().join(format!("{}-learned.json", idle.name));
+    let good = fs::read_to_string(&own).unwrap();
+    fs::write(&own, good.replacen("\"syscalls\": [", "\"syscalls\": [\"no_such_call\", ", 1)).unwrap();
+    let asked = daemons.ctl(["profile", "apply", &idle.name, "--enforce", "--force"]);
+    let asked =
+        asked.args(["--dir".as_ref(), folder.path()]).env("AION_PROFILES", profiles.to_str().unwrap());
+    asked.done().expect(1).says("PROFILE_INVALID").says("no_such_call").says("as it was");
+    assert!(!profiles.join("seccomp").join(format!("{}-learned.json", idle.name)).exists());
+    assert_eq!(idle.inspect()["state"], "running");
     review(&["apply", "--enforce"]).ok();
     let again = Agent { daemons: &daemons, name: agent.name.clone() };
     assert_eq!(again.wait(), 0, "{} {}", again.logs().text(), again.logs().err);
@@ -84,7 +96,7 @@ pub(crate) fn a_run_s_least_profile_is_enough_for_it_and_no_more() {
     assert_eq!(said.trim(), "no 38");
     let said = python(&daemons, &[], other).ok().text();
     assert_eq!(said.trim(), "got 0");
-    drop((uncounted, again));
+    drop((uncounted, idle, again));
     drop(agent);
     daemons.finish().unwrap();
 }

@@ -191,7 +191,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
             what_is_no_file_holds_nobody_up, a_race_is_not_won, a_file_is_replaced_as_a_whole}
         kernel_mail::{messages_stay_in_their_tenant_and_survive_a_crash}
         kernel_grpc::{who_signs_is_served_and_nobody_else, a_certificate_says_who_calls,
-            slow_half_open_and_flooding_clients_hold_nobody_up}
+            slow_half_open_and_flooding_clients_hold_nobody_up, a_large_first_request_comes_over_a_slow_line}
         kernel_sdk::{its_clients_and_samples_work_over_signed_http, an_agent_calls_from_inside_its_sandbox}
         kernel_fuzz::{what_schemathesis_makes_up_is_answered_as_documented}
         kernel_telemetry::{spans_reach_a_collector_in_the_caller_s_trace, prometheus_takes_the_figures}

@@ -6,7 +6,6 @@ use std::path::Path;
 use aion_backup::{Check, Summary, read};
 use aion_client::{Client, api};
 use aion_types::ErrorCode;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::cipher::Lock;
@@ -14,6 +13,7 @@ use super::view::View;
 use super::{failed, is_disk_full};
 use crate::cli::BackupCreate;
 use crate::commands::partial::{NotBegun, Partial};
+use crate::commands::signals::Signals;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, note};
 
@@ -21,12 +21,16 @@ pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printe
     let lock = Lock::new(args.passphrase_file.as_deref(), &args.recipients)?;
     let encrypted = !lock.is_open();
     let to_stdout = args.file.as_os_str() == "-";
+    // Before there is a file: a signal takes it away again.
+    let mut signals = Signals::catch()?;
     let partial = if to_stdout { None } else { Some(begin(&args.file)?) };
     let request = api::CreateBackupRequest { without_output: args.without_output };
-    let mut parts = client.create_backup(request).await?;
+    let mut parts = tokio::select! {
+        parts = client.create_backup(request) => parts?,
+        failure = signals.end() => return Err(failure),
+    };
     let (send, receive) = mpsc::channel(4);
     let writer = tokio::task::spawn_blocking(move || write(receive, &lock, partial));
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let taken = async {
         while let Some(part) = client.next(&mut parts).await? {
             if send.send(part.data).await.is_err() {
@@ -38,8 +42,7 @@ pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printe
     };
     let taken = tokio::select! {
         taken = taken => taken,
-        _ = term.recv() => Err(Failure::silent(128 + 15)),
-        _ = interrupt.recv() => Err(Failure::silent(128 + 2)),
+        failure = signals.end() => Err(failure),
     };
     drop(send);
     let written =

@@ -101,6 +101,7 @@ pub(super) async fn apply(client: &Client, args: &ProfileApplyArgs, printer: Pri
             return Err(Failure::new(1, message.trim_end().to_owned())
                 .hint("widen the files where it was right; --force enforces them all the same"));
         }
+        compiles(client, &review).await?;
         let installed = install(&review)?;
         let result = to_be(client, review.manifest, true).await?;
         (
@@ -130,6 +131,29 @@ fn with_counts(agent: &api::Agent) -> Outcome<Source> {
     Ok(Source::of(text.into_bytes(), "its manifest"))
 }
 
+/// Nothing is installed, and no agent stopped, for a profile that the launcher cannot compile.
+async fn compiles(client: &Client, review: &Review) -> Outcome<()> {
+    let request = api::ValidateRequest {
+        manifest: review.manifest.bytes.clone(),
+        manifest_name: review.manifest.name.clone(),
+        signature: review.manifest.signature.clone(),
+        profile: text(&review.profile)?.into_bytes(),
+        ..Default::default()
+    };
+    client.validate(request).await.map(drop).map_err(|error| {
+        let hint = format!("nothing was installed, and {} is as it was", review.agent.name);
+        Failure::from(error).hint(hint)
+    })
+}
+
+/// The profile's file.
+fn text(profile: &Value) -> Outcome<String> {
+    let mut text = serde_json::to_string_pretty(profile)
+        .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;
+    text.push('\n');
+    Ok(text)
+}
+
 /// Puts the profile where the launcher looks: whole, or not at all, and in no other's place.
 fn install(review: &Review) -> Outcome<PathBuf> {
     let folder = profiles().join("seccomp");
@@ -150,9 +174,7 @@ fn install(review: &Review) -> Outcome<PathBuf> {
         );
         return Err(Failure::new(1, message).hint(hint));
     }
-    let mut text = serde_json::to_string_pretty(&review.profile)
-        .map_err(|error| Failure::new(1, "the profile cannot be written as JSON").cause(&error))?;
-    text.push('\n');
+    let text = text(&review.profile)?;
     let part = folder.join(format!(".{}.part", review.name));
     let hint = "the folder is root's: run this as root. AION_PROFILES says where it is, when not in /usr/share/aion/profiles";
     write(&part, &text).map_err(|failure| failure.hint(hint))?;

@@ -23,6 +23,7 @@ use self::archive::{Partial, pack, unwritable};
 use self::bundle::{Part, Piece, collect};
 use self::summary::{Daemon, Summary};
 use crate::cli::SupportBundle;
+use crate::commands::signals::Signals;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, note};
 use crate::when::Moment;
@@ -36,11 +37,26 @@ pub(super) async fn bundle(options: Options, args: &SupportBundle, printer: Prin
     let now = Moment::now();
     let to = args.out.clone().unwrap_or_else(|| name(now));
     let to_stdout = to.as_os_str() == "-";
+    // Before there is a file: a signal takes it away again. Without one it ends the process, as ever.
+    let mut signals = if to_stdout { None } else { Some(Signals::catch()?) };
+    let ended = async {
+        match &mut signals {
+            Some(signals) => signals.end().await,
+            None => std::future::pending().await,
+        }
+    };
     // Where nothing can be written, nothing need be collected.
     let partial = if to_stdout { None } else { Some(Partial::begin(&to, args.force)?) };
     let socket = options.socket.clone();
-    let asked = connect(Options { patience: PATIENCE, ..options }).await;
-    let parts = collect(pieces(&asked, &socket, args)).await;
+    let collected = async {
+        let asked = connect(Options { patience: PATIENCE, ..options }).await;
+        let parts = collect(pieces(&asked, &socket, args)).await;
+        (asked, parts)
+    };
+    let (asked, parts) = tokio::select! {
+        collected = collected => collected,
+        failure = ended => return Err(failure),
+    };
     let daemon = Daemon { socket: socket.display().to_string(), answers: asked.is_ok(), why: asked.err() };
     let summary = Summary::new(daemon, now, args.since, &args.agents, &parts);
     write(&to, partial, &summary, &parts, now)?;
