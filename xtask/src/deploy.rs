@@ -127,6 +127,16 @@ fn each_error_code_is_in_the_troubleshooting() {
 }
 
 #[test]
+fn each_page_for_operators_is_in_the_index() {
+    let index = file("docs/README.md");
+    let folder = Project::locate().unwrap().root.join("docs/operate");
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(index.contains(&format!("(operate/{name})")), "{name} is not linked");
+    }
+}
+
+#[test]
 fn the_dashboard_is_one_that_grafana_can_import() {
     let dashboard = json("deploy/grafana/aion.json");
     assert_eq!(text(&dashboard, "uid"), "aion");
