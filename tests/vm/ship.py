@@ -376,6 +376,7 @@ def an_upgrade_stops_no_agent_and_loses_no_task():
         client.end()
         assert load() == before and len(before) == AGENTS, (before, load())
     finally:
+        client.over.set()
         GATE.touch()
     ended = until("all tasks have ended", lambda: all_ended(names), patience=1200)
     assert ended == ["succeeded"] * TASKS, ended
@@ -454,8 +455,9 @@ def the_journal_has_fields():
     agent = (agent[0] if isinstance(agent, list) else agent)["id"]
     entry = until("an entry about the agent", lambda: journal("-u", "aiond", f"AION_AGENT={agent}"))[0]
     assert entry["AION_TENANT"] == "default" and entry["MESSAGE"] == "launching again", entry
-    entries = until("the launcher's, too", lambda: journal("-u", "aion-launcher", f"AION_AGENT={agent}"))
-    assert {"launched", "ended"} <= {entry["MESSAGE"] for entry in entries}, entries
+    of_launcher = ["-u", "aion-launcher", f"AION_AGENT={agent}"]
+    until("the launcher's, too", lambda: {"launched", "ended"} <= {entry["MESSAGE"] for entry in journal(*of_launcher)})
+    entries = journal(*of_launcher)
     assert all(entry["AION_TENANT"] == "default" for entry in entries), entries
     ctl("rm", "-f", "again")
     # Errors by their codes.
