@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -22,7 +23,12 @@ UNITS = ["aiond.socket", "aion-agents.service", *DAEMONS]
 # As `systemd-analyze security` counts: 10 is a service with all of root's rights.
 EXPOSURE = {"aiond.service": 1.5, "aion-launcher.service": 8.6}
 AGENTS = 20
-TASKS = 40
+# An upgrade: a hundred wait besides those that the agent has places for.
+PLACES = 4
+TASKS = 100 + PLACES
+LOAD = 40
+# What the README tells an operator to do.
+USER = "alice"
 # No check takes nearly so long; what does not come at all is found out after it.
 PATIENCE = 420
 
@@ -89,6 +95,12 @@ def task(name):
     return found[0] if isinstance(found, list) else found
 
 
+def journal(*asked):
+    """Entries of systemd's journal since the boot."""
+    lines = sh(["journalctl", "--no-pager", "-b", "-o", "json", *asked]).splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def group_of(pid):
     return pathlib.Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
 
@@ -117,8 +129,34 @@ def install(package):
 # The first boot.
 
 
-def it_installs_on_a_bare_debian():
-    install(PACKAGES[0])
+def readme():
+    """The commands of its section on the package, but for those that make the package."""
+    text = pathlib.Path("/payload/clone/README.md").read_text()
+    block = text.split("## Install as a service")[1].split("```sh\n")[1].split("```")[0]
+    commands = [line.split("  #")[0].strip() for line in block.splitlines()]
+    return [command for command in commands if command and not command.startswith("cargo ")]
+
+
+def as_the_readme_says(command):
+    """Runs a command of it: what begins with sudo as root, all else as the operator, who has logged in again."""
+    if command.startswith("sudo "):
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "USER": USER}
+        return sh(command.removeprefix("sudo "), env=env, cwd="/root/downloads")
+    return sh(["runuser", "-l", USER, "-c", command])
+
+
+def the_readme_alone_leads_to_a_first_agent():
+    # Who reads it answers apt with yes; the machine has no network, so nothing but the package can be had.
+    answers = 'APT::Get::Assume-Yes "true";\nAPT::Install-Recommends "false";\n'
+    pathlib.Path("/etc/apt/apt.conf.d/99ship").write_text(answers)
+    sh(f"useradd --create-home --shell /bin/bash {USER}; mkdir /root/downloads && cp {PACKAGES[0]} /root/downloads")
+    *commands, purge = readme()
+    assert purge == "sudo apt purge aion" and any("aionctl run" in command for command in commands), readme()
+    begun = time.monotonic()
+    said = [as_the_readme_says(command) for command in commands]
+    assert str(2**100) in said[-1], said
+    up = float(pathlib.Path("/proc/uptime").read_text().split()[0])
+    say(f"from the bare machine to the first agent: {time.monotonic() - begun:.0f} s, {up:.0f} s after it was switched on")
     serving()
 
 
@@ -154,7 +192,7 @@ def aiond_has_no_privilege():
 
 
 def members_run_agents_and_nobody_else():
-    sh("useradd --create-home --groups aion alice; useradd --create-home mallory")
+    sh("useradd --create-home mallory")
     run = ["runuser", "-u", "{}", "--", "aionctl", "run", "--rm", "--", "python3", "-c", "print(6 * 7)"]
     assert "42" in sh([word.format("alice") for word in run])
     done = subprocess.run([word.format("mallory") for word in run], capture_output=True, text=True, timeout=600)
@@ -217,6 +255,17 @@ def a_restart_stops_no_agent():
     serving()
     assert load() == before and len(before) == AGENTS, (before, load())
     assert all(show(unit, "MainPID") != pid for unit, pid in pids.items())
+    # They say what they found.
+    words = "compared the records with the launcher's table"
+    found = {"AION_RUNNING": str(AGENTS), "AION_ENDED": "0", "AION_MISSING": "0", "AION_UNKNOWN": "0", "AION_FAILED": "0"}
+
+    def told():
+        entries = [entry for entry in journal("-u", "aiond") if entry["MESSAGE"] == words]
+        return entries and {name: entries[-1][name] for name in found} == found
+
+    until("aiond says it", told)
+    taken = [entry for entry in journal("-u", "aion-launcher") if entry["MESSAGE"].startswith("took over")]
+    assert taken[-1]["AION_RUNNING"] == str(AGENTS), taken[-1]
 
 
 def clients_wait_while_aiond_restarts():
@@ -235,8 +284,10 @@ def crash(unit, kill, expected):
     before = load()
     pid = show(unit, "MainPID")
     kill(pid)
+    begun = time.monotonic()
     until(f"{unit} is back", lambda: show(unit, "MainPID") not in ("0", pid))
     serving()
+    say(f"{unit} served again after {time.monotonic() - begun:.1f} s, which systemd's watchdog may be part of")
     assert load() == before and len(before) == AGENTS, (before, load())
     said = sh(["journalctl", "--no-pager", "-b", "-u", unit, "-n", "200", "-o", "cat"])
     assert expected in said, said[-1500:]
@@ -264,7 +315,7 @@ kind: Agent
 metadata: {name: ledger, version: "1.0.0"}
 spec:
   mode: job
-  entry: [/bin/sh, -c, 'echo "$AION_TASK_ID" >> /workspace/ledger; sleep 2']
+  entry: [/bin/sh, -c, 'echo "$AION_TASK_ID" >> /workspace/ledger; while [ ! -e /workspace/go ]; do sleep 0.5; done']
   concurrency: 4
   workspace: /srv/ledger
   capabilities: {subprocess: true}
@@ -272,25 +323,61 @@ spec:
 """
 
 
+GATE = pathlib.Path("/srv/ledger/go")
+
+
+class Client(threading.Thread):
+    """Asks again and again; each call is to be answered, and the longest is told."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.over = threading.Event()
+        self.calls, self.longest, self.failed = 0, 0.0, []
+
+    def run(self):
+        while not self.over.is_set():
+            begun = time.monotonic()
+            done = subprocess.run(["aionctl", "ps", "-q"], capture_output=True, text=True, timeout=1200)
+            self.longest = max(self.longest, time.monotonic() - begun)
+            self.calls += 1
+            if done.returncode != 0:
+                self.failed.append(done.stderr.strip())
+
+    def end(self):
+        self.over.set()
+        self.join()
+        say(f"{self.calls} calls of a client, the longest took {self.longest:.1f} s")
+        assert self.calls and not self.failed, self.failed
+
+
 def an_upgrade_stops_no_agent_and_loses_no_task():
-    sh("mkdir -p /srv/ledger && chown alice /srv/ledger")
+    sh(f"mkdir -p /srv/ledger && chown {USER} /srv/ledger")
     pathlib.Path("/root/ledger.yml").write_text(LEDGER)
     ctl("apply", "--no-start", "-f", "/root/ledger.yml")
     names = [f"t-{number}" for number in range(TASKS)]
     submit("ledger", names)
     before = load()
+    # Those that run wait at the gate, so that all others are queued.
     queued = [t for t in ctl_json("task", "ps") if t["state"] == "queued"]
-    assert queued, "nothing is queued any more: the upgrade would prove nothing"
+    assert len(queued) >= TASKS - PLACES, f"{len(queued)} are queued"
+    until("some run", lambda: pathlib.Path("/srv/ledger/ledger").exists())
     pids = {unit: show(unit, "MainPID") for unit in DAEMONS}
-    install(PACKAGES[1])
-    version = sh("dpkg-query -W -f '${Version}' aion").strip()
-    assert version.endswith("-2"), version
-    serving()
-    assert all(show(unit, "MainPID") != pid for unit, pid in pids.items()), "the daemons run on as before"
-    for unit in DAEMONS:
-        exe = os.readlink(f"/proc/{show(unit, 'MainPID')}/exe")
-        assert "deleted" not in exe, exe
-    assert load() == before and len(before) == AGENTS, (before, load())
+    client = Client()
+    client.start()
+    try:
+        install(PACKAGES[1])
+        version = sh("dpkg-query -W -f '${Version}' aion").strip()
+        assert version.endswith("-2"), version
+        serving()
+        assert all(show(unit, "MainPID") != pid for unit, pid in pids.items()), "the daemons run on as before"
+        for unit in DAEMONS:
+            exe = os.readlink(f"/proc/{show(unit, 'MainPID')}/exe")
+            assert "deleted" not in exe, exe
+        client.end()
+        assert load() == before and len(before) == AGENTS, (before, load())
+    finally:
+        client.over.set()
+        GATE.touch()
     ended = until("all tasks have ended", lambda: all_ended(names), patience=1200)
     assert ended == ["succeeded"] * TASKS, ended
     done = pathlib.Path("/srv/ledger/ledger").read_text().split()
@@ -318,16 +405,31 @@ def the_configuration_is_checked_reloaded_and_counts():
     serving()
     pid = show("aiond.service", "MainPID")
     CONFIG.write_text(HEAD + "http: {prot: 8123}\n")
+    said = sh(["aiond", "check-config"], ok=False)
+    assert "50-ship.yaml:3:8" in said and "prot" in said, said
     assert subprocess.run(["systemctl", "reload", "aiond"], capture_output=True).returncode != 0, "it was reloaded"
     said = sh(["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "50", "-o", "cat"])
     assert "50-ship.yaml:3:8" in said and "prot" in said, said
     assert show("aiond.service", "MainPID") == pid
     CONFIG.write_text(HEAD + "http: {port: 8123}\nlog: {level: debug}\n")
+    seen = pathlib.Path("/run/ship-follower")
+    never = {**os.environ, "AION_RECONNECT_SECONDS": "0"}
+    with seen.open("w") as out:
+        follower = subprocess.Popen(["aionctl", "events", "-f", "-o", "jsonl"], stdout=out, stderr=out, env=never)
+    begin = ["run", "--rm", "--memory", "32Mi", "--", "true"]
+    until("somebody follows", lambda: ctl(*begin) is not None and "agent.launched" in seen.read_text())
     sh("systemctl reload aiond")
     cat = ["journalctl", "--no-pager", "-b", "-u", "aiond", "-n", "5000", "-o", "cat"]
     until("what waits for a restart is told", lambda: "waits for a restart" in sh(cat))
     until("the level was taken", lambda: "level was changed" in sh(cat))
     assert show("aiond.service", "MainPID") == pid
+    # The connection of before goes on.
+    before = seen.read_text().count("agent.launched")
+    until("who followed does", lambda: ctl(*begin) is not None and seen.read_text().count("agent.launched") > before)
+    assert follower.poll() is None, seen.read_text()[-500:]
+    follower.kill()
+    follower.wait()
+    seen.unlink()
     sh("systemctl restart aiond")
     serving()
     assert "8123" in pathlib.Path("/run/aiond/http").read_text()
@@ -351,10 +453,20 @@ def the_journal_has_fields():
     ctl("run", "--detach", "--name", "again", "--restart", "always", "--memory", "32Mi", "--", "sleep", "1")
     agent = ctl_json("inspect", "again")
     agent = (agent[0] if isinstance(agent, list) else agent)["id"]
-    asked = ["journalctl", "-b", "-u", "aiond", "-o", "json", "--no-pager", f"AION_AGENT={agent}"]
-    entry = json.loads(until("an entry about the agent", lambda: sh(asked).splitlines())[0])
+    entry = until("an entry about the agent", lambda: journal("-u", "aiond", f"AION_AGENT={agent}"))[0]
     assert entry["AION_TENANT"] == "default" and entry["MESSAGE"] == "launching again", entry
+    of_launcher = ["-u", "aion-launcher", f"AION_AGENT={agent}"]
+    until("the launcher's, too", lambda: {"launched", "ended"} <= {entry["MESSAGE"] for entry in journal(*of_launcher)})
+    entries = journal(*of_launcher)
+    assert all(entry["AION_TENANT"] == "default" for entry in entries), entries
     ctl("rm", "-f", "again")
+    # Errors by their codes.
+    said = sh("aionctl run --rm --memory 32Mi -- /no/such/program", ok=False)
+    assert "COMMAND_NOT_FOUND" in said, said
+    until("the launcher has the code", lambda: journal("-u", "aion-launcher", "AION_CODE=COMMAND_NOT_FOUND"))
+    said = sh("aionctl tool invoke no-such-tool", ok=False)
+    assert "TOOL_NOT_FOUND" in said, said
+    until("aiond has the code", lambda: journal("-u", "aiond", "AION_CODE=TOOL_NOT_FOUND"))
 
 
 def out_of_memory(unit):
@@ -394,9 +506,12 @@ def a_full_disk_refuses_work_and_stops_nothing():
 
 
 def a_backup_under_load_is_restored():
-    names = [f"b-{number}" for number in range(TASKS)]
+    names = [f"b-{number}" for number in range(LOAD)]
+    GATE.unlink(missing_ok=True)
     submit("ledger", names)
     before = load()
+    # They begin to end while the backup is made.
+    GATE.touch()
     begun = time.monotonic()
     ctl("backup", "create", "/var/tmp/ship.backup")
     say(f"create: {time.monotonic() - begun:.0f} s")
@@ -440,6 +555,7 @@ def a_killed_holder_of_the_group_stops_no_agent():
 def work_waits_for_the_reboot():
     begin_counting("count-1")
     ctl("run", "--detach", "--name", "phoenix", "--restart", "always", "--memory", "32Mi", "--", "sleep", "1000000")
+    GATE.unlink(missing_ok=True)
     submit("ledger", [f"r-{number}" for number in range(6)], queue="low")
     until("phoenix runs", lambda: "phoenix" in running())
 
@@ -456,6 +572,12 @@ def begin_counting(name):
 
 def everything_is_up_after_the_boot():
     serving()
+
+
+def what_waited_waits_or_runs_again():
+    states = {t["id"]: t["state"] for t in ctl_json("task", "ps")}
+    assert all(f"r-{number}" in states for number in range(6)), states
+    GATE.touch()
 
 
 def the_task_goes_on_from_its_checkpoint(name):
@@ -498,9 +620,26 @@ def more_work_before_the_plug_is_pulled():
     until("phoenix runs", lambda: "phoenix" in running())
 
 
+def those_that_stay():
+    """Agents that are no process of a task's attempt."""
+    names = {a["name"] for a in ctl_json("ps", "-a")}
+    return sorted(name for name in names if name.startswith("load-") or name in ("count-job", "ledger", "phoenix"))
+
+
+# What the host that is gone had.
+moved = {}
+
+
+def a_backup_is_taken_along():
+    GATE.unlink(missing_ok=True)
+    submit("ledger", [f"m-{number}" for number in range(6)])
+    ctl("backup", "create", "/root/moved.backup")
+    moved["agents"] = those_that_stay()
+
+
 def purge_leaves_nothing():
     ctl("run", "--detach", "--name", "last", "--", "sleep", "1000001")
-    sh(["apt-get", "purge", "--yes", "aion"], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    as_the_readme_says(readme()[-1])
     left = []
     # Brackets, so that the shell that asks does not find itself.
     left += [f"process: {line}" for line in sh("pgrep -a -f 'sleep 10000[0]|aion-[i]nit|aion-[l]auncher|aion[d]' || true").split("\n") if line]
@@ -523,9 +662,30 @@ def it_installs_again():
     assert "42" in ctl("run", "--rm", "--", "python3", "-c", "print(6 * 7)")
 
 
+def a_host_that_knew_nothing_goes_on_with_the_backup():
+    sh("systemctl stop aiond.socket aiond aion-launcher aion-agents")
+    sh("find /var/lib/aion -mindepth 1 -delete")
+    begun = time.monotonic()
+    ctl("backup", "restore", "/root/moved.backup")
+    sh("systemctl start aiond.socket aion-launcher aiond")
+    serving()
+    say(f"restore until it serves: {time.monotonic() - begun:.0f} s")
+    assert those_that_stay() == moved["agents"] and len(moved["agents"]) == AGENTS + 3, (those_that_stay(), moved)
+    GATE.touch()
+    names = [f"m-{number}" for number in range(6)]
+    ended = until("all tasks have ended", lambda: all_ended(names), patience=1200)
+    assert ended == ["succeeded"] * len(names), ended
+    # What had ended before stays, with its result.
+    assert task("count-2")["result"] == {"count": 600}, task("count-2")
+    until("phoenix runs", lambda: "phoenix" in running())
+    ctl("journal", "check")
+    ctl("audit", "verify")
+    assert len(os.listdir("/var/lib/aion/audit-archive")) >= 2, "the logs of the host before, and of the one before it"
+
+
 BOOTS = [
     [
-        it_installs_on_a_bare_debian,
+        the_readme_alone_leads_to_a_first_agent,
         units_are_active_and_enabled,
         units_have_no_fault,
         exposure_is_held,
@@ -555,6 +715,7 @@ BOOTS = [
     ],
     [
         everything_is_up_after_the_boot,
+        what_waited_waits_or_runs_again,
         count_1_goes_on_from_its_checkpoint,
         queued_tasks_are_done,
         agents_are_known_and_the_one_to_restart_runs,
@@ -566,8 +727,10 @@ BOOTS = [
         count_2_goes_on_from_its_checkpoint,
         agents_are_known_and_the_one_to_restart_runs,
         the_audit_log_verifies,
+        a_backup_is_taken_along,
         purge_leaves_nothing,
         it_installs_again,
+        a_host_that_knew_nothing_goes_on_with_the_backup,
     ],
 ]
 WORDS = ["first", "rebooted", "power_cut"]
@@ -603,7 +766,7 @@ def main():
         say("@@aion begin ship")
     only = os.environ.get("AION_TEST_FILTER", "")
     for test in BOOTS[boot]:
-        if only in test.__name__ or test in (it_installs_on_a_bare_debian, agents_start):
+        if only in test.__name__ or test in (the_readme_alone_leads_to_a_first_agent, agents_start):
             check(boot, test)
     state["boot"] += 1
     save()

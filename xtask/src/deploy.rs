@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
+use clap::Parser as _;
 use serde_json::Value;
 
 use crate::process::{in_path, read};
@@ -127,6 +128,16 @@ fn each_error_code_is_in_the_troubleshooting() {
 }
 
 #[test]
+fn each_page_for_operators_is_in_the_index() {
+    let index = file("docs/README.md");
+    let folder = Project::locate().unwrap().root.join("docs/operate");
+    for entry in fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(index.contains(&format!("(operate/{name})")), "{name} is not linked");
+    }
+}
+
+#[test]
 fn the_dashboard_is_one_that_grafana_can_import() {
     let dashboard = json("deploy/grafana/aion.json");
     assert_eq!(text(&dashboard, "uid"), "aion");
@@ -184,6 +195,11 @@ fn workflows_are_pinned_and_know_no_machine() {
         let workflow = yaml(path);
         assert!(workflow["permissions"].is_object(), "{path} takes more rights than it says");
         for (name, job) in workflow["jobs"].as_object().unwrap() {
+            // Another workflow of this repository, which is looked at for itself.
+            if let Some(own) = job["uses"].as_str() {
+                assert!(own.starts_with("./.github/workflows/"), "{path}: {name} is not pinned: {own}");
+                continue;
+            }
             assert!(job["timeout-minutes"].is_u64(), "{path}: {name} may hang for ever");
             for action in list(job, "steps").iter().filter_map(|step| step["uses"].as_str()) {
                 let version = action.rsplit_once("@v").unwrap_or_else(|| panic!("{path}: {action}")).1;
@@ -195,6 +211,40 @@ fn workflows_are_pinned_and_know_no_machine() {
             assert!(!source.contains(word), "{path} has {word}");
         }
     }
+}
+
+/// What a text has people and machines run: the words behind `cargo xtask`.
+fn commands(text: &str) -> Vec<Vec<&str>> {
+    let ends = ["  ", " #", "`", ";", "\""];
+    text.lines()
+        .flat_map(|line| line.split("cargo xtask ").skip(1))
+        .map(|rest| ends.iter().fold(rest, |rest, end| rest.split(end).next().unwrap_or(rest)))
+        .map(|words| words.split_whitespace().collect())
+        .collect()
+}
+
+#[test]
+fn what_workflows_and_pages_run_is_what_xtask_takes() {
+    let mut paths: Vec<_> =
+        ["release.yml", "ci.yml"].map(|name| format!(".github/workflows/{name}")).to_vec();
+    paths.extend(["Dockerfile", "README.md", "CONTRIBUTING.md"].map(str::to_owned));
+    let folder = Project::locate().unwrap().root.join("docs/operate");
+    let pages = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    paths.extend(pages.map(|name| format!("docs/operate/{name}")));
+    let mut seen = 0;
+    for path in paths {
+        let text = file(&path);
+        for words in commands(&text) {
+            seen += 1;
+            let args = ["cargo xtask"].into_iter().chain(words.iter().copied());
+            if let Err(error) = crate::Cli::try_parse_from(args) {
+                assert_eq!(error.exit_code(), 0, "{path}: cargo xtask {}: {error}", words.join(" "));
+            }
+        }
+    }
+    assert!(seen > 20, "{seen} commands were found");
+    let found = commands("a `cargo xtask vm --suite ship`, b\ncargo xtask up      # installs\n");
+    assert_eq!(found, [vec!["vm", "--suite", "ship"], vec!["up"]]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod alerts;
 mod check;
 mod config;
 mod grpc;
+mod health;
 mod listen;
 #[cfg(test)]
 mod man;

@@ -25,11 +25,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
 
 use crate::alerts;
 use crate::config::Files;
 use crate::grpc;
+use crate::health;
 use crate::listen;
 use crate::privileges::Account;
 use crate::reload::{Reloader, SetLog, log};
@@ -48,20 +48,6 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 const LAST_ALERTS: Duration = Duration::from_secs(2);
 const DAEMON_NICE: i32 = -10;
 const DESCRIPTORS: u64 = 65_536;
-const SERVICES: [&str; 12] = [
-    "",
-    "aion.v1.AgentService",
-    "aion.v1.HostService",
-    "aion.v1.EventService",
-    "aion.v1.AuditService",
-    "aion.v1.BackupService",
-    "aion.v1.DetectionService",
-    "aion.v1.TaskService",
-    "aion.v1.JournalService",
-    "aion.v1.KernelService",
-    "aion.v1.PolicyService",
-    "aion.v1.SyscallService",
-];
 
 /// Where agents take all the processors, whoever is to stop them must not wait behind them. A niceness that was chosen stays, and
 /// without root it is the service manager's to give.
@@ -214,7 +200,7 @@ async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given
     }
     watchdog::start(looked_at, api.tasks());
     notify(&[NotifyState::Ready]);
-    let routes = fixed_services().await?;
+    let routes = fixed_services(&api).await?;
     let ending = async {
         stop.await;
         notify(&[NotifyState::Stopping]);
@@ -240,17 +226,16 @@ async fn bind(address: SocketAddr, what: &str, flag: &str, mut file: &File) -> R
 }
 
 /// Health and reflection.
-async fn fixed_services() -> Result<Routes> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    for service in SERVICES {
-        reporter.set_service_status(service, ServingStatus::Serving).await;
-    }
+async fn fixed_services(api: &Api) -> Result<Routes> {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    health::begin(&reporter).await;
+    tokio::spawn(health::follow(reporter, api.http_backend(), api.shutting_down()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(aion_api_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("the descriptors of the API do not fit together")?;
-    Ok(Routes::new(health).add_service(reflection))
+    Ok(Routes::new(service).add_service(reflection))
 }
 
 /// Reads the configuration, the scheduler's settings, the operator's rules and the detections again with each SIGHUP.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aion_http::{Backend, BoxFuture, EventQuery as Asked, EventStream, Part};
 use aion_store::{EventQuery, EventRow, KindPattern};
@@ -18,6 +19,9 @@ use crate::problem::{Outcome, Problem};
 const STEP: usize = 64;
 const BUDGET: usize = 20_000;
 
+/// An engine of tasks that has not taken its turn by then hangs, or cannot open its journal.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Streams of one tenant at once: nobody takes all that there are.
 const STREAMS: usize = 64;
 
@@ -29,6 +33,13 @@ pub(crate) struct ForHttp {
 impl ForHttp {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         Self { core, streams: Mutex::default() }
+    }
+
+    /// Whether the engine of tasks takes its turns.
+    async fn engine(&self) -> Result<(), String> {
+        let tasks = self.core.tasks().map_err(|problem| problem.to_string())?;
+        let beat = tokio::time::timeout(PATIENCE, tasks.heartbeat()).await;
+        beat.map_err(|_| "the engine of tasks does not answer".to_owned())
     }
 
     fn place_of(&self, tenant: &TenantId) -> Outcome<OwnedSemaphorePermit> {
@@ -146,7 +157,7 @@ impl Backend for ForHttp {
 
     fn parts(&self) -> BoxFuture<'_, Vec<Part>> {
         Box::pin(async move {
-            let launcher = self.core.launcher.hello().await;
+            let (launcher, tasks) = tokio::join!(self.core.launcher.hello(), self.engine());
             let room = self.core.store.check_room(false);
             let part = |name, result: Result<(), String>| Part {
                 name,
@@ -156,7 +167,7 @@ impl Backend for ForHttp {
             vec![
                 part("launcher", launcher.map(|_| ()).map_err(|error| error.to_string())),
                 part("store", room.map_err(|error| error.to_string())),
-                part("tasks", self.core.tasks().map(|_| ()).map_err(|problem| problem.to_string())),
+                part("tasks", tasks),
             ]
         })
     }

@@ -234,7 +234,7 @@ impl Services {
             // Agents of a tenant of the same name that was revoked may still run: they get back what it leaves them. The tenant is there
             // also where that must wait.
             if let Err(problem) = self.0.hold_tenant(&name).await {
-                tracing::warn!(tenant = %name, %problem, "its running agents are not looked at yet");
+                tracing::warn!(tenant = %name, code = problem.code().as_str(), %problem, "its running agents are not looked at yet");
             }
             Ok(tenant(made))
         };

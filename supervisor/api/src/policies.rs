@@ -95,7 +95,9 @@ impl Core {
                         );
                     }
                 }
-                Err(problem) => tracing::warn!(%problem, "running agents were not compared with the rules"),
+                Err(problem) => {
+                    tracing::warn!(code = problem.code().as_str(), %problem, "running agents were not compared with the rules")
+                }
             }
         });
     }

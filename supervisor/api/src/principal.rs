@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use aion_types::TenantId;
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 /// What a principal may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,8 @@ impl Principal {
         self.uid
     }
 
-    /// The process at the other end when it connected.
+    /// The process at the other end when it connected; 0 when it cannot be seen from here, as from within a container's process
+    /// namespace.
     #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
@@ -95,11 +96,12 @@ impl Door {
     /// Judges the peer of a connected Unix socket.
     #[must_use]
     pub fn admit(&self, socket: &impl AsFd) -> Admission {
-        let Ok(peer) = socket_peercred(socket) else {
+        // Not rustix's: its process number cannot be 0, and the kernel's is for a peer outside of our process namespace.
+        let Ok(peer) = getsockopt(socket, PeerCredentials) else {
             return Admission(Arc::new(Err(Stranger { uid: None, pid: None })));
         };
-        let (uid, gid) = (peer.uid.as_raw(), peer.gid.as_raw());
-        let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
+        let (uid, gid) = (peer.uid(), peer.gid());
+        let pid = u32::try_from(peer.pid()).unwrap_or(0);
         // Groups that cannot be read count as none.
         let groups = aion_sys::peer::groups(socket.as_fd()).unwrap_or_default();
         let judged = if self.is_operator(uid, gid, &groups) {

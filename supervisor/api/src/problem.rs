@@ -40,7 +40,7 @@ impl Problem {
             chain = format!("{chain}: {cause}");
             source = cause.source();
         }
-        tracing::error!(what, error = %chain, "internal error");
+        tracing::error!(code = ErrorCode::Internal.as_str(), what, error = %chain, "internal error");
         Self::new(ErrorCode::Internal, format!("{what}: {chain}"))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What runs is adopted, what ended meanwhile gets its exit, what was to be launched and never was is launched under
 //! the same id and incarnation (the launcher answers a repetition with the first result), what was being stopped is
-//! stopped. Reconciling twice changes nothing.
+//! stopped. Reconciling twice changes nothing. What was found is told in one line of the log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +19,53 @@ use crate::{lifecycle, tool_runs};
 /// How long an interrupted stop goes on asking before it kills.
 const REST_OF_GRACE_NS: u64 = 5_000_000_000;
 
+/// What a comparison found, in numbers of agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Found {
+    /// They run, and are looked after from here on.
+    running: u64,
+    /// They ended while nobody looked.
+    ended: u64,
+    /// They are to be launched, or launched again.
+    to_launch: u64,
+    /// They should run, and the launcher does not have them.
+    missing: u64,
+    /// The launcher has them, and they were not on record.
+    unknown: u64,
+    /// What became of them could not be written down.
+    failed: u64,
+}
+
+impl Found {
+    fn count(&mut self, before: AgentState, now: AgentState, is_in_table: bool) {
+        let place = match now {
+            AgentState::Starting => &mut self.to_launch,
+            AgentState::Running | AgentState::Paused | AgentState::Stopping if is_in_table => {
+                &mut self.running
+            }
+            AgentState::Running | AgentState::Paused | AgentState::Stopping => &mut self.missing,
+            AgentState::Created | AgentState::Exited | AgentState::Failed if before.is_live() => {
+                &mut self.ended
+            }
+            AgentState::Created | AgentState::Exited | AgentState::Failed => return,
+        };
+        *place += 1;
+    }
+
+    fn tell(self) {
+        let Self { running, ended, to_launch, missing, unknown, failed } = self;
+        tracing::info!(
+            running,
+            ended,
+            to_launch,
+            missing,
+            unknown,
+            failed,
+            "compared the records with the launcher's table"
+        );
+    }
+}
+
 impl Core {
     pub(crate) async fn reconcile(self: &Arc<Self>, table: &[launcher::AgentState]) -> Outcome<()> {
         let mut known: HashMap<&str, &launcher::AgentState> =
@@ -30,10 +77,12 @@ impl Core {
                 records.push(record);
             }
         })?;
+        let mut found = Found::default();
         for record in &records {
             let state = known.remove(record.id.as_str());
-            if let Err(problem) = self.reconcile_one(record, state) {
-                tracing::error!(agent = %record.id, %problem, "cannot reconcile");
+            if let Err(problem) = self.reconcile_one(record, state, &mut found) {
+                found.failed += 1;
+                tracing::error!(agent = %record.id, code = problem.code().as_str(), %problem, "cannot reconcile");
             }
         }
         self.tool_runs.synced(table);
@@ -42,9 +91,13 @@ impl Core {
                 true if self.tool_runs.knows(&orphan.id) => {}
                 // Whoever waited for it is gone with the daemon before.
                 true => self.end_tool_run(&orphan.id, std::time::Duration::ZERO),
-                false => self.adopt_orphan(orphan).await,
+                false => {
+                    found.unknown += 1;
+                    self.adopt_orphan(orphan).await;
+                }
             }
         }
+        found.tell();
         Ok(())
     }
 
@@ -52,12 +105,14 @@ impl Core {
         self: &Arc<Self>,
         record: &AgentRecord,
         state: Option<&launcher::AgentState>,
+        found: &mut Found,
     ) -> Outcome<()> {
-        let (tenant, id) = (&record.tenant, &record.id);
+        let (tenant, id, before) = (&record.tenant, &record.id, record.state);
         let record = match state {
             Some(state) => self.take_in(tenant, id, state)?,
             None => record.clone(),
         };
+        found.count(before, record.state, state.is_some());
         self.set_clocks(&record);
         match (record.state, state) {
             // The table's copy may be of the incarnation before, or missing: it is (still) to be launched. An operation
@@ -79,7 +134,7 @@ impl Core {
         let (tenant, id) = (record.tenant.clone(), record.id.clone());
         tokio::spawn(async move {
             if let Err(problem) = core.settle(&tenant, &id).await {
-                tracing::warn!(agent = %id, %problem, "cannot find out what became of an agent");
+                tracing::warn!(agent = %id, code = problem.code().as_str(), %problem, "cannot find out what became of an agent");
                 core.timers.set(now_ns().saturating_add(crate::supervise::AGAIN_NS), &tenant, &id);
             }
         });
@@ -119,7 +174,7 @@ impl Core {
                 () = core.shutdown.cancelled() => return,
             }
             if let Err(problem) = core.kill_if_stopping(&tenant, &id).await {
-                tracing::warn!(agent = %id, %problem, "cannot finish a stop");
+                tracing::warn!(agent = %id, code = problem.code().as_str(), %problem, "cannot finish a stop");
             }
         });
     }
@@ -166,5 +221,29 @@ fn orphan(tenant: &TenantId, id: &AgentId, name: AgentName, state: &launcher::Ag
         started_ns: state.started_ns,
         labels: [("aion.orphan".to_owned(), "true".to_owned())].into(),
         ..AgentRecord::new(id.clone(), tenant.clone(), name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_agent_is_counted_once_and_those_that_ended_before_are_not() {
+        let mut found = Found::default();
+        for (before, now, is_in_table) in [
+            (AgentState::Running, AgentState::Running, true),
+            (AgentState::Starting, AgentState::Running, true),
+            (AgentState::Running, AgentState::Exited, true),
+            (AgentState::Running, AgentState::Starting, true),
+            (AgentState::Starting, AgentState::Starting, false),
+            (AgentState::Paused, AgentState::Paused, false),
+            (AgentState::Exited, AgentState::Exited, true),
+            (AgentState::Created, AgentState::Created, false),
+        ] {
+            found.count(before, now, is_in_table);
+        }
+        let expected = Found { running: 2, ended: 1, to_launch: 2, missing: 1, ..Found::default() };
+        assert_eq!(found, expected);
     }
 }

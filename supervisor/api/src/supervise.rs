@@ -55,7 +55,7 @@ impl Core {
                     self.mind_resolvers(&agents);
                     self.trail.flush().await;
                     if let Err(problem) = self.reconcile(&agents).await {
-                        tracing::error!(%problem, "cannot compare the records with the launcher's table");
+                        tracing::error!(code = problem.code().as_str(), %problem, "cannot compare the records with the launcher's table");
                     }
                     self.hold_meanwhile();
                     index.notify_one();
@@ -86,7 +86,7 @@ impl Core {
             Err(problem) if problem.code() == ErrorCode::AgentNotFound => {}
             Err(problem) => {
                 // A full disk, mostly: the next sync, or the next look, brings it again.
-                tracing::error!(%tenant, agent = %id, %problem, "cannot write down what became of an agent");
+                tracing::error!(%tenant, agent = %id, code = problem.code().as_str(), %problem, "cannot write down what became of an agent");
                 self.timers.set(now_ns().saturating_add(AGAIN_NS), &tenant, &id);
             }
         }
@@ -98,7 +98,7 @@ impl Core {
             let core = Arc::clone(&self);
             tokio::spawn(async move {
                 if let Err(problem) = core.look_after(&tenant, &id).await {
-                    tracing::warn!(%tenant, agent = %id, %problem, "what was due failed");
+                    tracing::warn!(%tenant, agent = %id, code = problem.code().as_str(), %problem, "what was due failed");
                     if problem.is_passing() {
                         core.timers.set(now_ns().saturating_add(AGAIN_NS), &tenant, &id);
                     }

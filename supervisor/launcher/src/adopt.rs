@@ -35,12 +35,14 @@ pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
         }
     }
     remove_orphans(launcher, &groups)?;
+    let (mut running, mut ended) = (0_usize, 0_usize);
     for (agent, run) in found {
         write(&launcher.agents).insert(agent.id.clone(), Arc::clone(&agent));
         if let Some(run) = run {
-            take_over(launcher, &agent, run);
+            *(if take_over(launcher, &agent, run) { &mut running } else { &mut ended }) += 1;
         }
     }
+    tracing::info!(running, ended, "took over what an earlier launcher left");
     Ok(())
 }
 
@@ -69,7 +71,7 @@ fn recall(launcher: &Launcher, stored: Stored) -> Option<(Arc<Agent>, Option<Run
         // The launcher died under it. aiond will ask again; a first launch leaves no trace.
         Phase::Launching if record.agent.incarnation == 0 => {
             if let Err(failure) = launcher.table.remove(&id) {
-                tracing::error!(agent = %id, %failure, "a half-made agent cannot be removed");
+                tracing::error!(agent = %id, code = failure.code.as_str(), %failure, "a half-made agent cannot be removed");
             }
             let _ = std::fs::remove_dir_all(launcher.folder.agent(&id));
             None
@@ -149,7 +151,8 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
     })
 }
 
-fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
+/// Whether it runs.
+fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
     let run = Arc::new(run);
     let alive = crate::lock::lock(&run.init).is_some();
     let (isolated, deadline, paused, spec, tenant) = {
@@ -183,7 +186,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
                 .and_then(|()| probes.arm(cgroup_id))
                 .and_then(|()| probes.isolate(cgroup_id, isolated));
             if let Err(e) = known {
-                tracing::warn!(agent = %agent.id, error = chain(&e), "the probes keep what they know of the agent");
+                tracing::warn!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "the probes keep what they know of the agent");
             }
         }
         restore_pause(agent, &run, paused);
@@ -192,9 +195,10 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
             agent,
             vec![Entry::new("agent.adopted", "allowed", &json!({ "pid": run.init_pid }))],
         );
-        tracing::info!(agent = %agent.id, pid = run.init_pid, "adopted");
+        tracing::info!(agent = %agent.id, tenant = agent.tenant(), pid = run.init_pid, "adopted");
     }
     launcher.exits.watch(agent, &run, deadline);
+    alive
 }
 
 /// A launcher that died while it held back a strict agent left it frozen.

@@ -99,6 +99,11 @@ impl Agent {
         lock(&self.inner)
     }
 
+    /// Whose it is, as the log's field; not for those who hold its lock.
+    pub(crate) fn tenant(&self) -> String {
+        self.lock().record.agent.tenant.clone()
+    }
+
     /// Its run, when it runs.
     pub(crate) fn running(&self) -> Option<Arc<Run>> {
         let inner = self.lock();

@@ -19,6 +19,6 @@ pub(crate) fn tell(launcher: &Launcher, agent: &Agent, run: &Run, dropped: u64) 
     if new > 0 {
         let detail = json!({ "dropped": new, "total": dropped });
         limits::tell(launcher, agent, vec![Entry::new("events.dropped", "error", &detail)]);
-        tracing::warn!(agent = %agent.id, dropped = new, "records were lost");
+        tracing::warn!(agent = %agent.id, tenant = agent.tenant(), dropped = new, "records were lost");
     }
 }

@@ -283,7 +283,7 @@ impl Launcher {
         agent.lock().record.reach_is_behind = false;
         if let Err(failure) = self.publish(&agent) {
             // The next launcher does it once more.
-            tracing::warn!(agent = %id, %failure, "it is not written down that hosts are withheld by now");
+            tracing::warn!(agent = %id, tenant = agent.tenant(), code = failure.code.as_str(), %failure, "it is not written down that hosts are withheld by now");
         }
         limits::tell(self, &agent, vec![Entry::new("agent.egress", "allowed", &json!({ "withheld": told }))]);
         Ok(agent.view())

@@ -28,7 +28,7 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     if group.is_populated()
         && let Err(e) = group.kill().and_then(|()| group.wait_empty(END_PATIENCE))
     {
-        tracing::error!(agent = %agent.id, error = chain(&e), "processes of an ended agent are left");
+        tracing::error!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "processes of an ended agent are left");
     }
     denials::read(launcher, agent, run);
     limits::look(launcher, agent, run, true);
@@ -55,7 +55,7 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     if let Some(number) = run.network
         && let Err(e) = launcher.network.detach(number)
     {
-        tracing::error!(agent = %agent.id, error = chain(&e), "the agent's network is left");
+        tracing::error!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "the agent's network is left");
     }
     launcher.slots.release(&run.held);
     if let Some(volumes) = &launcher.volumes {
@@ -94,7 +94,7 @@ fn note(
         exit
     };
     if let Err(failure) = launcher.publish(agent) {
-        tracing::error!(agent = %agent.id, %failure, "the agent's record cannot be written");
+        tracing::error!(agent = %agent.id, tenant = agent.tenant(), code = failure.code.as_str(), %failure, "the agent's record cannot be written");
     }
     exit
 }
@@ -126,7 +126,8 @@ fn tell(launcher: &Launcher, agent: &Agent, run: &Run, exit: Exit) {
         }
     }
     limits::tell(launcher, agent, entries);
-    tracing::info!(agent = %agent.id, tenant, code = exit.code, signal = exit.signal, reason = exit.reason.as_str(), "ended");
+    // Not `code`: that is an error's, in systemd's journal AION_CODE.
+    tracing::info!(agent = %agent.id, tenant, exit_code = exit.code, signal = exit.signal, reason = exit.reason.as_str(), "ended");
 }
 
 /// All that is known about an end.

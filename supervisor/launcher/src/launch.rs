@@ -145,7 +145,7 @@ impl Launcher {
         };
         // A record that cannot be written costs a later launcher the agent; this one goes on.
         if let Err(failure) = self.publish(agent) {
-            tracing::error!(agent = %launch.id, %failure, "the agent's record cannot be written");
+            tracing::error!(agent = %launch.id, tenant = launch.tenant.as_str(), code = failure.code.as_str(), %failure, "the agent's record cannot be written");
         }
         let view = agent.view();
         self.exits.watch(agent, &run, deadline);
@@ -180,7 +180,7 @@ impl Launcher {
         let (tenant, id) = (launch.tenant.as_str(), launch.id.as_str());
         let verdict = if failure.code == ErrorCode::PolicyDenied { "denied" } else { "error" };
         self.audit.append(vec![Entry::new("agent.launched", verdict, &detail).of(tenant, id)]);
-        tracing::warn!(agent = id, tenant, %failure, "launch failed");
+        tracing::warn!(agent = id, tenant, code = failure.code.as_str(), %failure, "launch failed");
     }
 
     /// No agent sees the state folder: it holds other tenants' output, keys and secrets.
@@ -240,7 +240,7 @@ impl Launcher {
         let _birth = crate::lock::lock(&self.births);
         crate::lock::write(&self.agents).remove(&agent.id);
         if let Err(failure) = self.table.remove(&agent.id) {
-            tracing::error!(agent = %agent.id, %failure, "the agent's record cannot be removed");
+            tracing::error!(agent = %agent.id, code = failure.code.as_str(), %failure, "the agent's record cannot be removed");
         }
     }
 }
@@ -449,7 +449,13 @@ impl<'a> Attempt<'a> {
         if let Some(number) = self.network
             && let Err(e) = launcher.network.detach(number)
         {
-            tracing::error!(error = crate::failure::chain(&e), "the network of a failed launch is left");
+            let (agent, tenant) = (self.launch.id.as_str(), self.launch.tenant.as_str());
+            tracing::error!(
+                agent,
+                tenant,
+                error = crate::failure::chain(&e),
+                "the network of a failed launch is left"
+            );
         }
         let drained = launcher.drain.now();
         if self.probed
@@ -471,7 +477,7 @@ impl<'a> Attempt<'a> {
             agent.lock().record = before.clone();
         }
         if !first && let Err(failure) = launcher.table.write_record(id, before) {
-            tracing::error!(agent = %id, %failure, "the agent's record cannot be written");
+            tracing::error!(agent = %id, tenant = self.launch.tenant.as_str(), code = failure.code.as_str(), %failure, "the agent's record cannot be written");
         }
     }
 }

@@ -69,10 +69,10 @@ pub(crate) fn end(launcher: &Arc<Launcher>, agent: &Agent, run: &Run, reason: Ex
         inner.record.clone()
     };
     if let Err(failure) = launcher.table.write_record(&agent.id, &record) {
-        tracing::error!(agent = %agent.id, %failure, "the agent's record cannot be written");
+        tracing::error!(agent = %agent.id, tenant = record.agent.tenant, code = failure.code.as_str(), %failure, "the agent's record cannot be written");
     }
     if let Err(e) = run.held.group.kill() {
-        tracing::error!(agent = %agent.id, error = chain(&e), "the agent cannot be killed");
+        tracing::error!(agent = %agent.id, tenant = record.agent.tenant, error = chain(&e), "the agent cannot be killed");
     }
 }
 

@@ -9,6 +9,8 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 const DAEMON_NICE: i32 = -10;
 
@@ -55,12 +57,23 @@ fn run(options: &RunOptions) -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("AION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = || EnvFilter::try_from_env("AION_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = || tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr);
+    let text = || lines().with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
     match format {
-        LogFormat::Text => {
-            log.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
-        }
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => text(),
+        LogFormat::Json => lines().json().init(),
+        LogFormat::Journald => match tracing_journald::layer() {
+            // Fields are named as aiond's, so that one question finds what both say of an agent.
+            Ok(journal) => {
+                let journal = journal.with_field_prefix(Some("AION".to_owned()));
+                tracing_subscriber::registry().with(filter()).with(journal).init();
+            }
+            // Agents need a launcher more than its log needs fields.
+            Err(error) => {
+                text();
+                tracing::warn!(%error, "systemd's journal is not there: the log is written to standard error");
+            }
+        },
     }
 }

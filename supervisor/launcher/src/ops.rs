@@ -146,7 +146,7 @@ impl Launcher {
             let frozen = pause.then(|| restrain::new(restrain::FROZEN, reason, 0));
             restrain::note(&agent, restrain::FROZEN, frozen);
             if let Err(failure) = self.publish(&agent) {
-                tracing::error!(agent = %id, %failure, "the agent's record cannot be written");
+                tracing::error!(agent = %id, tenant = agent.tenant(), code = failure.code.as_str(), %failure, "the agent's record cannot be written");
             }
             let kind = if pause { "agent.frozen" } else { "agent.thawed" };
             let detail = if reason.is_empty() { json!({}) } else { json!({ "reason": reason }) };

@@ -106,7 +106,8 @@ pub struct RunOptions {
     /// Kill every agent at the end, and remove everything
     #[arg(long, env = "AION_STOP_AGENTS_ON_EXIT")]
     pub stop_agents_on_exit: bool,
-    /// How the log on standard error looks; AION_LOG sets its level
+    /// How to write the log: to standard error, or to systemd's journal with fields to ask for, as AION_AGENT= and AION_TENANT=;
+    /// AION_LOG sets its level
     #[arg(long, env = "AION_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
@@ -127,6 +128,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+    /// Entries of systemd's journal
+    Journald,
 }
 
 impl RunOptions {

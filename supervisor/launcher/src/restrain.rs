@@ -103,7 +103,7 @@ impl Launcher {
 
     fn told(&self, agent: &Arc<Agent>, kind: &'static str, detail: &serde_json::Value) {
         if let Err(failure) = self.publish(agent) {
-            tracing::error!(agent = %agent.id, %failure, "the agent's record cannot be written");
+            tracing::error!(agent = %agent.id, tenant = agent.tenant(), code = failure.code.as_str(), %failure, "the agent's record cannot be written");
         }
         limits::tell(self, agent, vec![Entry::new(kind, "allowed", detail)]);
     }

@@ -155,7 +155,7 @@ impl Running {
         if self.stop_agents {
             for agent in launcher.all() {
                 if let Err(failure) = launcher.kill(&agent.id, "the launcher stops") {
-                    tracing::error!(agent = %agent.id, %failure, "an agent cannot be stopped");
+                    tracing::error!(agent = %agent.id, tenant = agent.tenant(), code = failure.code.as_str(), %failure, "an agent cannot be stopped");
                 }
             }
         }

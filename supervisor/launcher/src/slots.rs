@@ -203,7 +203,7 @@ impl Slots {
                 match self.make(NetworkMode::None) {
                     Ok(ready) => lock(&self.ready).push_back(ready),
                     Err(failure) => {
-                        tracing::error!(%failure, "cannot make a slot");
+                        tracing::error!(code = failure.code.as_str(), %failure, "cannot make a slot");
                         let ready = lock(&self.ready);
                         drop(self.taken.wait_timeout(ready, RETRY));
                     }

@@ -118,6 +118,56 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
+    /// The commands of docs/operate/install.md that verify, but for cosign's, which is not everywhere.
+    fn documented() -> Vec<String> {
+        let page = crate::project::Project::locate().unwrap().root.join("docs/operate/install.md");
+        let page = fs::read_to_string(page).unwrap();
+        let block = page.split("## Checksums").nth(1).and_then(|rest| rest.split("```").nth(1)).unwrap();
+        let is_command = |line: &&str| line.starts_with("sha256sum") || line.starts_with("openssl");
+        block.lines().filter(is_command).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_changed_package_sums_for_it_and_a_strange_key_are_refused_by_what_the_page_says() {
+        let key = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+        let Some(folder) = folder("page", &[("key", key), ("other", key)]) else { return };
+        let public = |key: &str| {
+            let mut command = Command::new("openssl");
+            command.args(["pkey", "-pubout", "-in"]).arg(folder.join(key));
+            assert!(succeeds(command.arg("-out").arg(folder.join("release.pub"))));
+        };
+        let sums = || {
+            let text = read(Command::new("sha256sum").arg("file").current_dir(&folder)).unwrap();
+            fs::write(folder.join("SHA256SUMS"), text).unwrap();
+        };
+        let commands = documented();
+        let [check, verify] = commands.as_slice() else { panic!("{commands:?}") };
+        let run = |command: &str| {
+            let output = capture(Command::new("sh").args(["-c", command]).current_dir(&folder)).unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        };
+        sums();
+        sign(&folder.join("key"), &folder, &[folder.join("SHA256SUMS")]).unwrap();
+        public("key");
+        assert!(run(check).0 && run(verify).0, "{:?} {:?}", run(check), run(verify));
+        // The package.
+        fs::write(folder.join("file"), "Content").unwrap();
+        let (passes, said) = run(check);
+        assert!(!passes && said.contains("file: FAILED"), "{said}");
+        // And the sums with it.
+        sums();
+        let (passes, said) = run(verify);
+        assert!(run(check).0 && !passes && said.contains("erification"), "{said}");
+        // Signed again, by somebody else.
+        sign(&folder.join("other"), &folder, &[folder.join("SHA256SUMS")]).unwrap();
+        let (passes, said) = run(verify);
+        assert!(!passes && said.contains("erification"), "{said}");
+        public("other");
+        assert!(run(verify).0, "{:?}", run(verify));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn what_cannot_sign_is_refused_with_the_reason() {
         let p384 = ("p384", "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384");

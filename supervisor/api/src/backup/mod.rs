@@ -157,7 +157,7 @@ impl Core {
         let paused_us = u64::try_from(paused.as_micros()).unwrap_or(u64::MAX);
         match outcome {
             Ok(()) => tracing::info!(files, bytes, paused_us, "made a backup"),
-            Err(problem) => tracing::warn!(%problem, "a backup was not made"),
+            Err(problem) => tracing::warn!(code = problem.code().as_str(), %problem, "a backup was not made"),
         }
         let detail = json!({"files": files, "bytes": bytes, "paused_us": paused_us});
         let entry = Entry { principal, kind: "api.backup.create", agent: "", detail };

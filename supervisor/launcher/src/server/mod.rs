@@ -3,7 +3,6 @@
 mod connection;
 mod watch;
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -11,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Uid;
-use rustix::net::sockopt::socket_peercred;
 
 use crate::Failure;
 use crate::launcher::Launcher;
@@ -81,9 +80,10 @@ impl Server {
     }
 
     fn accept(&self, launcher: &Arc<Launcher>, stream: UnixStream, open: &Arc<AtomicUsize>) {
-        match socket_peercred(stream.as_fd()) {
-            Ok(peer) if self.admits(peer.uid.as_raw()) => {}
-            Ok(peer) => return tracing::warn!(uid = peer.uid.as_raw(), "a connection was refused"),
+        // Not rustix's: its process number cannot be 0, and the kernel's is for a peer outside of our process namespace.
+        match getsockopt(&stream, PeerCredentials) {
+            Ok(peer) if self.admits(peer.uid()) => {}
+            Ok(peer) => return tracing::warn!(uid = peer.uid(), "a connection was refused"),
             Err(e) => return tracing::error!(error = %e, "a connection without credentials"),
         }
         if open.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {

@@ -77,6 +77,11 @@ impl Engine {
     /// Restores the core and begins its epoch.
     pub(crate) fn begin(parts: Parts) -> Result<Self, Error> {
         let core = restore(&parts.journal, &parts.config)?;
+        let (waiting, running) = core
+            .queues(None)
+            .iter()
+            .fold((0, 0), |(waiting, running), queue| (waiting + queue.depth, running + queue.running));
+        tracing::info!(waiting, running, "restored the tasks");
         let Parts { config, settings, journal, writer, inbox, sessions, metrics, outlets, roster } = parts;
         let bodies = apply::Bodies::default();
         let mut engine = Self {

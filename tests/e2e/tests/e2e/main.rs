@@ -19,6 +19,7 @@ mod egress_live;
 mod egress_world;
 mod exec;
 mod exit_codes;
+mod health;
 mod inside;
 mod kernel;
 mod kernel_approvals;
@@ -162,6 +163,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
+        health::{each_part_tells_how_it_is, a_start_says_what_it_found}
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
         backup::{a_state_moves_while_everything_runs, what_is_not_whole_or_not_for_us_is_refused,
             one_at_a_time_and_nothing_stays_of_one_that_was_cut_off, a_full_disk_leaves_nothing_of_it, a_disk_of_its_own_is_filled}

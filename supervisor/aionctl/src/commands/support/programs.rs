@@ -10,6 +10,33 @@ use super::bundle::{Body, Found, Limits, Piece};
 use crate::when::Moment;
 
 const UNITS: [&str; 4] = ["aiond.service", "aiond.socket", "aion-launcher.service", "aion-agents.service"];
+/// What of an entry tells something: systemd's own fields, and those that the daemons give it.
+const FIELDS: [&str; 24] = [
+    "MESSAGE",
+    "PRIORITY",
+    "SYSLOG_IDENTIFIER",
+    "TARGET",
+    "AION_AGENT",
+    "AION_TENANT",
+    "AION_TASK",
+    "AION_ATTEMPT",
+    "AION_CODE",
+    "AION_ERROR",
+    "AION_PROBLEM",
+    "AION_FAILURE",
+    "AION_WHAT",
+    "AION_WHY",
+    "AION_REASON",
+    "AION_CHANGE",
+    "AION_EXIT_CODE",
+    "AION_SIGNAL",
+    "AION_RUNNING",
+    "AION_ENDED",
+    "AION_TO_LAUNCH",
+    "AION_MISSING",
+    "AION_UNKNOWN",
+    "AION_FAILED",
+];
 /// What a program may say about why it failed.
 const WORDS: usize = 2 << 10;
 
@@ -30,8 +57,10 @@ pub(super) fn journal(since: Moment) -> Piece {
         return Piece::absent(NAME, "journald does not run here");
     }
     let since = format!("--since=@{}", since.0.max(0) / 1_000_000_000);
-    let args = ["--no-pager", "--output=short-iso-precise", "--unit=aiond", "--unit=aion-launcher"];
-    let args = args.into_iter().map(str::to_owned).chain([since]).collect();
+    // The words alone do not say why: that is in the fields.
+    let fields = format!("--output-fields={}", FIELDS.join(","));
+    let args = ["--no-pager", "--output=verbose", "--unit=aiond", "--unit=aion-launcher"];
+    let args = args.into_iter().map(str::to_owned).chain([fields, since]).collect();
     program(NAME, Limits::LARGE, "journalctl", args)
 }
 
