@@ -31,6 +31,7 @@ mod torn;
 mod transfer;
 mod writer;
 
+pub use aion_backup::{Line, Mark, Position};
 pub use archive::Archived;
 pub use batch::{Batch, EndedTask};
 pub use check::{Checked, RowRefs};
