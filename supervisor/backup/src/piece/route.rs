@@ -92,7 +92,11 @@ impl Route {
         let mut route = Self { pieces, head: None, steps: Vec::new(), reached: from, commits: 0, bytes: 0 };
         let mut until = from.time_ms;
         let mut batch = Vec::new();
-        while let Some((name, mut reader)) = route.next(&mut open, &mut batch)? {
+        while !route.is_at(point, until) {
+            let Some((name, mut reader)) = route.next(&mut open, &mut batch)? else {
+                route.is_enough(point, until)?;
+                return Ok(route);
+            };
             route.fits(&name, reader.header(), &from)?;
             let (after, mut passed) = (route.reached.commit, false);
             while let Some(commit) = reader.read(&mut batch)? {
@@ -111,8 +115,16 @@ impl Route {
             }
             until = reader.end().map_or(until, |end| end.until_ms);
         }
-        route.is_enough(point, until)?;
         Ok(route)
+    }
+
+    /// Whether nothing that follows can belong to it.
+    const fn is_at(&self, point: Point, until: u64) -> bool {
+        match point {
+            Point::End => false,
+            Point::Event(event) => event == self.reached.event,
+            Point::Time(ms) => ms <= until,
+        }
     }
 
     /// The piece that goes on from what is reached, read up to there.
@@ -148,16 +160,11 @@ impl Route {
         Err(Error::Gap { what })
     }
 
-    /// At the end of what goes on: whether that is what was asked for.
+    /// Where nothing goes on, and the point is not reached: whether that is the end that was asked for.
     fn is_enough(&self, point: Point, until: u64) -> StdResult<(), Error> {
         let (at, names) = (self.reached, self.pieces.names());
         let later = names.iter().filter(|name| name.to.commit > at.commit).min_by_key(|name| name.from);
-        let enough = match point {
-            Point::End => later.is_none() && !names.is_empty(),
-            Point::Event(event) => event == at.event,
-            Point::Time(ms) => ms <= until,
-        };
-        if enough {
+        if point == Point::End && later.is_none() && !names.is_empty() {
             return Ok(());
         }
         let ends = format!("commit {}, event {} of {}", at.commit, at.event, time(at.time_ms));
