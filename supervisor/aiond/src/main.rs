@@ -14,6 +14,7 @@ mod man;
 mod options;
 mod privileges;
 mod reload;
+mod replay;
 mod run;
 mod settings;
 mod signatures;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let loaded = Loaded::from_command_line(std::env::args_os().collect()).map_err(anyhow::Error::from);
     let result = loaded.and_then(|loaded| match loaded.options.action {
         Some(Action::CheckConfig) => check::check(&loaded),
+        Some(Action::ReplayJournal) => replay::replay(&loaded),
         None => run::run(loaded),
     });
     match result {

@@ -111,6 +111,10 @@ pub(crate) enum Action {
     /// Read the configuration, profiles and policies as a start would, say all that is wrong by file, line and column, and what the
     /// files set. Touches nothing
     CheckConfig,
+    /// Apply a piece of the journal's archive, from standard input, to the journal in the state folder, which nobody has open: for
+    /// `aionctl backup restore`
+    #[command(hide = true)]
+    ReplayJournal,
 }
 
 /// A file that the service manager hands over, in the place of a path: `credential:NAME`.

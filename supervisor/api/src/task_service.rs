@@ -189,6 +189,7 @@ impl TaskService for Services {
 #[tonic::async_trait]
 impl JournalService for Services {
     type ExportStream = Answers<api::JournalPart>;
+    type ArchiveStream = Answers<api::JournalPart>;
 
     async fn check(
         &self,
@@ -214,6 +215,15 @@ impl JournalService for Services {
     ) -> Result<Response<Self::ExportStream>, Status> {
         self.admit(request, Action::ManageTasks).await?;
         Ok(Response::new(stream(self.0.tasks()?.export_journal())))
+    }
+
+    async fn archive(
+        &self,
+        request: Request<api::JournalArchiveRequest>,
+    ) -> Result<Response<Self::ArchiveStream>, Status> {
+        let (_, request) = self.admit(request, Action::ManageTasks).await?.into_parts();
+        let tasks = self.0.tasks()?;
+        tasks.archive_journal(&request).map(|parts| Response::new(stream(parts))).map_err(told(tasks))
     }
 
     async fn import(

@@ -91,6 +91,31 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A piece of the journal's archive is not as it was written.
+    #[error("the journal's archive is damaged in {piece} at byte {offset}: {what}")]
+    Piece {
+        /// Its file.
+        piece: String,
+        /// Bytes of it, after decryption.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The journal's archive does not lead where it should.
+    #[error("the journal's archive does not go on: {what}")]
+    Gap {
+        /// Where.
+        what: String,
+    },
+    /// A point in time that is not between the backup and the archive's end.
+    #[error("the journal's archive does not have this point: {what}")]
+    Point {
+        /// What it has.
+        what: String,
+    },
+    /// An older version of AION made the backup.
+    #[error("the backup does not say where its journal stands")]
+    NoPlace,
     /// The audit log that came with it cannot be looked at.
     #[error("the backup's audit log cannot be taken over")]
     Audit(#[source] aion_audit::Error),

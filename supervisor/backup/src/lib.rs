@@ -12,6 +12,7 @@ mod entry;
 mod error;
 mod header;
 mod manifest;
+mod piece;
 mod read;
 mod restore;
 mod write;
@@ -19,8 +20,12 @@ mod write;
 pub use entry::{Entry, Part};
 pub use error::Error;
 pub use manifest::{FORMAT, Manifest, SUPPORTED, Versions};
+pub use piece::{
+    Commit, End, Header, Line, Mark, Name, PieceReader, PieceWriter, Pieces, Point, Position, Route, Run,
+    survey,
+};
 pub use read::{Check, Counted, Summary, Taker, read};
-pub use restore::{AuditFound, Owners, Restored, Target, restore};
+pub use restore::{AuditFound, Owners, Restored, Target, restore, restore_with};
 pub use write::Writer;
 
 /// The result of everything here.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Position, Result};
 
 /// The version of the archive's form.
 pub const FORMAT: u32 = 1;
@@ -44,6 +44,9 @@ pub struct Manifest {
     pub cursor: u64,
     /// For how long tasks were held up, in microseconds.
     pub paused_us: u64,
+    /// Where the tasks' journal stands: an archive of the journal goes on from here. Backups of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<Position>,
     /// Folders of the state that are in it.
     pub parts: Vec<String>,
     /// What is not, in words for people.
@@ -113,6 +116,7 @@ pub(crate) fn sample() -> Manifest {
         state: SUPPORTED,
         cursor: 7,
         paused_us: 1200,
+        journal: Some(Position { commit: 5, event: 9, ..Position::default() }),
         parts: vec!["db".to_owned()],
         left_out: vec!["managed workspaces".to_owned()],
     }
@@ -126,6 +130,8 @@ mod tests {
     fn it_reads_back_and_a_newer_form_is_told_whatever_else_it_says() {
         let manifest = sample();
         assert_eq!(Manifest::decode(&manifest.encode(), 0).unwrap(), manifest);
+        let older = Manifest { journal: None, ..sample() };
+        assert_eq!(Manifest::decode(&older.encode(), 0).unwrap(), older);
         let newer = Manifest::decode(br#"{"format": 2, "shape": []}"#, 0);
         assert!(matches!(newer, Err(Error::Newer { what: "format", found: 2, supported: 1 })));
         assert!(matches!(Manifest::decode(b"{}", 0), Err(Error::Broken { .. })));

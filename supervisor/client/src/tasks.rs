@@ -105,6 +105,21 @@ impl Client {
             .map_err(|status| self.error(status))
     }
 
+    /// What the journal of the tasks committed after one of the marks, as a piece of an archive.
+    ///
+    /// # Errors
+    /// What the daemon answered.
+    pub async fn archive_journal(
+        &self,
+        request: api::JournalArchiveRequest,
+    ) -> Result<Streaming<api::JournalPart>> {
+        self.task_journal()
+            .archive(request)
+            .await
+            .map(Response::into_inner)
+            .map_err(|status| self.error(status))
+    }
+
     /// One archive of the state, as of one moment. What it is made of is gathered before this returns.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ impl Journal {
         let admits = batches.iter().any(|batch| batch.admits);
         self.room.check(admits)?;
         let ended = head.ended + batches.iter().map(|batch| batch.ended).sum::<u64>();
+        let stamp = head.next(last_event);
         let (doomed, bytes, records) = self.with_db(|db| {
             let (mut write, doomed) = assemble(db, batches)?;
             let meta = db::handle(db, META)?;
@@ -49,12 +50,16 @@ impl Journal {
             if write.is_empty() {
                 return Ok((doomed, 0, 0));
             }
+            write.put_cf(meta, keys::META_STAMP, stamp.encode());
             let (bytes, records) = (write.size_in_bytes() as u64, write.len() as u64);
             self.write(db, write, &mut head)?;
             Ok((doomed, bytes, records))
         })?;
         head.last_event = last_event;
         head.ended = ended;
+        if records > 0 {
+            head.stamped(stamp);
+        }
         drop(head);
         self.room.wrote(bytes);
         self.counters.committed(records, bytes);

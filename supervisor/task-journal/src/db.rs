@@ -31,6 +31,10 @@ pub(crate) fn database_options(options: &Options) -> Result<rocksdb::Options, ro
     db.set_db_write_buffer_size(options.write_buffer_bytes);
     db.set_max_total_wal_size(options.max_wal_bytes);
     db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    if options.keep_log_bytes > 0 {
+        // Whatever is older moves to a folder `archive`. RocksDB looks at its size every ten minutes only: see `kept`.
+        db.set_wal_size_limit_mb((options.keep_log_bytes >> 20).max(1));
+    }
     // One thread writes: what lets many write at once only costs.
     db.set_allow_concurrent_memtable_write(false);
     db.set_enable_write_thread_adaptive_yield(false);

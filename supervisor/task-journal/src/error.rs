@@ -95,6 +95,15 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// An archive's piece cannot be written or read.
+    #[error("the journal's archive cannot be used")]
+    Piece(#[source] aion_backup::Error),
+    /// An archive's piece that does not go on from where this journal stands.
+    #[error("the archive does not go on from this journal: {detail}")]
+    Elsewhere {
+        /// Why not.
+        detail: String,
+    },
     /// A file operation failed.
     #[error("cannot {action}")]
     Io {

@@ -13,13 +13,16 @@ use crate::keys::{self, BODIES, META, RESULTS, ROWS};
 use crate::options::Options;
 use crate::space::{Room, Space};
 use crate::stats::Counters;
-use crate::{db, schema};
+use crate::{db, place, schema};
 
 /// What a commit needs to know of those before it.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) last_event: u64,
     pub(crate) ended: u64,
+    /// Number and time of the last write.
+    pub(crate) commit: u64,
+    pub(crate) time_ms: u64,
     /// A write failed: the handle writes no more until it is opened again.
     pub(crate) failed: bool,
 }
@@ -60,7 +63,7 @@ impl Journal {
     pub fn open(path: &Path, options: Options) -> Result<Self, Error> {
         refuse_newer(path)?;
         make_folder(path)?;
-        let room = Room::new(path, options.reserve_bytes, options.admit_bytes);
+        let room = Room::new(path, &options);
         let mut journal = Self::assemble(path, options, room, db::open, false)?;
         journal.with_db(schema::migrate)?;
         let epoch = journal.bump_epoch()?;
@@ -68,6 +71,7 @@ impl Journal {
         journal.nonce = AtomicU64::new(epoch << 32);
         *journal.lock_head() = journal.read_head()?;
         journal.remove_orphans()?;
+        journal.room.trim_log();
         Ok(journal)
     }
 
@@ -117,15 +121,21 @@ impl Journal {
         self.with_db(|db| {
             let mut write = rocksdb::WriteOptions::default();
             write.set_sync(true);
-            let meta = db::handle(db, META)?;
-            db.put_cf_opt(meta, keys::META_EPOCH, epoch.to_be_bytes(), &write).map_err(|e| self.failure(e))
+            db.write_opt(place::opening(db, epoch)?, &write).map_err(|e| self.failure(e))
         })?;
         Ok(epoch)
     }
 
     pub(crate) fn read_head(&self) -> Result<Head, Error> {
         let number = |key| Ok::<_, Error>(self.number(key)?.unwrap_or(0));
-        Ok(Head { last_event: number(keys::META_EVENTS)?, ended: number(keys::META_ENDED)?, failed: false })
+        let stamp = self.with_db(place::stamp)?.unwrap_or_default();
+        Ok(Head {
+            last_event: number(keys::META_EVENTS)?,
+            ended: number(keys::META_ENDED)?,
+            commit: stamp.commit,
+            time_ms: stamp.time_ms,
+            failed: false,
+        })
     }
 
     /// Counts the opens of this journal. Tokens of attempts carry it.
@@ -250,7 +260,7 @@ impl Journal {
 }
 
 /// A journal that is a newer version's is refused before anything of it is touched.
-fn refuse_newer(path: &Path) -> Result<(), Error> {
+pub(crate) fn refuse_newer(path: &Path) -> Result<(), Error> {
     if db::unknown_families(path).is_empty() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Families and their keys. Numbers are big endian, so that keys sort as numbers do.
 
-/// `schema`, `epoch`, `events`, `pruned`, `ended`.
+/// `schema`, `epoch`, `events`, `pruned`, `ended`, `stamp`, `lines`.
 pub(crate) const META: &str = "meta";
 /// Entities of the core that live.
 pub(crate) const ROWS: &str = "rows";
@@ -31,6 +31,10 @@ pub(crate) const META_EVENTS: &[u8] = b"events";
 pub(crate) const META_PRUNED: &[u8] = b"pruned";
 /// How many ended tasks there are.
 pub(crate) const META_ENDED: &[u8] = b"ended";
+/// Number, newest event and time of the last write; each write has it.
+pub(crate) const META_STAMP: &[u8] = b"stamp";
+/// From which write on the journal is on which line.
+pub(crate) const META_LINES: &[u8] = b"lines";
 
 /// A family that batches write, with its place in [`ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! written beside the log, so that the writer of rows never waits for them. Neighbours: `aion-scheduler` makes the
 //! rows and events, `aion-tasks` is the only user.
 
+mod archive;
 mod batch;
 mod check;
 mod checkpoint;
@@ -16,10 +17,13 @@ mod error;
 mod events;
 mod format;
 mod journal;
+mod kept;
 mod keys;
 mod options;
+mod place;
 mod prune;
 mod replace;
+mod replay;
 mod schema;
 mod space;
 mod stats;
@@ -27,6 +31,8 @@ mod torn;
 mod transfer;
 mod writer;
 
+pub use aion_backup::{Line, Mark, Position};
+pub use archive::Archived;
 pub use batch::{Batch, EndedTask};
 pub use check::{Checked, RowRefs};
 pub use checkpoint::{Checkpoint, CheckpointWriter};
@@ -37,6 +43,7 @@ pub use format::{CheckpointInfo, Event};
 pub use journal::Journal;
 pub use options::Options;
 pub use prune::{Pruned, Retention};
+pub use replay::Replayed;
 pub use schema::SCHEMA_VERSION;
 pub use space::Space;
 pub use stats::Stats;

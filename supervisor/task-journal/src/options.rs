@@ -14,6 +14,9 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Free bytes, besides the reserve, below which new work is refused.
     pub admit_bytes: u64,
+    /// Of the log so many bytes are kept for an archive after tables have what is in it; 0: nothing is. What is kept is given up before
+    /// work is refused for want of room.
+    pub keep_log_bytes: u64,
     /// The largest checkpoint.
     pub max_checkpoint_bytes: u64,
     /// zstd's level for checkpoints.
@@ -28,6 +31,7 @@ impl Default for Options {
             max_wal_bytes: 32 << 20,
             reserve_bytes: 48 << 20,
             admit_bytes: 32 << 20,
+            keep_log_bytes: 0,
             max_checkpoint_bytes: 1 << 30,
             checkpoint_level: 1,
         }

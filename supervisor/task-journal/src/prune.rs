@@ -76,9 +76,12 @@ impl Journal {
             return Err(Error::Failed);
         }
         let ended = head.ended.saturating_sub(tasks.len() as u64);
+        let stamp = head.next(head.last_event);
         let mut doomed = Vec::new();
         self.with_db(|db| {
             let mut write = WriteBatch::default();
+            // First: whoever looks for it in the log comes no further than to a range.
+            write.put_cf(db::handle(db, META)?, keys::META_STAMP, stamp.encode());
             let family = db::handle(db, ENDED)?;
             for key in &rows {
                 write.delete_cf(family, keys::ended_row(key));
@@ -104,6 +107,7 @@ impl Journal {
             self.write(db, write, &mut head)
         })?;
         head.ended = ended;
+        head.stamped(stamp);
         drop(head);
         self.doom(doomed);
         self.sweep()?;

@@ -10,7 +10,7 @@ use rocksdb::WriteOptions;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::keys::{self, META};
-use crate::{db, schema};
+use crate::{db, place, schema};
 
 impl Journal {
     /// Takes the files of the journal in `from`, which nobody has open, as this one's: what was here must be without tasks, and
@@ -72,7 +72,7 @@ impl Journal {
         let epoch = theirs.max(self.epoch()) + 1;
         let mut write = WriteOptions::default();
         write.set_sync(true);
-        db.put_cf_opt(meta, keys::META_EPOCH, epoch.to_be_bytes(), &write).map_err(Error::Database)?;
+        db.write_opt(place::opening(&db, epoch)?, &write).map_err(Error::Database)?;
         Ok((db, epoch))
     }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::error::Error;
+use crate::kept::Kept;
+use crate::options::Options;
 
 /// How long an answer of the file system is good, and how many bytes may be written meanwhile.
 const FRESH: Duration = Duration::from_millis(20);
@@ -46,16 +48,19 @@ pub(crate) struct Room {
     file: PathBuf,
     reserve_bytes: u64,
     admit_bytes: u64,
+    kept: Kept,
     known: Mutex<Known>,
 }
 
 impl Room {
     /// Takes the reserve, or gives it up when a start would fail without it.
-    pub(crate) fn new(dir: &Path, reserve_bytes: u64, admit_bytes: u64) -> Self {
+    pub(crate) fn new(dir: &Path, options: &Options) -> Self {
+        let Options { reserve_bytes, admit_bytes, keep_log_bytes, .. } = *options;
         let file = dir.join("reserve");
         let reserve = reserve_bytes == 0 || fs::metadata(&file).is_ok_and(|meta| meta.len() >= reserve_bytes);
         let known = Mutex::new(Known { free: 0, reserve, at: None, written: 0 });
-        let room = Self { dir: dir.to_owned(), file, reserve_bytes, admit_bytes, known };
+        let kept = Kept::new(dir, keep_log_bytes);
+        let room = Self { dir: dir.to_owned(), file, reserve_bytes, admit_bytes, kept, known };
         let _ = room.check(false);
         let _ = room.check(true);
         room
@@ -64,7 +69,8 @@ impl Room {
     /// For who only reads: asks, and takes nothing.
     pub(crate) fn reader(dir: &Path) -> Self {
         let known = Mutex::new(Known { free: 0, reserve: false, at: None, written: 0 });
-        Self { dir: dir.to_owned(), file: dir.join("reserve"), reserve_bytes: 0, admit_bytes: 0, known }
+        let (file, kept) = (dir.join("reserve"), Kept::new(dir, 0));
+        Self { dir: dir.to_owned(), file, reserve_bytes: 0, admit_bytes: 0, kept, known }
     }
 
     pub(crate) fn space(&self) -> Space {
@@ -82,6 +88,13 @@ impl Room {
         let mut known = self.lock();
         known.written = known.written.saturating_add(bytes);
         known.free = known.free.saturating_sub(bytes);
+        drop(known);
+        self.kept.wrote(bytes);
+    }
+
+    /// What is kept of the log for an archive stays within its size.
+    pub(crate) fn trim_log(&self) {
+        self.kept.trim();
     }
 
     /// The next check asks the file system.
@@ -105,6 +118,16 @@ impl Room {
         let mut known = self.lock();
         self.refresh(&mut known);
         let needed = if admits_work { self.admit_bytes } else { LEAST.min(self.admit_bytes) };
+        // What is kept for an archive is worth less than work, and than the reserve.
+        let wanted = match (admits_work, known.reserve) {
+            (true, true) => self.admit_bytes,
+            (true, false) => self.admit_bytes.saturating_add(self.reserve_bytes),
+            (false, _) => needed.max(self.admit_bytes / 4),
+        };
+        if known.free < wanted && self.kept.give_up() {
+            known.at = None;
+            self.refresh(&mut known);
+        }
         if admits_work && !known.reserve {
             self.restore(&mut known);
         }

@@ -1,15 +1,15 @@
-//! The journal as a whole: check, compact, export, import.
+//! The journal as a whole: check, compact, export, import, copies and pieces of an archive.
 //!
 //! An import is read into a folder beside the journal, checked there, and then takes its place between two groups.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aion_api_proto::v1 as api;
 use aion_scheduler::{Config, DecodeError, Ended, TaskNumber, TaskView, keys};
-use aion_task_journal::{Checked, Journal, RowRefs};
+use aion_task_journal::{Checked, Journal, Line, Mark, Position, Replayed, RowRefs};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::restore;
@@ -20,6 +20,8 @@ use crate::work::{Look, Work};
 
 /// Bytes of one part.
 const PART: usize = 256 << 10;
+/// Ends of an archive that one request may name.
+const MAX_MARKS: usize = 256;
 
 impl Tasks {
     /// Reads everything and compares it with its checksums. Nothing is written meanwhile: requests wait.
@@ -63,7 +65,7 @@ impl Tasks {
     }
 
     /// Copies the journal to a folder that is not there yet, and does something more before anything else happens to a task: what `with` finds
-    /// and the copy are of one moment. Gives for how long tasks were held up, too.
+    /// and the copy are of one moment. Gives for how long tasks were held up, and where the copy stands, too.
     ///
     /// # Errors
     /// The disk is full, or the journal cannot be copied.
@@ -71,15 +73,15 @@ impl Tasks {
         &self,
         to: PathBuf,
         with: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(Duration, T), Error> {
+    ) -> Result<(Duration, Position, T), Error> {
         let journal = Arc::clone(&self.inner.journal);
         // Most of what is in memory goes to the disk while nobody waits for it.
         blocking(move || Ok(journal.flush()?)).await?;
         self.while_held(move |journal| {
             let since = Instant::now();
-            journal.copy_to(&to)?;
+            let position = journal.copy_to(&to)?;
             let found = with();
-            Ok((since.elapsed(), found))
+            Ok((since.elapsed(), position, found))
         })
         .await
     }
@@ -120,6 +122,41 @@ impl Tasks {
             }
         });
         receive
+    }
+
+    /// What was committed after one of the marks, as a piece of an archive, in parts.
+    ///
+    /// # Errors
+    /// A mark is none.
+    pub fn archive_journal(
+        &self,
+        request: &api::JournalArchiveRequest,
+    ) -> Result<mpsc::Receiver<Result<api::JournalPart, Error>>, Error> {
+        if request.marks.len() > MAX_MARKS {
+            let why = format!("marks: there are {}, at most {MAX_MARKS} are taken", request.marks.len());
+            return Err(Error::too_large("marks", why));
+        }
+        let mark = |mark: &api::JournalMark| {
+            let line = mark.line.as_slice().try_into().map(Line);
+            let line = line.map_err(|_| Error::field("marks.line", "it must have 16 bytes"))?;
+            Ok(Mark { commit: mark.commit, line, hint: mark.hint })
+        };
+        let marks = request.marks.iter().map(mark).collect::<Result<Vec<_>, Error>>()?;
+        let (send, receive) = mpsc::channel(4);
+        let journal = Arc::clone(&self.inner.journal);
+        tokio::task::spawn_blocking(move || {
+            let parts = Parts { send: send.clone(), part: Vec::with_capacity(PART) };
+            match journal.archive(&marks, parts) {
+                Ok(done) if done.begins && !marks.is_empty() => {
+                    tracing::warn!(
+                        "an archive of the journal has a gap: what came after it is no longer in the log"
+                    );
+                }
+                Ok(done) => tracing::debug!(commits = done.commits, "wrote a piece of the journal's archive"),
+                Err(error) => drop(send.blocking_send(Err(Error::from(error)))),
+            }
+        });
+        Ok(receive)
     }
 
     /// Takes an export in: it becomes the journal at once. Only when there are no tasks yet.
@@ -167,6 +204,14 @@ impl Tasks {
         answered.await.map_err(|_| Error::away())??;
         Ok(found)
     }
+}
+
+/// Applies a piece of an archive to a journal that nobody has open.
+///
+/// # Errors
+/// It does not go on from there, or is damaged, or the journal cannot be written.
+pub fn replay_journal(journal: &Path, piece: impl io::Read) -> Result<Replayed, aion_task_journal::Error> {
+    Journal::replay(journal, &aion_task_journal::Options::default(), piece)
 }
 
 /// Why an import is refused.

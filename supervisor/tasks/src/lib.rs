@@ -33,6 +33,7 @@ mod submit;
 mod tasks;
 mod work;
 
+pub use crate::admin::replay_journal;
 pub use crate::audit::AuditRecord;
 pub use crate::connection::Connection;
 pub use crate::doors::{Doors, Visitor};
@@ -40,3 +41,4 @@ pub use crate::error::Error;
 pub use crate::host::{BoxFuture, Host, JobEnd, JobFound, JobLaunch, LaunchError, Place};
 pub use crate::submit::Underway;
 pub use crate::tasks::{Known, Options, Tasks};
+pub use aion_task_journal::Replayed;

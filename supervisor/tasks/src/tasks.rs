@@ -30,6 +30,8 @@ use crate::work::Work;
 
 /// Groups of events that a slow watcher may be behind before it reads the journal.
 const HEARD: usize = 256;
+/// Bytes of the journal's log that are kept for an archive.
+const KEEP_LOG: u64 = 64 << 20;
 /// How often ended tasks are looked through.
 const TIDY: Duration = Duration::from_secs(30);
 /// How long reads that are under way may take when everything ends.
@@ -58,7 +60,7 @@ impl Options {
         Self {
             journal: state.join("journal/db"),
             tmp: state.join("tmp"),
-            journal_options: JournalOptions::default(),
+            journal_options: JournalOptions { keep_log_bytes: KEEP_LOG, ..JournalOptions::default() },
             spans: Spans::default(),
         }
     }

@@ -30,6 +30,8 @@ const FILES: &[(&str, &str)] = &[
     ("systemd/aion-agents.service", "lib/systemd/system/aion-agents.service"),
     ("systemd/aion-backup.service", "lib/systemd/system/aion-backup.service"),
     ("systemd/aion-backup.timer", "lib/systemd/system/aion-backup.timer"),
+    ("systemd/aion-archive.service", "lib/systemd/system/aion-archive.service"),
+    ("systemd/aion-archive.timer", "lib/systemd/system/aion-archive.timer"),
     ("systemd/aion.slice", "lib/systemd/system/aion.slice"),
     ("systemd/90-aion.preset", "usr/lib/systemd/system-preset/90-aion.preset"),
     ("systemd/aion.sysusers", "usr/lib/sysusers.d/aion.conf"),

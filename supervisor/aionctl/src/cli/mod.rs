@@ -18,7 +18,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use agents::{ApplyArgs, Kill, Names, PsArgs, Rm, Stop, ValidateArgs, WaitArgs};
-pub(crate) use backup::{BackupCommand, BackupCreate, BackupRestore, BackupVerify, Keys};
+pub(crate) use backup::{BackupArchive, BackupCommand, BackupCreate, BackupRestore, BackupVerify, Keys};
 pub(crate) use detections::{ClearArgs, DetectionsCommand, HistoryArgs, TestArgs};
 pub(crate) use host::{
     AuditCommand, CompletionArgs, ManArgs, QueryArgs, RecordFilter, TailArgs, VerifyArgs, VersionArgs,

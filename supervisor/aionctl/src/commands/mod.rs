@@ -104,6 +104,9 @@ pub(crate) async fn dispatch(cli: Cli) -> Outcome {
         Command::Verify(args) => signing::verify(&args, printer),
         Command::Usage => kernel::usage(&connect(global).await?, printer).await,
         Command::Journal(args) => journal::journal(&connect(global).await?, args, printer).await,
+        Command::Backup(BackupCommand::Archive(args)) => {
+            backup::archive(&connect(global).await?, &args, printer).await
+        }
         Command::Backup(BackupCommand::Verify(args)) => backup::verify(&args, printer),
         Command::Backup(BackupCommand::Restore(args)) => backup::restore(&args, printer),
         Command::Backup(BackupCommand::Create(args)) => {

@@ -49,6 +49,12 @@ impl Partial {
         &self.to
     }
 
+    /// Another name than it was begun with, in the same folder.
+    pub(super) fn named(mut self, to: PathBuf) -> Self {
+        self.to = to;
+        self
+    }
+
     /// Gives it its name.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aion_api_proto::v1 as api;
-use aion_backup::{FORMAT, Manifest, Part, SUPPORTED, Versions, Writer};
+use aion_backup::{FORMAT, Manifest, Part, Position, SUPPORTED, Versions, Writer};
 use aion_types::ErrorCode;
 use serde_json::json;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -47,6 +47,8 @@ struct Moment {
     /// Agents that are on record: others' folders are no part of it.
     agents: BTreeSet<String>,
     cursor: u64,
+    /// Where the copy of the tasks' journal stands.
+    journal: Position,
     paused: Duration,
     created: SystemTime,
 }
@@ -91,10 +93,10 @@ impl Core {
             Ok(staging)
         })
         .await?;
-        let (journal, db) = (staging.path().join(JOURNAL), staging.path().join(Part::Db.folder()));
+        let (to, db) = (staging.path().join(JOURNAL), staging.path().join(Part::Db.folder()));
         let core = Arc::clone(self);
-        let (paused, found) = tasks
-            .copy_journal(journal, move || -> Outcome<(BTreeSet<String>, SystemTime)> {
+        let (paused, journal, found) = tasks
+            .copy_journal(to, move || -> Outcome<(BTreeSet<String>, SystemTime)> {
                 let mut agents = BTreeSet::new();
                 core.store.each_agent(|record| {
                     agents.insert(record.id.as_str().to_owned());
@@ -108,7 +110,7 @@ impl Core {
         blocking(move || {
             staging.link_tools(&state)?;
             // At least what the copy knows: records that it has indexed are in the log, which is read later.
-            Ok(Moment { cursor: store.cursor()?, staging, agents, paused, created })
+            Ok(Moment { cursor: store.cursor()?, staging, agents, journal, paused, created })
         })
         .await
     }
@@ -187,6 +189,7 @@ fn write(
         },
         cursor: moment.cursor,
         paused_us: u64::try_from(moment.paused.as_micros()).unwrap_or(u64::MAX),
+        journal: Some(moment.journal),
         parts: contents.parts().iter().map(|part| part.folder().to_owned()).collect(),
         left_out: contents.left_out().to_vec(),
     };

@@ -55,12 +55,27 @@ pub struct Restored {
 /// [`Error::NotEmpty`], [`Error::InUse`], [`Error::NoRoom`], what [`read`] says of the archive, [`Error::Newer`] for the state, or why it
 /// cannot be written.
 pub fn restore<R: Read, E: From<Error>>(
-    mut open: impl FnMut() -> std::result::Result<R, E>,
+    open: impl FnMut() -> std::result::Result<R, E>,
     target: &Target,
 ) -> std::result::Result<Restored, E> {
+    restore_with(open, target, |_| Ok(()), |(), _| Ok(())).map(|(restored, ())| restored)
+}
+
+/// The same, with something more: `plan` looks at what is in the archive before anything is written, and `fill` changes what was made of it,
+/// in the folder that it is given, before that becomes the state. When either fails, nothing is there.
+///
+/// # Errors
+/// As [`restore`], and what `plan` and `fill` say.
+pub fn restore_with<R: Read, P, T, E: From<Error>>(
+    mut open: impl FnMut() -> std::result::Result<R, E>,
+    target: &Target,
+    plan: impl FnOnce(&Summary) -> std::result::Result<P, E>,
+    fill: impl FnOnce(P, &Path) -> std::result::Result<T, E>,
+) -> std::result::Result<(Restored, T), E> {
     place::check(&target.state)?;
     let summary = read(open()?, &mut Check)?;
     summary.manifest.check_versions()?;
+    let planned = plan(&summary)?;
     let staging = Staging::make(&target.state)?;
     room(staging.path(), summary.total().bytes)?;
     make_folders(staging.path(), target.owners)?;
@@ -69,9 +84,10 @@ pub fn restore<R: Read, E: From<Error>>(
         let what = "it was replaced while it was read".to_owned();
         return Err(Error::Broken { file: "the backup".to_owned(), offset: 0, what }.into());
     }
+    let filled = fill(planned, staging.path())?;
     let audit = audit::set_aside(staging.path(), &summary.manifest, target.owners)?;
     staging.into_place()?;
-    Ok(Restored { summary, audit })
+    Ok((Restored { summary, audit }, filled))
 }
 
 fn room(dir: &Path, needed: u64) -> Result<()> {

@@ -15,6 +15,7 @@ pub(crate) fn manifest() -> Manifest {
         state: SUPPORTED,
         cursor: 3,
         paused_us: 900,
+        journal: None,
         parts: vec!["db".to_owned()],
         left_out: vec!["managed workspaces".to_owned()],
     }

@@ -23,11 +23,11 @@ const QUICK: Chain = Chain { steps: 2, pause_ms: 5, seed: 3 };
 const HELD: Chain = Chain { steps: 20, pause_ms: 5, seed: 11 };
 
 /// Not in /tmp: where that is a tmpfs, some kernels cannot map the owners of a tool's files.
-fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("aion-e2e-backup-").tempdir_in("/var/tmp").unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

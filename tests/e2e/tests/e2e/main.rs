@@ -9,6 +9,7 @@ mod agent;
 mod alerts;
 mod audit_log;
 mod backup;
+mod backup_point;
 mod bad_input;
 mod crash_aiond;
 mod crash_launcher;
@@ -167,6 +168,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         audit_log::{a_storm_is_counted_to_the_last_process, strict_loses_nothing, tampering_is_found}
         backup::{a_state_moves_while_everything_runs, what_is_not_whole_or_not_for_us_is_refused,
             one_at_a_time_and_nothing_stays_of_one_that_was_cut_off, a_full_disk_leaves_nothing_of_it, a_disk_of_its_own_is_filled}
+        backup_point::{tasks_are_as_they_were_at_an_event_and_at_a_moment, an_archive_that_does_not_lead_there_is_refused}
         observe::{top_of_nothing}
         lifecycle::{what_never_ran_has_not_ended}
         support::{what_helps_is_in_it_and_no_secret_is_also_without_a_daemon}

@@ -1,6 +1,6 @@
 //! `backup create`: what aiond streams goes into a file that has its name only when all of it is there and was checked.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use aion_backup::{Check, Summary, read};
@@ -9,6 +9,7 @@ use aion_types::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::cipher::Lock;
+use super::tee::Tee;
 use super::view::View;
 use super::{failed, is_disk_full};
 use crate::cli::BackupCreate;
@@ -81,13 +82,11 @@ fn write(parts: mpsc::Receiver<Vec<u8>>, lock: &Lock, partial: Option<Partial>) 
 }
 
 fn seal<W: Write>(parts: mpsc::Receiver<Vec<u8>>, lock: &Lock, out: W) -> Outcome<(Summary, W)> {
-    let mut tee = Tee { from: parts, part: Vec::new(), at: 0, to: lock.seal(out)?, failed: None };
+    let mut tee = Tee::new(parts, lock.seal(out)?);
     let read = read(&mut tee, &mut Check);
-    if let Some(error) = tee.failed {
-        return Err(unwritable(&error));
-    }
+    let sealed = tee.written().map_err(|error| unwritable(&error))?;
     let summary = read.map_err(failed)?;
-    let out = tee.to.finish().map_err(|error| unwritable(&error))?;
+    let out = sealed.finish().map_err(|error| unwritable(&error))?;
     Ok((summary, out))
 }
 
@@ -101,36 +100,6 @@ fn unwritable(error: &io::Error) -> Failure {
             .hint("nothing is left of it; write it to another disk, or leave agents' output out: --without-output");
     }
     Failure::new(1, "the backup cannot be written").cause(error)
-}
-
-/// Parts as they come, each written before it is judged.
-struct Tee<W> {
-    from: mpsc::Receiver<Vec<u8>>,
-    part: Vec<u8>,
-    at: usize,
-    to: W,
-    failed: Option<io::Error>,
-}
-
-impl<W: Write> Read for Tee<W> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.part.len() {
-            let Some(part) = self.from.blocking_recv() else { return Ok(0) };
-            if let Err(error) = self.to.write_all(&part) {
-                let kind = error.kind();
-                self.failed = Some(error);
-                return Err(kind.into());
-            }
-            (self.part, self.at) = (part, 0);
-        }
-        let rest = self.part.get(self.at..).unwrap_or_default();
-        let n = out.len().min(rest.len());
-        if let (Some(to), Some(from)) = (out.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        self.at += n;
-        Ok(n)
-    }
 }
 
 fn begin(to: &Path) -> Outcome<Partial> {

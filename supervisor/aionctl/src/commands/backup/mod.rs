@@ -1,8 +1,11 @@
-//! `backup`: made through aiond, checked and restored without it.
+//! `backup`: backups and archives, made through aiond, checked and restored without it.
 
+mod archive;
 mod cipher;
 mod create;
+mod replay;
 mod restore;
+mod tee;
 mod view;
 
 use std::io;
@@ -11,7 +14,7 @@ use aion_backup::{Check, Error, read};
 use aion_client::Client;
 use aion_types::ErrorCode;
 
-use crate::cli::{BackupCreate, BackupRestore, BackupVerify};
+use crate::cli::{BackupArchive, BackupCreate, BackupRestore, BackupVerify};
 use crate::failure::{Failure, Outcome};
 use crate::output::Printer;
 
@@ -19,11 +22,18 @@ pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printe
     create::create(client, args, printer).await
 }
 
+pub(super) async fn archive(client: &Client, args: &BackupArchive, printer: Printer) -> Outcome {
+    archive::archive(client, args, printer).await
+}
+
 pub(super) fn restore(args: &BackupRestore, printer: Printer) -> Outcome {
     restore::restore(args, printer)
 }
 
 pub(super) fn verify(args: &BackupVerify, printer: Printer) -> Outcome {
+    if args.file.is_dir() {
+        return archive::verify(args, printer);
+    }
     let opened = cipher::open(&args.file, &args.keys)?;
     let summary = read(opened.input, &mut Check).map_err(failed)?;
     let view = view::View::new(&summary, opened.encrypted);
@@ -53,6 +63,21 @@ fn failed(error: Error) -> Failure {
         Error::Refused { .. } => of(
             ErrorCode::BackupBroken,
             "aiond writes no such thing: somebody else made or changed it; nothing was restored from it",
+        ),
+        Error::Piece { .. } => of(
+            ErrorCode::BackupBroken,
+            "take another copy of this piece, or go to a point before it: --to-seq, --to-time; nothing was restored",
+        ),
+        Error::Gap { .. } => of(
+            ErrorCode::BackupBroken,
+            "take a backup from after the gap, or go to a point before it: --to-seq, --to-time; pieces of another history belong elsewhere",
+        ),
+        Error::Point { .. } => {
+            of(ErrorCode::InvalidField, "`aionctl backup verify DIR` says what the archive has")
+        }
+        Error::NoPlace => of(
+            ErrorCode::BackupBroken,
+            "an older version of AION made it: restore it without --journal, or take one that this version made",
         ),
         Error::Newer { .. } => {
             of(ErrorCode::BackupNewer, "install the version of AION that wrote it, or a newer one")

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use aion_backup::{Owners, Restored, Target};
+use aion_backup::{Owners, Restored, Summary, Target};
 use nix::unistd::{Group, User, geteuid};
 use serde::Serialize;
 
 use super::cipher::{self, Opened};
-use super::failed;
+use super::replay::Replayed;
 use super::view::View;
+use super::{archive, failed, replay};
 use crate::cli::BackupRestore;
 use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::{Printer, note};
@@ -17,7 +18,19 @@ use crate::output::{Printer, note};
 struct RestoredView {
     state: String,
     backup: View,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalView>,
     audit: Option<AuditView>,
+}
+
+/// How far the tasks went on from the backup.
+#[derive(Serialize)]
+struct JournalView {
+    commits: u64,
+    event: u64,
+    time: String,
+    /// Large ones that the archive does not have: their tasks go on from an older one.
+    checkpoints_left_out: u64,
 }
 
 /// The audit log that came with it.
@@ -47,8 +60,11 @@ pub(super) fn restore(args: &BackupRestore, printer: Printer) -> Outcome {
         encrypted = found;
         Ok(input)
     };
-    let restored = aion_backup::restore(open, &target)?;
-    let view = view(&restored, &args.state, encrypted);
+    let plan = |summary: &Summary| replay::plan(summary, args);
+    let (restored, replayed) = aion_backup::restore_with(open, &target, plan, |route, staging| {
+        route.map(|route| replay::replay(&route, staging, args)).transpose()
+    })?;
+    let view = view(&restored, replayed.as_ref(), &args.state, encrypted);
     printer.document(&view, &args.state.display().to_string(), || human(&view))?;
     for what in &restored.summary.manifest.left_out {
         note(&format!("was not in the backup: {what}"));
@@ -73,7 +89,7 @@ fn owners(args: &BackupRestore) -> Outcome<Owners> {
     Ok(Owners { root: 0, user: user.uid.as_raw(), group: group.gid.as_raw() })
 }
 
-fn view(restored: &Restored, state: &Path, encrypted: bool) -> RestoredView {
+fn view(restored: &Restored, replayed: Option<&Replayed>, state: &Path, encrypted: bool) -> RestoredView {
     let audit = restored.audit.as_ref().map(|audit| AuditView {
         folder: state.join(&audit.folder).display().to_string(),
         ok: audit.intact,
@@ -86,12 +102,30 @@ fn view(restored: &Restored, state: &Path, encrypted: bool) -> RestoredView {
     RestoredView {
         state: state.display().to_string(),
         backup: View::new(&restored.summary, encrypted),
+        journal: replayed.map(|replayed| JournalView {
+            commits: replayed.commits,
+            event: replayed.reached.event,
+            time: archive::time(replayed.reached.time_ms),
+            checkpoints_left_out: replayed.checkpoints_left_out,
+        }),
         audit,
     }
 }
 
 fn human(view: &RestoredView) -> String {
     let mut out = format!("restored {} as it was {}\n", view.state, view.backup.origin());
+    if let Some(journal) = &view.journal {
+        out.push_str(&format!(
+            "its tasks went on {} commits, to event {} of {}; agents, tenants and all else are as in the backup\n",
+            journal.commits, journal.event, journal.time
+        ));
+        if journal.checkpoints_left_out > 0 {
+            out.push_str(&format!(
+                "  {} large checkpoints are in no piece: their tasks go on from an older one, or from their beginning\n",
+                journal.checkpoints_left_out
+            ));
+        }
+    }
     if let Some(audit) = &view.audit {
         let how = if audit.ok { "all there and unchanged" } else { "NOT as it was written" };
         out.push_str(&format!(

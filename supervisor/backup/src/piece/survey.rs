@@ -1,0 +1,64 @@
+//! All pieces of an archive, read to their ends: what can be reached with them.
+
+use std::io::Read;
+use std::path::Path;
+use std::result::Result as StdResult;
+
+use crate::Error;
+use crate::piece::{PieceReader, Pieces, Position};
+
+/// Pieces that go on from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// A backup that stands at this commit, or after it, can be gone on from.
+    pub from: u64,
+    /// When the first commit was made, in ms since 1970; none: there is no commit yet.
+    pub since_ms: Option<u64>,
+    /// Where it leads.
+    pub to: Position,
+    /// No commit up to this moment is missing.
+    pub until_ms: u64,
+    /// How many pieces.
+    pub pieces: u64,
+    /// Commits in them.
+    pub commits: u64,
+}
+
+/// Reads every byte of every piece. What comes back in one run has no gap; more than one says that there are gaps, or histories that went
+/// apart.
+///
+/// # Errors
+/// [`Error::Piece`], or what `open` says.
+pub fn survey<R: Read, E: From<Error>>(
+    pieces: &Pieces,
+    mut open: impl FnMut(&Path) -> StdResult<R, E>,
+) -> StdResult<Vec<Run>, E> {
+    let mut runs = Vec::<Run>::new();
+    let mut batch = Vec::new();
+    for name in pieces.names() {
+        let mut reader = PieceReader::open(&name.to_string(), open(&pieces.path(name))?)?;
+        let (mut since_ms, mut commits) = (None, 0);
+        while let Some(commit) = reader.read(&mut batch)? {
+            since_ms = since_ms.or(Some(commit.time_ms));
+            commits += 1;
+        }
+        reader.compare(name)?;
+        let (header, to) = (reader.header(), reader.at());
+        let until_ms = reader.end().map_or(0, |end| end.until_ms);
+        let goes_on = |run: &&mut Run| (run.to.commit, run.to.line) == (header.from, header.line);
+        match runs.iter_mut().find(goes_on) {
+            Some(run) => {
+                // A piece without commits knows no event.
+                if commits > 0 {
+                    run.to = to;
+                }
+                run.since_ms = run.since_ms.or(since_ms);
+                run.until_ms = run.until_ms.max(until_ms);
+                run.pieces += 1;
+                run.commits += commits;
+            }
+            None => runs.push(Run { from: header.from, since_ms, to, until_ms, pieces: 1, commits }),
+        }
+    }
+    Ok(runs)
+}
