@@ -1,9 +1,9 @@
 //! What agents with flag `LIMITED` may use of the network: bytes in an hour, connections in a time.
 //!
-//! An agent has a pot for all it does, and one for each destination that has limits of its own. Every pot is looked at before any is
-//! taken from, so that what one refuses is not missing in another. All of it goes by words that are changed atomically and by the
-//! kernel's clock: no daemon has to be alive. Packets of several processors may each find the last room at once; each processor
-//! overdraws by one packet at most. A rate is never overdrawn.
+//! An agent has a pot for all it does, and one for each destination that has limits of its own. Where there are several, each is looked at
+//! before any is taken from, so that what one refuses is not missing in another. All of it goes by words that are changed atomically and
+//! by the kernel's clock: no daemon has to be alive. Nothing is overdrawn: bytes are added first and given back when they were too many, so
+//! that of two that come at once for the last room both may be refused, and never both be let through.
 
 use aion_probe_types::hour;
 use aion_probe_types::layout::{
@@ -69,8 +69,9 @@ fn used(words: *const u64, part: u64) -> u64 {
     sum
 }
 
+/// Takes bytes, if there are so many; 0 is no limit.
 #[inline(always)]
-fn spend(words: *mut u64, part: u64, bytes: u64) {
+fn spend(words: *mut u64, part: u64, bytes: u64, max: u64) -> bool {
     // SAFETY: within the words, of which there are a power of two.
     let word = unsafe { words.add(part as usize & (hour::WORDS - 1)) };
     let before = read(word);
@@ -80,6 +81,11 @@ fn spend(words: *mut u64, part: u64, bytes: u64) {
         unsafe { shim::shim_swap(word, before, hour::begin(part)) };
     }
     add(word, bytes);
+    if max != 0 && used(words.cast_const(), part) > max {
+        add(word, bytes.wrapping_neg());
+        return false;
+    }
+    true
 }
 
 /// Takes a connection, if it may come now.
@@ -189,26 +195,35 @@ pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
     Refused::NOT
 }
 
+/// What counts for a packet in a pot: the limit, the words of the hour, the total and the packets that found no room.
+#[inline(always)]
+fn side(limit: *const Limit, spent: *mut Spent, received: bool) -> (u64, *mut u64, *mut u64, *mut u64) {
+    // SAFETY: values of the maps; an aligned word, and projections.
+    unsafe {
+        if received {
+            let words = (&raw mut (*spent).received).cast();
+            ((*limit).bytes_in, words, &raw mut (*spent).received_total, &raw mut (*spent).dropped_in)
+        } else {
+            let words = (&raw mut (*spent).sent).cast();
+            ((*limit).bytes_out, words, &raw mut (*spent).sent_total, &raw mut (*spent).dropped_out)
+        }
+    }
+}
+
 /// Whether a packet has room, and to whose cost it goes.
 #[inline(always)]
 pub fn packet(who: &Found, counted: u32, bytes: u64, received: bool) -> bool {
     let part = hour::part(emit::now());
     let pots = pots(counted);
-    let mut pot = 0;
+    // With one pot, to look first is to look twice.
+    let mut pot = if counted == 0 { POTS } else { 0 };
     while pot < POTS {
         if pots >> pot & 1 != 0
             && let Some(limit) = limit_of(who, pot)
+            && let Some(spent) = spent_of(limit, pot)
         {
-            let Some(spent) = spent_of(limit, pot) else { return false };
-            // SAFETY: projections into the values.
-            let (max, words, dropped) = unsafe {
-                if received {
-                    ((*limit).bytes_in, &raw const (*spent).received, &raw mut (*spent).dropped_in)
-                } else {
-                    ((*limit).bytes_out, &raw const (*spent).sent, &raw mut (*spent).dropped_out)
-                }
-            };
-            if max != 0 && used(words.cast(), part) + bytes > max {
+            let (max, words, _, dropped) = side(limit, spent, received);
+            if max != 0 && used(words.cast_const(), part) + bytes > max {
                 add(dropped, 1);
                 return false;
             }
@@ -219,17 +234,14 @@ pub fn packet(who: &Found, counted: u32, bytes: u64, received: bool) -> bool {
     while pot < POTS {
         if pots >> pot & 1 != 0
             && let Some(limit) = limit_of(who, pot)
-            && let Some(spent) = spent_of(limit, pot)
         {
-            // SAFETY: projections into the value.
-            let (words, total) = unsafe {
-                if received {
-                    (&raw mut (*spent).received, &raw mut (*spent).received_total)
-                } else {
-                    (&raw mut (*spent).sent, &raw mut (*spent).sent_total)
-                }
-            };
-            spend(words.cast(), part, bytes);
+            // What cannot be counted does not happen.
+            let Some(spent) = spent_of(limit, pot) else { return false };
+            let (max, words, total, dropped) = side(limit, spent, received);
+            if !spend(words, part, bytes, max) {
+                add(dropped, 1);
+                return false;
+            }
             add(total, bytes);
         }
         pot += 1;

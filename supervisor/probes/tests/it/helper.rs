@@ -48,7 +48,7 @@ fn helper() {
             let bytes = vec![b'x'; number(4)];
             let flood = |socket: &UdpSocket| (0..number(3)).filter(|_| socket.send(&bytes).is_ok()).count();
             let sent: usize = std::thread::scope(|scope| {
-                let threads: Vec<_> = sockets.iter().map(|one| scope.spawn(|| flood(one))).collect();
+                let threads: Vec<_> = sockets.iter().map(|one| scope.spawn(move || flood(one))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });
             say(sent);
