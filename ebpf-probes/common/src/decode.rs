@@ -4,10 +4,10 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, Origin,
-    PrivChange, PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net, NetLimit, NetOp,
+    Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
 };
-use crate::layout::{self, head_flag, kind};
+use crate::layout::{self, head_flag, kind, limit};
 
 /// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,8 +219,18 @@ fn exec<'a>(c: &mut Cursor<'a>, flags: u16) -> Result<Kind<'a>, DecodeError> {
 }
 
 fn net<'a>(c: &mut Cursor<'a>, verdict: Verdict) -> Result<Kind<'a>, DecodeError> {
-    let (op, family, port, protocol) = (c.u8()?, c.u8()?, c.u16()?, c.u32()?);
+    let (op, family, port, protocol) = (c.u8()?, c.u8()?, c.u16()?, c.u16()?);
+    let (limit, destination) = (c.u8()?, c.u8()?);
     let (addr, comm) = (c.array::<16>()?, c.comm()?);
+    let met = match limit {
+        limit::NONE => None,
+        limit::PER_SECOND => Some(LimitKind::PerSecond),
+        limit::PER_MINUTE => Some(LimitKind::PerMinute),
+        limit::BYTES_OUT => Some(LimitKind::BytesOut),
+        limit::BYTES_IN => Some(LimitKind::BytesIn),
+        other => return Err(DecodeError::BadField { field: "limit", value: other.into() }),
+    };
+    let limit = met.map(|kind| NetLimit { kind, destination: destination.checked_sub(1) });
     let op = match op {
         1 => NetOp::Connect,
         2 => NetOp::Bind,
@@ -235,5 +245,6 @@ fn net<'a>(c: &mut Cursor<'a>, verdict: Verdict) -> Result<Kind<'a>, DecodeError
         6 => IpAddr::V6(Ipv6Addr::from(addr)),
         other => return Err(DecodeError::BadField { field: "family", value: other.into() }),
     };
-    Ok(Kind::Net(Net { op, addr: SocketAddr::new(ip, port), protocol, verdict, comm }))
+    let addr = SocketAddr::new(ip, port);
+    Ok(Kind::Net(Net { op, addr, protocol: protocol.into(), verdict, limit, comm }))
 }

@@ -226,6 +226,52 @@ pub enum NetOp {
     Send,
 }
 
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    /// Connections in a second.
+    PerSecond,
+    /// Connections in a minute.
+    PerMinute,
+    /// Bytes sent in an hour.
+    BytesOut,
+    /// Bytes received in an hour.
+    BytesIn,
+}
+
+impl LimitKind {
+    /// As the manifest has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PerSecond => "connections_per_second",
+            Self::PerMinute => "connections_per_minute",
+            Self::BytesOut => "bytes_out_per_hour",
+            Self::BytesIn => "bytes_in_per_hour",
+        }
+    }
+}
+
+/// A limit of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NetLimit {
+    /// Of what.
+    pub kind: LimitKind,
+    /// Of which destination, from 0 as the agent's manifest has them; none: of the agent as a whole.
+    pub destination: Option<u8>,
+}
+
+impl core::fmt::Display for NetLimit {
+    /// Its line in the manifest, below `spec`.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("resources.network.")?;
+        if let Some(at) = self.destination {
+            write!(f, "destinations[{at}].")?;
+        }
+        f.write_str(self.kind.as_str())
+    }
+}
+
 /// A connect, bind or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Net {
@@ -237,6 +283,8 @@ pub struct Net {
     pub protocol: u32,
     /// Whether it was let through.
     pub verdict: Verdict,
+    /// The limit that refused it, if one did.
+    pub limit: Option<NetLimit>,
     /// Name of the task.
     pub comm: Comm,
 }

@@ -31,6 +31,15 @@ pub const IDLE_TCP_NS: u64 = 3600 * 1_000_000_000;
 /// The same for UDP.
 pub const IDLE_UDP_NS: u64 = 120 * 1_000_000_000;
 
+/// Destinations of one agent with limits or counters of their own: bits of [`Egress::counted`].
+pub const MAX_DESTINATIONS: u32 = 8;
+/// Entries of `LIMITS`: of each agent one for itself, and one for each such destination.
+pub const MAX_LIMITS: u32 = MAX_AGENTS * (MAX_DESTINATIONS + 1);
+/// Entries of `SPENT`: more, for agents that ended within the hour.
+pub const MAX_SPENT: u32 = 2 * MAX_LIMITS;
+/// Datagrams' destinations that are remembered, of all agents with a limit.
+pub const MAX_FLOWS: u32 = 16384;
+
 /// Bits of [`Agent::flags`].
 pub mod flag {
     /// Count system calls.
@@ -53,6 +62,10 @@ pub mod flag {
     pub const NET_EGRESS: u32 = 1 << 8;
     /// Its network was taken away: as [`NET_DENY`], beside the policy that it has otherwise.
     pub const ISOLATED: u32 = 1 << 9;
+    /// It has entries in `LIMITS`.
+    pub const LIMITED: u32 = 1 << 10;
+    /// Some of them are of destinations.
+    pub const DESTINATIONS: u32 = 1 << 11;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }
@@ -96,8 +109,98 @@ pub struct Egress {
     pub used_ns: u64,
     /// How narrow a special block it names; of an entry of cgroup 0, how narrow it must be.
     pub named: u32,
-    /// 0.
-    pub zero: u32,
+    /// For which destinations of the agent it counts, a bit each.
+    pub counted: u32,
+}
+
+/// Key of `LIMITS`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LimitKey {
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// 0 the agent as a whole, else a destination, from 1.
+    pub destination: u64,
+}
+
+/// Value of `LIMITS`: what an agent, or what one destination of it, may use. Written by user space alone; 0 is no limit.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// Whose use it is, see [`SpentKey`].
+    pub account: [u64; 2],
+    /// Bytes sent in an hour.
+    pub bytes_out: u64,
+    /// Bytes received in an hour.
+    pub bytes_in: u64,
+    /// Time between two connections.
+    pub interval_ns: u64,
+    /// How many intervals may be taken ahead, in ns.
+    pub burst_ns: u64,
+    /// What a connection that comes too early is told to have met: [`limit::PER_SECOND`] or [`limit::PER_MINUTE`].
+    pub rate: u64,
+}
+
+/// Key of `SPENT`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpentKey {
+    /// Whose: outlives cgroups, as an agent that starts anew has not used less.
+    pub account: [u64; 2],
+    /// As [`LimitKey::destination`].
+    pub destination: u64,
+}
+
+/// Value of `SPENT`: what was used. Written by the programs alone.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Bytes sent within the hour, see [`crate::hour`].
+    pub sent: [u64; crate::hour::WORDS],
+    /// Bytes received within the hour.
+    pub received: [u64; crate::hour::WORDS],
+    /// When the next connection is due, monotonic ns; a burst comes before.
+    pub due_ns: u64,
+    /// Bytes sent in all.
+    pub sent_total: u64,
+    /// Bytes received in all.
+    pub received_total: u64,
+    /// Connections, and first datagrams to somewhere.
+    pub connections: u64,
+    /// Those that came too early.
+    pub refused_rate: u64,
+    /// Those for which no bytes were left.
+    pub refused_bytes: u64,
+    /// Packets that were not sent for want of bytes.
+    pub dropped_out: u64,
+    /// Packets that were not received for want of bytes.
+    pub dropped_in: u64,
+}
+
+/// Key of `FLOWS`: where an agent's datagrams go.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// The address; IPv4 is mapped.
+    pub addr: [u8; 16],
+    /// The port, in network order.
+    pub port: u64,
+}
+
+/// Which limit refused: [`NetRecord::limit`].
+pub mod limit {
+    /// None: something else did.
+    pub const NONE: u8 = 0;
+    /// Connections in a second.
+    pub const PER_SECOND: u8 = 1;
+    /// Connections in a minute.
+    pub const PER_MINUTE: u8 = 2;
+    /// Bytes sent in an hour.
+    pub const BYTES_OUT: u8 = 3;
+    /// Bytes received in an hour.
+    pub const BYTES_IN: u8 = 4;
 }
 
 /// Value of `STATS`, by slot, one for each CPU.
@@ -341,7 +444,11 @@ pub struct NetRecord {
     /// Port, host order.
     pub port: u16,
     /// `IPPROTO_*`.
-    pub protocol: u32,
+    pub protocol: u16,
+    /// One of [`limit`].
+    pub limit: u8,
+    /// Whose limit that is: as [`LimitKey::destination`].
+    pub destination: u8,
     /// The address in network order; v4 uses the first 4 bytes.
     pub addr: [u8; 16],
     /// Name of the task.
@@ -525,15 +632,97 @@ impl Egress {
     /// To a map's words.
     #[must_use]
     pub const fn to_words(self) -> [u64; Self::WORDS] {
-        let ([a, b, c, d], [e, f, g, h]) = (self.named.to_ne_bytes(), self.zero.to_ne_bytes());
+        let ([a, b, c, d], [e, f, g, h]) = (self.named.to_ne_bytes(), self.counted.to_ne_bytes());
         [self.expires_ns, self.used_ns, u64::from_ne_bytes([a, b, c, d, e, f, g, h])]
     }
     /// From a map's words.
     #[must_use]
     pub const fn from_words([expires_ns, used_ns, last]: [u64; Self::WORDS]) -> Self {
         let [a, b, c, d, e, f, g, h] = last.to_ne_bytes();
-        let (named, zero) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
-        Self { expires_ns, used_ns, named, zero }
+        let (named, counted) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        Self { expires_ns, used_ns, named, counted }
+    }
+}
+
+impl LimitKey {
+    /// Words of the structure.
+    pub const WORDS: usize = 2;
+    /// To a map's words.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        [self.cgroup, self.destination]
+    }
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words([cgroup, destination]: [u64; Self::WORDS]) -> Self {
+        Self { cgroup, destination }
+    }
+}
+
+impl Limit {
+    /// Words of the structure.
+    pub const WORDS: usize = 7;
+    /// To a map's words.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        let [a, b] = self.account;
+        [a, b, self.bytes_out, self.bytes_in, self.interval_ns, self.burst_ns, self.rate]
+    }
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [a, b, bytes_out, bytes_in, interval_ns, burst_ns, rate] = words;
+        Self { account: [a, b], bytes_out, bytes_in, interval_ns, burst_ns, rate }
+    }
+}
+
+impl SpentKey {
+    /// Words of the structure.
+    pub const WORDS: usize = 3;
+    /// To a map's words.
+    #[must_use]
+    pub const fn to_words(self) -> [u64; Self::WORDS] {
+        let [a, b] = self.account;
+        [a, b, self.destination]
+    }
+    /// From a map's words.
+    #[must_use]
+    pub const fn from_words([a, b, destination]: [u64; Self::WORDS]) -> Self {
+        Self { account: [a, b], destination }
+    }
+}
+
+impl Spent {
+    /// Words of the structure.
+    pub const WORDS: usize = 2 * crate::hour::WORDS + 8;
+    /// From a map's words.
+    #[must_use]
+    pub fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let mut rest = words.iter().copied();
+        let mut hour = || core::array::from_fn(|_| rest.next().unwrap_or(0));
+        let (sent, received) = (hour(), hour());
+        let [
+            due_ns,
+            sent_total,
+            received_total,
+            connections,
+            refused_rate,
+            refused_bytes,
+            dropped_out,
+            dropped_in,
+        ] = core::array::from_fn(|_| rest.next().unwrap_or(0));
+        Self {
+            sent,
+            received,
+            due_ns,
+            sent_total,
+            received_total,
+            connections,
+            refused_rate,
+            refused_bytes,
+            dropped_out,
+            dropped_in,
+        }
     }
 }
 
@@ -598,7 +787,7 @@ macro_rules! no_padding {
     ($($type:ty = $size:expr),* $(,)?) => { $(const _: () = assert!(core::mem::size_of::<$type>() == $size);)* };
 }
 no_padding! {
-    Agent = 8, EgressKey = 32, Egress = 24, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
+    Agent = 8, EgressKey = 32, Egress = 24, LimitKey = 16, Limit = 56, SpentKey = 24, Spent = 320, Flow = 32, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
     Head = 32, Cred = 24, ForkRecord = 64, ExecRecord = 88, ExitRecord = 64, NetRecord = 72, OomRecord = 40,
     PrivRecord = 104, FileRecord = 56, SyscallRecord = 80, LsmRecord = 64,
 }

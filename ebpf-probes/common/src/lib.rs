@@ -10,10 +10,11 @@ extern crate std;
 
 mod decode;
 mod event;
+pub mod hour;
 pub mod layout;
 
 pub use decode::{DecodeError, decode};
 pub use event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom, Origin,
-    PrivChange, PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net, NetLimit, NetOp,
+    Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
 };

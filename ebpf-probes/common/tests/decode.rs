@@ -87,6 +87,7 @@ fn addresses_of_both_families() {
         let mut bytes = head(kind::NET, flags);
         bytes.extend([op, family]);
         bytes.extend(443u16.to_ne_bytes());
+        // A protocol of two bytes, and no limit.
         words(&mut bytes, &[6]);
         bytes.extend(addr);
         bytes.extend([0; 16]);
@@ -107,6 +108,31 @@ fn addresses_of_both_families() {
     assert_eq!(seen.addr.to_string(), "[2001:db8::1]:443");
     assert_eq!(decode(&net(4, 4, 0, v4)), Err(DecodeError::BadField { field: "op", value: 4 }));
     assert_eq!(decode(&net(1, 5, 0, v4)), Err(DecodeError::BadField { field: "family", value: 5 }));
+}
+
+#[test]
+fn the_limit_that_refused_is_a_line_of_the_manifest() {
+    let net = |limit: u8, destination: u8| {
+        let mut bytes = head(kind::NET, 2);
+        bytes.extend([1, 4]);
+        bytes.extend(443u16.to_ne_bytes());
+        bytes.extend(262u16.to_ne_bytes());
+        bytes.extend([limit, destination]);
+        bytes.extend([0; 32]);
+        bytes
+    };
+    let line = |limit, destination| {
+        let bytes = net(limit, destination);
+        let Kind::Net(seen) = decode(&bytes).unwrap().kind else { panic!() };
+        assert_eq!(seen.protocol, 262);
+        seen.limit.map(|limit| limit.to_string())
+    };
+    assert_eq!(line(0, 0), None);
+    assert_eq!(line(1, 0).unwrap(), "resources.network.connections_per_second");
+    assert_eq!(line(2, 1).unwrap(), "resources.network.destinations[0].connections_per_minute");
+    assert_eq!(line(3, 8).unwrap(), "resources.network.destinations[7].bytes_out_per_hour");
+    assert_eq!(line(4, 0).unwrap(), "resources.network.bytes_in_per_hour");
+    assert_eq!(decode(&net(5, 0)), Err(DecodeError::BadField { field: "limit", value: 5 }));
 }
 
 #[test]

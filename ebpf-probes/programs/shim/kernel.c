@@ -178,6 +178,12 @@ SHIM void shim_add(__u64 *counter, __u64 n)
 	__sync_fetch_and_add(counter, n);
 }
 
+/* What was there before; it was replaced if that is `old`. */
+SHIM __u64 shim_swap(__u64 *word, __u64 old, __u64 new)
+{
+	return __sync_val_compare_and_swap(word, old, new);
+}
+
 SHIM struct task_struct *shim_current(void)
 {
 	return current_task();

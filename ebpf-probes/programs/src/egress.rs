@@ -3,7 +3,7 @@
 //! What is not in the table is not reached. An entry that came from a name runs out by the clock, so that it does with dead
 //! daemons, too; a connection that was begun in time goes on while packets go by.
 
-use aion_probe_types::layout::{Egress, EgressKey, IDLE_TCP_NS, IDLE_UDP_NS};
+use aion_probe_types::layout::{Egress, EgressKey, IDLE_TCP_NS, IDLE_UDP_NS, flag};
 use aya_ebpf::{btf_maps::lpm_trie::Key, helpers::generated::bpf_skb_load_bytes, programs::SkBuffContext};
 
 use crate::agent::Found;
@@ -52,21 +52,37 @@ fn holds(entry: *mut Egress, wanted: u32, when: When) -> bool {
     alive
 }
 
-/// Whether the agent reaches an address (IPv4 mapped) on a port (network order).
+/// For which of the agent's destinations an entry counts, if it holds.
 #[inline(always)]
-pub fn reaches(who: &Found, addr: [u8; 16], port: [u8; 2], when: When) -> bool {
+fn counted(key: &Key<EgressKey>, wanted: u32, when: When) -> Option<u32> {
+    let entry = find(key)?;
+    if !holds(entry, wanted, when) {
+        return None;
+    }
+    // SAFETY: a value of EGRESS; one aligned word.
+    Some(unsafe { (*entry).counted })
+}
+
+/// Whether the agent reaches an address (IPv4 mapped) on a port (network order), and for which of its destinations that counts.
+#[inline(always)]
+pub fn reaches(who: &Found, addr: [u8; 16], port: [u8; 2], when: When) -> Option<u32> {
     let mut key = Key::new(ALL_BITS, EgressKey { cgroup: 0, port: [0; 2], zero: [0; 6], addr });
     // Without the table of blocks nothing is known to be public.
-    let Some(block) = find(&key) else { return false };
+    let block = find(&key)?;
     // SAFETY: a value of EGRESS; one aligned word.
     let wanted = unsafe { (*block).named };
     key.data.cgroup = who.cgroup;
-    let any = find(&key).is_some_and(|entry| holds(entry, wanted, when));
-    if any {
-        return true;
+    let any = counted(&key, wanted, when);
+    // Where nothing is counted by destination, one entry is enough to know.
+    if any.is_some() && !who.has(flag::DESTINATIONS) {
+        return any;
     }
     key.data.port = port;
-    port != [0; 2] && find(&key).is_some_and(|entry| holds(entry, wanted, when))
+    let here = if port == [0; 2] { None } else { counted(&key, wanted, when) };
+    match (any, here) {
+        (None, None) => None,
+        (any, here) => Some(any.unwrap_or(0) | here.unwrap_or(0)),
+    }
 }
 
 #[inline(always)]
@@ -77,25 +93,25 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     (done == 0).then_some(bytes)
 }
 
-/// Whether a packet of the agent's may leave, or come: TCP and UDP to and from where it may reach, without options that lead
-/// elsewhere. What it reaches no more it hears no more.
+/// Whether a packet of the agent's may leave, or come, and for which of its destinations it counts: TCP and UDP to and from where it may
+/// reach, without options that lead elsewhere. What it reaches no more it hears no more.
 #[inline(always)]
-pub fn passes(who: &Found, ctx: &SkBuffContext, received: bool) -> bool {
-    let Some([first]) = load::<1>(ctx, 0) else { return false };
+pub fn passes(who: &Found, ctx: &SkBuffContext, received: bool) -> Option<u32> {
+    let [first] = load::<1>(ctx, 0)?;
     let (protocol, addr, ports) = match first >> 4 {
         4 => {
             // No options: source routes name another host than the header.
             if first != 0x45 {
-                return false;
+                return None;
             }
             let (Some(fragment), Some([protocol])) = (load::<2>(ctx, 6), load::<1>(ctx, 9)) else {
-                return false;
+                return None;
             };
             // Not the first fragment: only a raw socket sends it here, for the kernel cuts packets later.
             if u16::from_be_bytes(fragment) & 0x1fff != 0 {
-                return false;
+                return None;
             }
-            let Some(to) = load::<4>(ctx, if received { 12 } else { 16 }) else { return false };
+            let to = load::<4>(ctx, if received { 12 } else { 16 })?;
             let mut addr = [0u8; 16];
             addr[10] = 0xff;
             addr[11] = 0xff;
@@ -107,17 +123,17 @@ pub fn passes(who: &Found, ctx: &SkBuffContext, received: bool) -> bool {
         }
         6 => {
             // No extension header: a routing header names another host than the address.
-            let Some([protocol]) = load::<1>(ctx, 6) else { return false };
-            let Some(addr) = load::<16>(ctx, if received { 8 } else { 24 }) else { return false };
+            let [protocol] = load::<1>(ctx, 6)?;
+            let addr = load::<16>(ctx, if received { 8 } else { 24 })?;
             (protocol, addr, 40)
         }
-        _ => return false,
+        _ => return None,
     };
     let idle_ns = match protocol {
         TCP => IDLE_TCP_NS,
         UDP => IDLE_UDP_NS,
-        _ => return false,
+        _ => return None,
     };
-    let Some(port) = load::<2>(ctx, if received { ports } else { ports + 2 }) else { return false };
+    let port = load::<2>(ctx, if received { ports } else { ports + 2 })?;
     reaches(who, addr, port, When::GoesOn { idle_ns })
 }

@@ -17,6 +17,7 @@ pub(crate) use trace_log;
 mod agent;
 mod egress;
 mod emit;
+mod limits;
 mod lsm;
 mod maps;
 mod net;

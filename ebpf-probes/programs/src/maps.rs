@@ -1,15 +1,20 @@
 //! The maps. All are pinned by the loader and outlive both daemons.
 
 use aion_probe_types::layout::{
-    self, Agent, Count, Egress, EgressKey, Hist, Process, Start, State, Stats, Throttled,
+    self, Agent, Count, Egress, EgressKey, Flow, Hist, Limit, LimitKey, Process, Spent, SpentKey, Start,
+    State, Stats, Throttled,
 };
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
 const EGRESS_COUNT: usize = layout::MAX_EGRESS as usize;
+const LIMIT_COUNT: usize = layout::MAX_LIMITS as usize;
+const SPENT_COUNT: usize = layout::MAX_SPENT as usize;
+const FLOW_COUNT: usize = layout::MAX_FLOWS as usize;
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
@@ -30,6 +35,19 @@ pub static AGENTS: HashMap<u64, Agent, AGENT_COUNT> = HashMap::new();
 /// what is in it, and an agent's part is found by its first 64 bits.
 #[btf_map]
 pub static EGRESS: LpmTrie<EgressKey, Egress, EGRESS_COUNT> = LpmTrie::new();
+
+/// What agents with flag `LIMITED` may use of the network. What is not there takes no memory, here and in the next.
+#[btf_map]
+pub static LIMITS: HashMap<LimitKey, Limit, LIMIT_COUNT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// What they have used. Entries are made by user space, and outlive the agent's cgroup.
+#[btf_map]
+pub static SPENT: HashMap<SpentKey, Spent, SPENT_COUNT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Where datagrams of agents with a limit went, and when last. An agent gets an entry by what its limit lets through, so that it
+/// pushes out others' no faster than that.
+#[btf_map]
+pub static FLOWS: LruHashMap<Flow, u64, FLOW_COUNT> = LruHashMap::new();
 
 /// What all programs share, one element.
 #[btf_map]

@@ -3,7 +3,7 @@
 //! Attached at the cgroup above all agents. There, a cgroup that is not in the map is no bystander but an agent that
 //! is not entered (yet, or any more): its calls are refused.
 
-use aion_probe_types::layout::{NetRecord, flag, head_flag, kind};
+use aion_probe_types::layout::{Flow, NetRecord, flag, head_flag, kind};
 use aya_ebpf::{
     bindings::bpf_sock_addr,
     helpers::generated::bpf_skb_cgroup_id,
@@ -14,6 +14,7 @@ use aya_ebpf::{
 use crate::agent::{self, Found, count};
 use crate::egress::{self, When};
 use crate::emit::{self, Hold, Urgency};
+use crate::limits::{self, Refused};
 
 const CONNECT: u8 = 1;
 const BIND: u8 = 2;
@@ -48,13 +49,30 @@ fn verdict(ctx: &SockAddrContext, op: u8, family: u8) -> i32 {
         }
         (word(&raw const (*from).user_port), word(&raw const (*from).protocol))
     };
-    let mut allowed = if who.has(flag::NET_EGRESS) {
+    let beyond = who.has(flag::NET_EGRESS);
+    let counted = if beyond {
         permitted_beyond(&who, op, family, &addr, port as u16, protocol)
     } else {
-        permitted(&who, op, family, &addr)
+        permitted(&who, op, family, &addr).then_some(0)
     };
+    let mut allowed = counted.is_some();
     if !who.records() {
         return if allowed { ALLOW } else { DENY };
+    }
+    let mut refused = Refused::NOT;
+    // A loopback of its own is no way out.
+    if let Some(counted) = counted
+        && who.has(flag::LIMITED)
+        && op != BIND
+        && !(beyond && local(op, family, &addr))
+    {
+        refused = if op == SEND {
+            let flow = Flow { cgroup: who.cgroup, addr: mapped(family, &addr), port: u64::from(port) };
+            limits::connection(&who, counted, Some(&flow))
+        } else {
+            limits::connection(&who, counted, None)
+        };
+        allowed = refused.limit == Refused::NOT.limit;
     }
     let now = emit::now();
     let (flags, urgency) =
@@ -67,7 +85,9 @@ fn verdict(ctx: &SockAddrContext, op: u8, family: u8) -> i32 {
             (*to).op = op;
             (*to).family = family;
             (*to).port = u16::from_be(port as u16);
-            (*to).protocol = protocol;
+            (*to).protocol = protocol as u16;
+            (*to).limit = refused.limit;
+            (*to).destination = refused.destination;
             (*to).addr = core::mem::transmute::<[u32; 4], [u8; 16]>(addr);
             (*to).comm = comm;
         }
@@ -94,24 +114,37 @@ fn permitted(who: &Found, op: u8, family: u8, addr: &[u32; 4]) -> bool {
     local(op, family, addr)
 }
 
-/// With a list of hosts: its own loopback, and what the list has. `port` is in network order.
+/// With a list of hosts: its own loopback, and what the list has; and for which of its destinations that counts. `port` is in network
+/// order.
 #[inline(always)]
-fn permitted_beyond(who: &Found, op: u8, family: u8, addr: &[u32; 4], port: u16, protocol: u32) -> bool {
+fn permitted_beyond(
+    who: &Found,
+    op: u8,
+    family: u8,
+    addr: &[u32; 4],
+    port: u16,
+    protocol: u32,
+) -> Option<u32> {
     const TCP: u32 = 6;
     const UDP: u32 = 17;
     if who.has(REFUSED) || (protocol != TCP && protocol != UDP) {
-        return false;
+        return None;
     }
     if local(op, family, addr) {
-        return true;
+        return Some(0);
     }
     if op == BIND {
-        return false;
+        return None;
     }
-    let mapped = if family == 4 { [0, 0, 0xffff_u32.to_be(), addr[0]] } else { *addr };
+    egress::reaches(who, mapped(family, addr), port.to_ne_bytes(), When::Begins)
+}
+
+/// The bytes of an address; IPv4 in its mapped form.
+#[inline(always)]
+fn mapped(family: u8, addr: &[u32; 4]) -> [u8; 16] {
+    let words = if family == 4 { [0, 0, 0xffff_u32.to_be(), addr[0]] } else { *addr };
     // SAFETY: plain bytes of the same size.
-    let addr = unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(mapped) };
-    egress::reaches(who, addr, port.to_ne_bytes(), When::Begins)
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
 }
 
 /// The loopback, and to bind all addresses.
@@ -159,13 +192,23 @@ fn packet(ctx: &SkBuffContext, received: bool) -> i32 {
     if who.has(REFUSED) || (who.has(flag::NET_LOOPBACK) && device != LOOPBACK) {
         return DENY;
     }
-    if who.has(flag::NET_EGRESS) && device != LOOPBACK && !egress::passes(&who, ctx, received) {
-        if who.records() {
-            count!(who, denied);
-        }
-        return DENY;
+    let beyond = who.has(flag::NET_EGRESS);
+    let mut counted = 0;
+    if beyond && device != LOOPBACK {
+        let Some(destinations) = egress::passes(&who, ctx, received) else {
+            if who.records() {
+                count!(who, denied);
+            }
+            return DENY;
+        };
+        counted = destinations;
     }
     if who.records() {
+        let is_limited = who.has(flag::LIMITED) && !(beyond && device == LOOPBACK);
+        if is_limited && !limits::packet(&who, counted, u64::from(len), received) {
+            count!(who, denied);
+            return DENY;
+        }
         if received {
             count!(who, rx_bytes, u64::from(len));
             count!(who, rx_packets);

@@ -11,6 +11,7 @@ opaque!(Task, Binprm, Regs, File, KernelCred);
 
 unsafe extern "C" {
     pub fn shim_add(counter: *mut u64, n: u64);
+    pub fn shim_swap(word: *mut u64, old: u64, new: u64) -> u64;
     pub fn shim_current() -> *const Task;
     pub fn shim_task_cgroup(task: *const Task) -> u64;
     pub fn shim_task_pid(task: *const Task) -> u32;

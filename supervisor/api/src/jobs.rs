@@ -68,7 +68,11 @@ impl Core {
         let spec =
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;
         let judged = self.permit(&tenant, &spec)?;
-        let (record, plan) = self.attempt(&job, &id, &spec)?;
+        let (record, mut plan) = self.attempt(&job, &id, &spec)?;
+        if let Some(limits) = &mut plan.network_limits {
+            // Of all attempts together: they are one agent's.
+            limits.account = registered.id.to_string();
+        }
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), "")?;
         self.agents.commit(&id, batch).await?;

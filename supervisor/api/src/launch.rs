@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use aion_launcher_proto::v1 as launcher;
-use aion_manifest::{AgentSpec, AuditMode, Mode, Network, RestartPolicy, Rootfs};
+use aion_manifest::{AgentSpec, AuditMode, Mode, Network, NetworkLimit, RestartPolicy, Rootfs};
 use aion_store::{RestartMode, RestartRule};
 use aion_types::{AgentId, ErrorCode, TenantId};
 
@@ -103,6 +103,37 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         stdio: false,
         stdin: false,
         egress: spec.egress(),
+        network_limits: network_limits(spec),
+    }
+}
+
+/// None where nothing is limited: such an agent costs the kernel nothing.
+fn network_limits(spec: &AgentSpec) -> Option<launcher::NetworkLimits> {
+    let limits = &spec.resources.network;
+    if limits.is_none() {
+        return None;
+    }
+    let destination = |(to, limit): &(String, NetworkLimit)| launcher::DestinationLimit {
+        to: to.clone(),
+        limit: Some(network_limit(*limit)),
+    };
+    Some(launcher::NetworkLimits {
+        all: Some(network_limit(limits.whole)),
+        destinations: limits.destinations.iter().map(destination).collect(),
+        account: String::new(),
+    })
+}
+
+fn network_limit(limit: NetworkLimit) -> launcher::NetworkLimit {
+    let rate = |per_minute| {
+        limit.connections.filter(|rate| rate.per_minute == per_minute).map_or(0, |rate| rate.count)
+    };
+    launcher::NetworkLimit {
+        bytes_out_per_hour: limit.bytes_out_per_hour.map_or(0, |size| size.0),
+        bytes_in_per_hour: limit.bytes_in_per_hour.map_or(0, |size| size.0),
+        connections_per_second: rate(false),
+        connections_per_minute: rate(true),
+        connections_burst: limit.connections.map_or(0, |rate| rate.burst),
     }
 }
 
@@ -253,6 +284,26 @@ mod tests {
         assert!(launch.tty && launch.rows == 24 && launch.cols == 80);
         assert!(launch.env.iter().any(|e| e.starts_with(b"TERM=")));
         assert_eq!(launch.argv, [b"sleep".to_vec(), b"1".to_vec()]);
+    }
+
+    #[test]
+    fn limits_of_the_network_are_passed_on_where_there_are_some() {
+        assert_eq!(planned("  entry: [x]\n").network_limits, None);
+        let limits = planned(
+            "  entry: [x]\n  network: egress\n  capabilities: ['net:connect:a.example:443']\n  resources:\n    network: {connections_per_minute: 9, destinations: [{to: 'a.example:443', bytes_out_per_hour: 1Mi}]}\n",
+        )
+        .network_limits
+        .unwrap();
+        let all = limits.all.unwrap();
+        assert_eq!(
+            (all.connections_per_second, all.connections_per_minute, all.connections_burst),
+            (0, 9, 9)
+        );
+        let one = &limits.destinations[0];
+        assert_eq!(
+            (one.to.as_str(), one.limit.as_ref().unwrap().bytes_out_per_hour),
+            ("a.example:443", 1 << 20)
+        );
     }
 
     #[test]

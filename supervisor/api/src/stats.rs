@@ -193,7 +193,29 @@ impl Core {
                 .collect(),
             oom_kills: stats.oom_kills,
             disk_bytes: stats.disk_bytes,
+            network: stats.network.into_iter().map(network).collect(),
         }
+    }
+}
+
+fn network(used: launcher::NetworkUse) -> api::NetworkUse {
+    let limit = used.limit.unwrap_or_default();
+    api::NetworkUse {
+        destination: used.destination,
+        bytes_out_per_hour: limit.bytes_out_per_hour,
+        bytes_out: used.bytes_out,
+        bytes_out_frees_ms: used.out_frees_ms,
+        bytes_in_per_hour: limit.bytes_in_per_hour,
+        bytes_in: used.bytes_in,
+        bytes_in_frees_ms: used.in_frees_ms,
+        connections_per_second: limit.connections_per_second,
+        connections_per_minute: limit.connections_per_minute,
+        connections_burst: limit.connections_burst,
+        connections: used.connections,
+        refused: used.refused,
+        dropped_packets: used.dropped_packets,
+        bytes_out_total: used.bytes_out_total,
+        bytes_in_total: used.bytes_in_total,
     }
 }
 

@@ -17,12 +17,16 @@ pub struct Entry {
     pub port: u16,
     /// How narrow a special block is that the rule names, in bits; 0 when it names none, and reaches public addresses alone.
     pub named: u8,
+    /// For which destinations it counts, see [`Rules::counting`]: a bit each.
+    pub counted: u32,
 }
 
 /// What an agent may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
+    /// Destinations with limits or counters of their own, in the order of the manifest.
+    destinations: Vec<Rule>,
 }
 
 impl Rules {
@@ -56,7 +60,13 @@ impl Rules {
                 _ => {}
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, destinations: Vec::new() })
+    }
+
+    /// The same, with destinations that entries count for. The first is the lowest bit; there are at most 32.
+    #[must_use]
+    pub fn counting(self, destinations: Vec<Rule>) -> Self {
+        Self { destinations, ..self }
     }
 
     /// Reads rules, each as `HOST:PORT`.
@@ -76,7 +86,20 @@ impl Rules {
     /// The same without some of them.
     #[must_use]
     pub fn without(&self, withheld: &[Rule]) -> Self {
-        Self { rules: self.rules.iter().filter(|rule| !withheld.contains(rule)).cloned().collect() }
+        Self {
+            rules: self.rules.iter().filter(|rule| !withheld.contains(rule)).cloned().collect(),
+            destinations: self.destinations.clone(),
+        }
+    }
+
+    /// The destinations that an entry counts for: those of addresses that hold all of it, and those that have the name that it came from.
+    fn counted(&self, cidr: Cidr, port: u16, name: Option<&Name>) -> u32 {
+        let counts = |rule: &Rule| {
+            let on_port = rule.port.is_none_or(|own| own == port);
+            on_port && (rule.holds(cidr) || name.is_some_and(|name| rule.names(name)))
+        };
+        let bits = (0u32..32).zip(&self.destinations);
+        bits.filter(|(_, rule)| counts(rule)).fold(0, |bits, (bit, _)| bits | (1 << bit))
     }
 
     /// What is in the kernel's table while the agent runs.
@@ -93,7 +116,10 @@ impl Rules {
                     Target::Name(_) | Target::Below(_) => Vec::new(),
                 };
                 let named = |cidr| block_of(cidr).map_or(0, |block| block.cidr.fixed_bits());
-                blocks.into_iter().map(move |cidr| Entry { cidr, port, named: named(cidr) })
+                blocks.into_iter().map(move |cidr| {
+                    let counted = self.counted(cidr, port, None);
+                    Entry { cidr, port, named: named(cidr), counted }
+                })
             })
             .collect();
         entries.sort();
@@ -141,7 +167,7 @@ impl Rules {
             .filter(|rule| rule.target != Target::Any && rule.names(name))
             .map(|rule| rule.port.unwrap_or(0))
             .filter(|port| !known(*port))
-            .map(|port| Entry { cidr, port, named: 0 })
+            .map(|port| Entry { cidr, port, named: 0, counted: self.counted(cidr, port, Some(name)) })
             .collect();
         entries.sort();
         entries.dedup();
@@ -156,6 +182,15 @@ impl Rule {
             Target::Name(own) => own == name,
             Target::Below(domain) => name.is_below(domain),
             Target::Block(_) => false,
+        }
+    }
+
+    /// Whether it reaches all of a block, as a rule of addresses.
+    fn holds(&self, cidr: Cidr) -> bool {
+        match self.target {
+            Target::Any => Cidr::all_v4().covers(cidr) || Cidr::global_v6().covers(cidr),
+            Target::Block(own) => own.covers(cidr),
+            Target::Name(_) | Target::Below(_) => false,
         }
     }
 }
@@ -233,6 +268,36 @@ mod tests {
         }
         let many: Vec<String> = (0..=MAX_RULES).map(|i| format!("h{i}:1")).collect();
         assert!(Rules::parse(&many).is_err());
+    }
+
+    #[test]
+    fn entries_count_for_the_destinations_that_hold_them() {
+        let texts = [
+            "10.0.0.0/8:80",
+            "10.1.0.0/16:80",
+            "10.2.0.0/16:*",
+            "api.example.com:443",
+            "*.example.com:443",
+            "o.org:*",
+        ];
+        let destinations = ["10.0.0.0/8:80", "api.example.com:443", "10.2.0.0/16:*", "o.org:*"];
+        let r = rules(&texts).counting(destinations.iter().map(|d| d.parse().unwrap()).collect());
+        let fixed = |block: &str, port: u16| {
+            let cidr = Cidr::parse(block).unwrap();
+            r.entries().into_iter().find(|e| e.cidr == cidr && e.port == port).unwrap().counted
+        };
+        assert_eq!(fixed("10.0.0.0/8", 80), 0b1);
+        assert_eq!(fixed("10.1.0.0/16", 80), 0b1, "the kernel finds the narrowest block alone");
+        assert_eq!(fixed("10.2.0.0/16", 0), 0b100);
+        let of = |name: &str| {
+            let added = r.admit(&Name::parse(name).unwrap(), "8.8.8.8".parse().unwrap()).unwrap();
+            added.iter().map(|e| e.counted).collect::<Vec<_>>()
+        };
+        assert_eq!(of("api.example.com"), [0b10]);
+        assert_eq!(of("x.example.com"), [0]);
+        assert_eq!(of("o.org"), [0b1000]);
+        let kept = r.without(&["10.1.0.0/16:80".parse().unwrap()]);
+        assert_eq!(kept.entries().iter().map(|e| e.counted).fold(0, |all, bits| all | bits), 0b101);
     }
 
     proptest! {

@@ -16,5 +16,9 @@ pub(crate) fn describe(kind: &'static str, mut detail: Map<String, Value>, net: 
     detail.insert("protocol".to_owned(), protocol.into());
     detail.insert("comm".to_owned(), text(net.comm.as_bytes()));
     let denied = net.verdict == Verdict::Denied;
+    if let Some(limit) = net.limit {
+        detail.insert("limit".to_owned(), limit.kind.as_str().into());
+        return Description::new(kind, denied, limit.to_string(), detail);
+    }
     Description::new(kind, denied, if denied { "network: none" } else { "network: host" }, detail)
 }

@@ -20,9 +20,10 @@ use crate::failure::chain;
 use crate::launcher::{Launcher, Owner};
 use crate::lock::write;
 use crate::process::is_in_group;
+use crate::request::NetworkLimits;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits, restrain};
+use crate::{clock, egress, limits, network_limits, restrain};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
@@ -146,7 +147,12 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         resolver: None,
         reach: Mutex::new(egress::Reach::taken_up(record)),
         journal: Mutex::new(Journal { cursor: record.journal_cursor, ..Journal::default() }),
-        told: Mutex::new(Told { limits: told, dropped: record.agent.dropped_events, ..Told::default() }),
+        told: Mutex::new(Told {
+            limits: told,
+            dropped: record.agent.dropped_events,
+            network: network_limits::told(launcher, group.id()),
+            ..Told::default()
+        }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },
     })
 }
@@ -180,8 +186,12 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
                 agent.lock().record.reach_is_behind = done.is_err();
                 done
             };
+            let limits = spec.as_deref().and_then(|spec| spec.network_limits.as_ref());
+            let hold =
+                |limits: &NetworkLimits| probes.limit(cgroup_id, limits.account.as_str(), &limits.all());
             let known = probes
                 .add_agent(cgroup_id, config(spec.as_deref()))
+                .and_then(|()| limits.map_or(Ok(()), hold))
                 .and_then(|()| egress.map_or(Ok(()), reach))
                 .and_then(|()| probes.arm(cgroup_id))
                 .and_then(|()| probes.isolate(cgroup_id, isolated));

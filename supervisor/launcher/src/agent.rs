@@ -13,6 +13,7 @@ use aion_types::AgentId;
 
 use crate::egress::{Reach, Resolver};
 use crate::lock::lock;
+use crate::network_limits;
 use crate::request::Launch;
 use crate::slots::Held;
 use crate::state::{Phase, Record};
@@ -81,11 +82,17 @@ pub(crate) struct Told {
     pub(crate) limits: LimitCounters,
     pub(crate) at: Instant,
     pub(crate) dropped: u64,
+    pub(crate) network: network_limits::Told,
 }
 
 impl Default for Told {
     fn default() -> Self {
-        Self { limits: LimitCounters::default(), at: Instant::now(), dropped: 0 }
+        Self {
+            limits: LimitCounters::default(),
+            at: Instant::now(),
+            dropped: 0,
+            network: network_limits::Told::default(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::failure::chain;
 use crate::launcher::{END_PATIENCE, Launcher};
 use crate::limits;
 use crate::lock::lock;
+use crate::network_limits;
 use crate::state::Phase;
 
 /// Everything that is done once init has ended.
@@ -32,6 +33,7 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     }
     denials::read(launcher, agent, run);
     limits::look(launcher, agent, run, true);
+    network_limits::look(launcher, agent, run, true);
     let drained = launcher.drain.now();
     let counters = match launcher.probes.get() {
         Some(probes) if run.probed => probes.remove_agent(group.id()).ok(),

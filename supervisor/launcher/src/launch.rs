@@ -23,7 +23,7 @@ use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
-use crate::{egress, plan, restrain, workspace};
+use crate::{egress, network_limits, plan, restrain, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -337,6 +337,7 @@ impl<'a> Attempt<'a> {
         };
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes(restrain::is_isolated(&record.agent.restraints))?);
+        let told = Told { network: network_limits::told(launcher, self.cgroup_id), ..Told::default() };
 
         let (mut network, mut resolver, mut resolv_conf) = (None, None, None);
         if launch.network == NetworkMode::Egress {
@@ -394,7 +395,7 @@ impl<'a> Attempt<'a> {
             resolver,
             reach: Mutex::default(),
             journal: Mutex::new(Journal { cursor, ..Journal::default() }),
-            told: Mutex::new(Told::default()),
+            told: Mutex::new(told),
         };
         Ok((run, layers.iter().map(to_proto).collect(), answered_tty))
     }
@@ -413,6 +414,10 @@ impl<'a> Attempt<'a> {
                 let message = format!("network mode egress needs the probes: {reason}");
                 return Err(Failure::layer(LayerName::Network, 0, message));
             }
+            ProbesState::Missing { reason } if launch.network_limits.is_some() => {
+                let message = format!("limits of the network need the probes: {reason}");
+                return Err(Failure::layer(LayerName::Network, 0, message));
+            }
             ProbesState::Missing { reason } if launch.may_degrade(LayerName::Probes) => {
                 return Ok(vec![layer(LayerName::Probes, LayerState::Degraded, reason.clone()), lsm]);
             }
@@ -428,6 +433,9 @@ impl<'a> Attempt<'a> {
         self.probed = true;
         if isolated {
             probes.isolate(self.cgroup_id, true)?;
+        }
+        if let Some(limits) = &launch.network_limits {
+            probes.limit(self.cgroup_id, limits.account.as_str(), &limits.all())?;
         }
         if launch.network == NetworkMode::Egress {
             probes.set_reach(self.cgroup_id, &launch.egress.entries())?;

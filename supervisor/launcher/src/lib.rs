@@ -27,6 +27,7 @@ mod limits;
 mod lock;
 #[cfg(test)]
 mod man;
+mod network_limits;
 mod ops;
 pub mod options;
 mod plan;

@@ -19,7 +19,7 @@ use crate::launcher::{END_PATIENCE, Launcher};
 use crate::lock::lock;
 use crate::request::Op;
 use crate::state::{Phase, remove_tree};
-use crate::{Failure, files, host, limits, restrain, terminal};
+use crate::{Failure, files, host, limits, network_limits, restrain, terminal};
 
 /// How long processes may take to stand still.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -211,7 +211,7 @@ impl Launcher {
     }
 
     fn stats(&self, id: &AgentId) -> Result<v1::StatsOk, Failure> {
-        let (_, run) = self.running(id)?;
+        let (agent, run) = self.running(id)?;
         let stats = run.held.group.stats();
         let counters = match self.probes.get() {
             Some(probes) if run.probed => probes.counters(run.held.group.id()).unwrap_or_default(),
@@ -231,6 +231,7 @@ impl Launcher {
             dropped_events: counters.dropped,
             events: counters.events,
             disk_bytes: disk_used(&run).unwrap_or(0),
+            network: network_limits::used(self, &agent, &run),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::capability::{Capability, Coarse};
 use crate::raw::{self, ListOr, TextOrList, WordOr};
-use crate::spec::{AgentSpec, Network, Rootfs, Spec};
+use crate::spec::{AgentSpec, Network, NetworkLimit, NetworkLimits, Rootfs, Spec};
 
 impl AgentSpec {
     /// The manifest in full. Reading it again gives an equal spec.
@@ -83,6 +83,7 @@ fn raw_manifest(spec: &Spec) -> raw::Manifest {
                     write_bps: r.io_write_bps,
                     weight: Some(u64::from(r.io_weight)),
                 }),
+                network: (!r.network.is_none()).then(|| network_limits(&r.network)),
             }),
             env: spec.env.clone(),
             secrets: spec.secrets.clone(),
@@ -112,6 +113,33 @@ fn raw_manifest(spec: &Spec) -> raw::Manifest {
                 .then(|| spec.policy_overrides.clone()),
             quota: (spec.quota != raw::Quota::default()).then_some(spec.quota),
         },
+    }
+}
+
+fn network_limits(limits: &NetworkLimits) -> raw::NetworkLimits {
+    let rate = |limit: &NetworkLimit, per_minute| {
+        let rate = limit.connections.filter(|rate| rate.per_minute == per_minute);
+        rate.map(|rate| u64::from(rate.count))
+    };
+    let burst = |limit: &NetworkLimit| limit.connections.map(|rate| u64::from(rate.burst));
+    raw::NetworkLimits {
+        bytes_out_per_hour: limits.whole.bytes_out_per_hour,
+        bytes_in_per_hour: limits.whole.bytes_in_per_hour,
+        connections_per_second: rate(&limits.whole, false),
+        connections_per_minute: rate(&limits.whole, true),
+        connections_burst: burst(&limits.whole),
+        destinations: limits
+            .destinations
+            .iter()
+            .map(|(to, limit)| raw::DestinationLimits {
+                to: to.clone(),
+                bytes_out_per_hour: limit.bytes_out_per_hour,
+                bytes_in_per_hour: limit.bytes_in_per_hour,
+                connections_per_second: rate(limit, false),
+                connections_per_minute: rate(limit, true),
+                connections_burst: burst(limit),
+            })
+            .collect(),
     }
 }
 

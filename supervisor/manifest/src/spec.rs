@@ -205,6 +205,47 @@ pub struct Resources {
     pub io_write_bps: Option<ByteSize>,
     /// Share of the disk.
     pub io_weight: u32,
+    /// What it may use of its network.
+    pub network: NetworkLimits,
+}
+
+/// What an agent may use of its network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkLimits {
+    /// In all.
+    pub whole: NetworkLimit,
+    /// With single hosts: `HOST:PORT` as in [`Spec::egress`], and how much. None is there twice.
+    pub destinations: Vec<(String, NetworkLimit)>,
+}
+
+impl NetworkLimits {
+    /// Whether nothing is limited, and nothing counted by itself.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What may be used of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NetworkLimit {
+    /// Bytes sent within any hour.
+    pub bytes_out_per_hour: Option<ByteSize>,
+    /// Bytes received within any hour.
+    pub bytes_in_per_hour: Option<ByteSize>,
+    /// How often connections begin.
+    pub connections: Option<ConnectionRate>,
+}
+
+/// How often connections begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionRate {
+    /// So many in the time, 1 to 10000.
+    pub count: u32,
+    /// In a minute; else in a second.
+    pub per_minute: bool,
+    /// So many at once, 1 to 10000.
+    pub burst: u32,
 }
 
 /// What is at /workspace.

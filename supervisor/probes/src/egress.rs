@@ -56,7 +56,7 @@ impl EgressTable {
         }
         let mut table = Self { trie, agents };
         for (cidr, named) in aion_egress::wanted() {
-            let value = Egress { expires_ns: u64::MAX, used_ns: 0, named: named.into(), zero: 0 };
+            let value = Egress { expires_ns: u64::MAX, named: named.into(), ..Egress::default() };
             table.write(place(0, cidr, 0), value)?;
         }
         Ok(table)
@@ -104,7 +104,8 @@ impl EgressTable {
             self.erase(at)?;
         }
         for entry in entries {
-            let value = Egress { expires_ns: u64::MAX, used_ns: 0, named: entry.named.into(), zero: 0 };
+            let (named, counted) = (entry.named.into(), entry.counted);
+            let value = Egress { expires_ns: u64::MAX, used_ns: 0, named, counted };
             self.write(place_of(entry), value)?;
         }
         Ok(())
@@ -126,13 +127,16 @@ impl EgressTable {
         for entry in entries {
             let at = place(cgroup, entry.cidr, entry.port);
             let before = self.agents.get(&cgroup).and_then(|known| known.get(&at)).copied();
+            // An address that several names lead to counts for the destinations of all of them.
+            let counted = entry.counted | before.map_or(0, |before| before.counted);
             let value = match before {
                 // A rule of addresses holds for good, and longer than a name's answer.
-                Some(before) if before.expires_ns >= until => continue,
-                Some(_) => Egress { used_ns: self.used(at)?, ..Egress::default() },
+                Some(before) if before.expires_ns >= until && before.counted == counted => continue,
+                Some(before) => Egress { used_ns: self.used(at)?, ..before },
                 None => Egress::default(),
             };
-            self.write(at, Egress { expires_ns: until, named: entry.named.into(), ..value })?;
+            let (expires_ns, named) = (value.expires_ns.max(until), value.named.max(entry.named.into()));
+            self.write(at, Egress { expires_ns, named, counted, ..value })?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod debug_log;
 mod egress;
 mod error;
 mod heap;
+mod limits;
 mod load;
 mod mapping;
 mod maps;
@@ -27,14 +28,15 @@ mod tables;
 mod throttle;
 
 pub use aion_probe_types::{
-    Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom,
-    Origin, PrivChange, PrivSource, Syscall, Verdict, decode,
+    Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net,
+    NetLimit, NetOp, Oom, Origin, PrivChange, PrivSource, Syscall, Verdict, decode,
 };
 pub use config::{AgentConfig, AuditMode, NetPolicy};
 pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 #[cfg(feature = "log")]
 pub use debug_log::DebugLog;
 pub use error::Error;
+pub use limits::{ConnectionRate, NetLimits, NetUse};
 pub use options::{Object, Options};
 pub use probes::{Opened, Probes};
 pub use report::{Adoption, ProgramReport, ProgramState, Report};

@@ -16,6 +16,7 @@ use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 use crate::egress::EgressTable;
 use crate::error::Error;
 use crate::heap;
+use crate::limits::{LimitTable, NetLimits, NetUse};
 use crate::load;
 use crate::maps::{self, Maps};
 use crate::options::Options;
@@ -43,8 +44,12 @@ struct Inner {
     slots: Slots,
     tables: Tables,
     egress: EgressTable,
+    limits: LimitTable,
     syscalls: SyscallProbes,
 }
+
+/// Flags that calls of their own set, beside the configuration of an agent.
+const BESIDE: u32 = flag::ARMED | flag::ISOLATED | flag::LIMITED | flag::DESTINATIONS;
 
 /// What [`Probes::open_or_load`] gives.
 #[derive(Debug)]
@@ -116,7 +121,7 @@ impl Probes {
     pub fn update_agent(&self, cgroup_id: u64, config: AgentConfig) -> Result<(), Error> {
         let inner = &mut *self.lock();
         let agent = inner.find(cgroup_id)?;
-        let flags = config.flags() | self.no_lsm | agent.flags & (flag::ARMED | flag::ISOLATED);
+        let flags = config.flags() | self.no_lsm | agent.flags & BESIDE;
         inner.tables.prepare(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.ensure(inner.slots.flags() | flags)?;
         inner.write(cgroup_id, Agent { flags, ..agent })?;
@@ -136,6 +141,29 @@ impl Probes {
         inner.write(cgroup_id, Agent { flags: agent.flags & !flag::ISOLATED | bit, ..agent })
     }
 
+    /// Holds an agent to limits of what it may use of the network: first those of all that it does, then those of its destinations, which
+    /// entries name by [`Entry::counted`]. Before its processes begin, and again by a launcher that restarts: what `account` used within
+    /// the hour counts on, also what it used under another cgroup.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], or a map that cannot be written.
+    pub fn limit(&self, cgroup_id: u64, account: &str, limits: &[NetLimits]) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        inner.limits.set(cgroup_id, account, limits, now_ns())?;
+        let limited = if limits.is_empty() { 0 } else { flag::LIMITED };
+        let destinations = if limits.len() > 1 { flag::DESTINATIONS } else { 0 };
+        inner.write(cgroup_id, Agent { flags: agent.flags | limited | destinations, ..agent })
+    }
+
+    /// What was used of limits, in the order of [`Probes::limit`]; nothing of an agent without.
+    ///
+    /// # Errors
+    /// A map that cannot be read.
+    pub fn net_use(&self, cgroup_id: u64) -> Result<Vec<NetUse>, Error> {
+        self.lock().limits.used(cgroup_id, now_ns())
+    }
+
     /// Takes an agent out and gives its last counters. Call it when its cgroup is empty, after a last drain.
     ///
     /// # Errors
@@ -153,6 +181,7 @@ impl Probes {
             syscalls: inner.maps.syscalls(agent)?,
         };
         inner.egress.clear(cgroup_id)?;
+        inner.limits.clear(cgroup_id)?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
         inner.slots.remove(cgroup_id);
         inner.syscalls.settle(inner.slots.flags())?;
@@ -377,7 +406,7 @@ fn reset(pins: &Pins) -> Result<(), Error> {
 }
 
 /// The clock that the programs read.
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     seconds * 1_000_000_000 + nanos
@@ -414,7 +443,13 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
             egress.clear(cgroup)?;
         }
     }
-    let inner = Inner { maps, slots, tables: Tables::default(), egress, syscalls };
+    let mut limits = LimitTable::open(&dir)?;
+    for cgroup in limits.owners() {
+        if slots.get(cgroup).is_none() {
+            limits.clear(cgroup)?;
+        }
+    }
+    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, syscalls };
     let report = Report { adoption, programs };
     Ok(Opened { probes: Probes { pins, lsm, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

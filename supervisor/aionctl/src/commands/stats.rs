@@ -8,7 +8,7 @@ use crate::cli::{Format, StatsArgs};
 use crate::failure::Outcome;
 use crate::output::{Printer, json_line, lines};
 use crate::terminal::Page;
-use crate::view::stats::{StatsView, stats_table, syscalls_table};
+use crate::view::stats::{StatsView, network_table, stats_table, syscalls_table};
 
 pub(super) async fn stats(client: &Client, args: StatsArgs, printer: Printer) -> Outcome {
     let agents = ids(client, &args.agents).await?;
@@ -46,6 +46,9 @@ pub(super) async fn stats(client: &Client, args: StatsArgs, printer: Printer) ->
 fn human(samples: &[StatsView], syscalls: bool, printer: Printer) -> String {
     let mut out = printer.rendered(stats_table(samples));
     out.push('\n');
+    if let Some(network) = network_table(samples) {
+        out.push_str(&format!("\n{}\n", printer.rendered(network)));
+    }
     for sample in samples.iter().filter(|sample| syscalls && !sample.syscalls.is_empty()) {
         out.push_str(&format!("\n{}\n{}\n", sample.name, printer.rendered(syscalls_table(sample))));
     }

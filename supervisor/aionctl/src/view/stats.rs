@@ -28,8 +28,56 @@ pub(crate) struct StatsView {
     pub(crate) events: u64,
     pub(crate) dropped_events: u64,
     pub(crate) oom_kills: u64,
+    /// In all, then each destination; of agents with limits of the network.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) network: Vec<NetworkView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) syscalls: Vec<SyscallView>,
+}
+
+/// What is used of a limit of the network; limits are null where there are none.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct NetworkView {
+    /// HOST:PORT; null for the agent as a whole.
+    pub(crate) destination: Option<String>,
+    pub(crate) bytes_out_per_hour: Option<u64>,
+    pub(crate) bytes_out: u64,
+    pub(crate) bytes_out_frees_ms: Option<u64>,
+    pub(crate) bytes_in_per_hour: Option<u64>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_in_frees_ms: Option<u64>,
+    pub(crate) connections_per_second: Option<u32>,
+    pub(crate) connections_per_minute: Option<u32>,
+    pub(crate) connections_burst: Option<u32>,
+    pub(crate) connections: u64,
+    pub(crate) refused: u64,
+    pub(crate) dropped_packets: u64,
+    pub(crate) bytes_out_total: u64,
+    pub(crate) bytes_in_total: u64,
+}
+
+impl From<api::NetworkUse> for NetworkView {
+    fn from(used: api::NetworkUse) -> Self {
+        let some = |n: u64| (n != 0).then_some(n);
+        let rate = |n: u32| (n != 0).then_some(n);
+        Self {
+            destination: (!used.destination.is_empty()).then_some(used.destination),
+            bytes_out_per_hour: some(used.bytes_out_per_hour),
+            bytes_out: used.bytes_out,
+            bytes_out_frees_ms: some(used.bytes_out_frees_ms),
+            bytes_in_per_hour: some(used.bytes_in_per_hour),
+            bytes_in: used.bytes_in,
+            bytes_in_frees_ms: some(used.bytes_in_frees_ms),
+            connections_per_second: rate(used.connections_per_second),
+            connections_per_minute: rate(used.connections_per_minute),
+            connections_burst: rate(used.connections_burst),
+            connections: used.connections,
+            refused: used.refused,
+            dropped_packets: used.dropped_packets,
+            bytes_out_total: used.bytes_out_total,
+            bytes_in_total: used.bytes_in_total,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -78,6 +126,7 @@ impl From<api::StatsSample> for StatsView {
             events: sample.events,
             dropped_events: sample.dropped_events,
             oom_kills: sample.oom_kills,
+            network: sample.network.into_iter().map(NetworkView::from).collect(),
             syscalls,
         }
     }
@@ -137,6 +186,44 @@ pub(crate) fn stats_table(samples: &[StatsView]) -> Table {
     rows
 }
 
+/// One row for each agent with limits of the network, and for each destination of it.
+pub(crate) fn network_table(samples: &[StatsView]) -> Option<Table> {
+    let mut rows = table(&[
+        "NAME",
+        "TO",
+        "OUT / HOUR",
+        "FREES",
+        "IN / HOUR",
+        "FREES",
+        "CONNECTIONS",
+        "REFUSED",
+        "DROPPED",
+    ]);
+    let frees =
+        |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{} min", ms.div_ceil(60_000)));
+    let all = samples.iter().flat_map(|sample| sample.network.iter().map(move |used| (&sample.name, used)));
+    for (name, used) in all {
+        let rate = match (used.connections_per_second, used.connections_per_minute) {
+            (Some(n), _) => Some(format!("{n} / s")),
+            (None, Some(n)) => Some(format!("{n} / min")),
+            (None, None) => None,
+        };
+        let connections = used.connections.to_string();
+        rows.add_row([
+            cell(name),
+            cell(used.destination.as_deref().unwrap_or("*")),
+            number(of(bytes(used.bytes_out), used.bytes_out_per_hour.map(bytes))),
+            number(frees(used.bytes_out_frees_ms)),
+            number(of(bytes(used.bytes_in), used.bytes_in_per_hour.map(bytes))),
+            number(frees(used.bytes_in_frees_ms)),
+            number(rate.map_or_else(|| connections.clone(), |rate| format!("{connections} ({rate})"))),
+            number(used.refused.to_string()),
+            number(used.dropped_packets.to_string()),
+        ]);
+    }
+    (!rows.is_empty()).then_some(rows)
+}
+
 /// One row for each system call of an agent.
 pub(crate) fn syscalls_table(sample: &StatsView) -> Table {
     let mut rows = table(&["SYSTEM CALL", "COUNT", "ERRORS", "P50", "P99"]);
@@ -176,6 +263,33 @@ mod tests {
         let mut last = [0u64; 64];
         last[63] = 1;
         assert_eq!(quantile(&last, 50), Some(u64::MAX));
+    }
+
+    #[test]
+    fn limits_of_the_network_have_a_table_where_there_are_some() {
+        let used = |destination: &str, limit| api::NetworkUse {
+            destination: destination.to_owned(),
+            bytes_out_per_hour: limit,
+            bytes_out: 3 << 20,
+            bytes_out_frees_ms: 60_001,
+            connections_per_minute: 30,
+            connections: 4,
+            ..api::NetworkUse::default()
+        };
+        let network = vec![used("", 0), used("api.example.com:443", 5 << 20)];
+        let sample = StatsView::from(api::StatsSample {
+            name: "calm-otter".to_owned(),
+            network,
+            ..api::StatsSample::default()
+        });
+        let mut table = network_table(std::slice::from_ref(&sample)).unwrap();
+        table.force_no_tty();
+        let text = table.trim_fmt();
+        for part in ["calm-otter", "api.example.com:443", "2 min", "4 (30 / min)"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert_eq!((sample.network[0].bytes_out_per_hour, &sample.network[0].destination), (None, &None));
+        assert!(network_table(&[StatsView::from(api::StatsSample::default())]).is_none());
     }
 
     #[test]

@@ -111,6 +111,9 @@ fn net(facts: &Facts<'_>) -> Explanation {
         return Explanation::new("isolation", &isolated.reason, "the agent's network was taken from it")
             .allowed_by("aionctl detections clear --network AGENT");
     }
+    if let Some(explained) = network_limit(facts) {
+        return explained;
+    }
     let doing = match facts.row.kind.as_str() {
         "net.bind" => "to listen at",
         _ => "to reach",
@@ -319,7 +322,49 @@ fn lsm(facts: &Facts<'_>) -> Explanation {
     Explanation::new("lsm", format!("BPF LSM, hook {hook}"), what).never()
 }
 
+/// A limit of `spec.resources.network`, if that refused.
+fn network_limit(facts: &Facts<'_>) -> Option<Explanation> {
+    let line = facts.row.rule.strip_prefix("resources.network.")?;
+    let field = format!("spec.resources.network.{line}");
+    let (place, limit) = line.rsplit_once('.').unwrap_or(("", line));
+    let at = place.strip_prefix("destinations[").and_then(|at| at.strip_suffix(']')?.parse::<usize>().ok());
+    let known = facts.spec.map(|spec| &spec.resources.network);
+    let (whom, is) = match (at, known) {
+        (None, known) => ("the agent".to_owned(), known.map(|limits| limits.whole)),
+        (Some(at), known) => match known.and_then(|limits| limits.destinations.get(at)) {
+            Some((to, limit)) => (format!("the agent with {to}"), Some(*limit)),
+            None => ("the agent with that destination".to_owned(), None),
+        },
+    };
+    let (what, is) = match limit {
+        "bytes_out_per_hour" => {
+            ("bytes sent in an hour", is.and_then(|is| is.bytes_out_per_hour).map(|n| n.to_string()))
+        }
+        "bytes_in_per_hour" => {
+            ("bytes received in an hour", is.and_then(|is| is.bytes_in_per_hour).map(|n| n.to_string()))
+        }
+        "connections_per_second" => {
+            ("connections in a second", is.and_then(|is| is.connections).map(|rate| rate.count.to_string()))
+        }
+        _ => ("connections in a minute", is.and_then(|is| is.connections).map(|rate| rate.count.to_string())),
+    };
+    let is = is.map_or_else(String::new, |is| format!(" of {is}"));
+    let explained =
+        Explanation::new("network", field.clone(), format!("{whom} has used up its limit{is}: {what}"))
+            .allowed_by(format!("agent.yml: {field}: more"))
+            .note("`aionctl stats` shows what is used, and when the first of it stops to count");
+    Some(match limit {
+        "bytes_out_per_hour" | "bytes_in_per_hour" => {
+            explained.note("a connection is begun only where a packet of 1500 bytes has room; an agent that is started again has used no less")
+        }
+        _ => explained.note("a connection that is tried again later goes through"),
+    })
+}
+
 fn limit(facts: &Facts<'_>) -> Explanation {
+    if let Some(explained) = network_limit(facts) {
+        return explained;
+    }
     let of = if facts.row.kind == "mem.oom" { "memory" } else { text(facts, "limit") };
     let resources = facts.spec.map(|spec| &spec.resources);
     let (field, is) = match of {
@@ -411,6 +456,25 @@ mod tests {
         let six = json!({"addr": "2606:4700::1111", "port": 53});
         let said = told(&row("net.sendto", ""), &six, Some(&egress), &[]);
         assert!(said.allow[0].contains("net:connect:[2606:4700::1111]:53"), "{said:?}");
+    }
+
+    #[test]
+    fn a_limit_of_the_network_is_named_with_what_it_is() {
+        let agent = spec(
+            "  network: egress\n  capabilities: [\"net:connect:a.example:443\"]\n  resources:\n    network: {connections_per_minute: 9, destinations: [{to: \"a.example:443\", bytes_out_per_hour: 1Mi}]}\n",
+        );
+        let to = json!({"addr": "203.0.114.7", "port": 443});
+        let row = |kind: &str, line: &str| row(kind, &format!("resources.network.{line}"));
+        let said = told(&row("net.connect", "connections_per_minute"), &to, Some(&agent), &[]);
+        assert_eq!(said.rule, "spec.resources.network.connections_per_minute");
+        assert!(said.why.contains("the agent has used up its limit of 9"), "{said:?}");
+        let packets = json!({"limit": "bytes_out_per_hour", "refused": 3});
+        let line = "destinations[0].bytes_out_per_hour";
+        let said = told(&row("limit.hit", line), &packets, Some(&agent), &[]);
+        assert!(said.why.contains("with a.example:443 has used up its limit of 1Mi"), "{said:?}");
+        assert_eq!(said.allow, [format!("agent.yml: spec.resources.network.{line}: more")]);
+        let gone = told(&row("limit.hit", "destinations[7].bytes_in_per_hour"), &packets, None, &[]);
+        assert!(gone.why.contains("that destination"), "{gone:?}");
     }
 
     #[test]

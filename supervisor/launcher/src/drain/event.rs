@@ -27,7 +27,9 @@ pub(crate) fn entry(event: &Event<'_>, owner: &Owner, wall_offset: u64) -> Entry
 
 fn judge(kind: &Kind<'_>, owner: &Owner) -> (&'static str, String) {
     match kind {
-        Kind::Net(net) if net.verdict == Verdict::Denied => ("denied", "network".to_owned()),
+        Kind::Net(net) if net.verdict == Verdict::Denied => {
+            ("denied", net.limit.map_or_else(|| "network".to_owned(), |limit| limit.to_string()))
+        }
         Kind::SyscallDenied(_) => ("denied", format!("seccomp:{}", owner.profile)),
         Kind::LsmDenied(hook) => ("denied", format!("lsm:{}", hook.hook)),
         Kind::Oom(_) => ("denied", "limits.mem_bytes".to_owned()),
@@ -58,10 +60,16 @@ fn detail(kind: &Kind<'_>) -> Value {
         Kind::Exit(exit) => json!({
             "code": exit.code, "signal": exit.signal, "oom": exit.oom, "comm": text(exit.comm.as_bytes()),
         }),
-        Kind::Net(net) => json!({
-            "addr": net.addr.ip().to_string(), "port": net.addr.port(), "protocol": net.protocol,
-            "comm": text(net.comm.as_bytes()),
-        }),
+        Kind::Net(net) => {
+            let mut detail = json!({
+                "addr": net.addr.ip().to_string(), "port": net.addr.port(), "protocol": net.protocol,
+                "comm": text(net.comm.as_bytes()),
+            });
+            if let Some(limit) = net.limit {
+                detail["limit"] = json!(limit.kind.as_str());
+            }
+            detail
+        }
         Kind::Oom(oom) => json!({ "victim": oom.victim }),
         Kind::PrivChange(change) => json!({
             "source": match change.source {

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::failure::chain;
 use crate::launcher::Launcher;
 use crate::lock::{lock, read};
-use crate::{denials, drops, limits};
+use crate::{denials, drops, limits, network_limits};
 
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(80);
@@ -231,6 +231,7 @@ fn look(launcher: &Arc<Launcher>) {
     for (agent, run) in running(launcher) {
         denials::read(launcher, &agent, &run);
         limits::look(launcher, &agent, &run, false);
+        network_limits::look(launcher, &agent, &run, false);
         if run.probed
             && let Some(probes) = launcher.probes.get()
             && let Ok(dropped) = probes.dropped(run.held.group.id())

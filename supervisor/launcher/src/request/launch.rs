@@ -11,7 +11,7 @@ use aion_types::{AgentId, AgentName, LayerName, TenantId};
 
 use crate::Failure;
 use crate::request::field::{self, Checked};
-use crate::request::{Job, Limits};
+use crate::request::{Job, Limits, NetworkLimits};
 
 const MAX_BINDS: usize = 64;
 const MAX_EXEC_RULES: usize = 1024;
@@ -49,6 +49,8 @@ pub struct Launch {
     pub network: NetworkMode,
     /// Whom it reaches with mode `egress`.
     pub egress: Rules,
+    /// What it may use of its network.
+    pub network_limits: Option<NetworkLimits>,
     /// What it may use.
     pub limits: Limits,
     /// Its seccomp profile.
@@ -164,8 +166,13 @@ impl Launch {
                 return Err(Failure::field("log_max_bytes", why));
             }
         };
+        let id = field::agent_id(&launch.id)?;
+        let egress = egress(launch)?;
+        let network_limits = NetworkLimits::check(launch, &id, &egress)?;
+        let destinations = network_limits.iter().flat_map(|limits| &limits.destinations);
+        let egress = egress.counting(destinations.map(|one| one.to.clone()).collect());
         Ok(Self {
-            id: field::agent_id(&launch.id)?,
+            id,
             tenant: field::tenant(&launch.tenant)?,
             name: field::agent_name(&launch.name)?,
             incarnation: launch.incarnation,
@@ -176,7 +183,8 @@ impl Launch {
             workspace: workspace(launch.workspace.as_ref(), is_tool(&launch.name, &launch.id))?,
             binds: binds(&launch.binds)?,
             network: network(launch.network)?,
-            egress: egress(launch)?,
+            egress,
+            network_limits,
             limits: Limits::check(launch.limits.as_ref().unwrap_or(&v1::Limits::default()))?,
             seccomp_profile: launch.seccomp_profile.clone(),
             restrict_exec: launch.restrict_exec,

@@ -9,6 +9,7 @@ mod file;
 mod job;
 mod launch;
 mod limits;
+mod network_limits;
 mod op;
 mod resolved;
 
@@ -17,6 +18,7 @@ pub use file::{AgentFile, FileOp, FileUse};
 pub use job::Job;
 pub use launch::{Bind, Input, Launch, Rootfs, Workspace, WorkspaceKind};
 pub use limits::Limits;
+pub use network_limits::{DestinationLimits, NetworkLimits};
 pub use op::{Op, parse};
 pub use resolved::Resolved;
 

@@ -5,6 +5,7 @@
 mod capabilities;
 mod files;
 mod identity;
+mod network_limits;
 mod process;
 mod resources;
 mod tasks;
@@ -176,7 +177,9 @@ pub(crate) fn check(
     let tasks = c.tasks(mode, spec.tasks, spec.concurrency, spec.checkpoint);
     let memory = c.memory(spec.memory);
     let syscalls = c.syscalls(spec.syscalls.unwrap_or_default());
-    let resources = c.resources(spec.resources.unwrap_or_default());
+    let mut limits = spec.resources.unwrap_or_default();
+    let network_limits = limits.network.take();
+    let mut resources = c.resources(limits);
     let env = c.env(spec.env);
     let secrets = c.secrets(spec.secrets);
     let workspace = c.workspace(spec.workspace);
@@ -186,6 +189,7 @@ pub(crate) fn check(
     let seccomp_profile = c.seccomp_profile(spec.seccomp_profile);
     let (allow, deny) = c.rules(spec.capabilities);
     let network = c.network(spec.network, &allow, &deny);
+    resources.network = c.network_limits(network_limits, network, &allow);
     let binds = c.binds(&allow, &deny);
     let exec = c.exec(&allow, &deny);
     c.gpu(&resources, &allow);

@@ -7,7 +7,7 @@ use crate::capability::{Capability, Rule};
 use crate::classes::DEFAULT_CLASS;
 use crate::error::{did_you_mean, quote};
 use crate::raw::{self, Gpu};
-use crate::spec::Resources;
+use crate::spec::{NetworkLimits, Resources};
 
 const KI: u64 = 1 << 10;
 const MI: u64 = 1 << 20;
@@ -61,6 +61,8 @@ impl Checker<'_> {
             io_read_bps: self.rate("read_bps", io.read_bps.or(class.io_read_bps)),
             io_write_bps: self.rate("write_bps", io.write_bps.or(class.io_write_bps)),
             io_weight: self.number32("spec.resources.io.weight", io.weight, class.io_weight, 1, 10_000),
+            // Checked with the network itself.
+            network: NetworkLimits::default(),
         }
     }
 

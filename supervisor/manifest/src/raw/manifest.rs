@@ -250,6 +250,62 @@ pub(crate) struct Resources {
     /// Disk traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) io: Option<Io>,
+    /// What it may use of its network. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<NetworkLimits>,
+}
+
+/// What an agent may use of its network, with network mode `egress` or `host`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkLimits {
+    /// Bytes sent within any hour, such as "500Mi".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_out_per_hour: Option<ByteSize>,
+    /// Bytes received within any hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_in_per_hour: Option<ByteSize>,
+    /// Connections that begin in a second, and datagrams to somewhere new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_second: Option<u64>,
+    /// The same in a minute; one of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_minute: Option<u64>,
+    /// How many of them at once. Default: as many as in the second, or minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_burst: Option<u64>,
+    /// Further limits for single hosts of network mode `egress`, at most 8. One without a limit is counted by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) destinations: Vec<DestinationLimits>,
+}
+
+/// What an agent may use with one host, within what it may use in all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DestinationLimits {
+    /// The host, as HOST:PORT of one of its `net:connect:` capabilities.
+    pub(crate) to: String,
+    /// Bytes sent within any hour, such as "100Mi".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_out_per_hour: Option<ByteSize>,
+    /// Bytes received within any hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_in_per_hour: Option<ByteSize>,
+    /// Connections that begin in a second, and datagrams to somewhere new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_second: Option<u64>,
+    /// The same in a minute; one of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_minute: Option<u64>,
+    /// How many of them at once. Default: as many as in the second, or minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_burst: Option<u64>,
 }
 
 /// Disk traffic.

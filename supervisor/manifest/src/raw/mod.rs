@@ -16,8 +16,8 @@ pub(crate) use detection::{
     TestOf,
 };
 pub(crate) use manifest::{
-    ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, Io, Manifest, ManifestKind, Memory, Metadata,
-    NetworkMode, Resources, Restart, Spec, Workspace,
+    ApiVersion, Audit, AuditWord, Capabilities, Checkpoint, DestinationLimits, Io, Manifest, ManifestKind,
+    Memory, Metadata, NetworkLimits, NetworkMode, Resources, Restart, Spec, Workspace,
 };
 pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla};
 pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};

@@ -5,6 +5,7 @@
 mod accepted;
 mod detections;
 mod examples;
+mod network_limits;
 mod policy;
 mod refused;
 mod schema;

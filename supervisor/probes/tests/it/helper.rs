@@ -37,6 +37,35 @@ fn helper() {
             let any = if words[1].starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
             result(UdpSocket::bind(any).and_then(|socket| socket.connect(words[1])));
         }
+        // How many of so many connections may begin, in all of so many threads.
+        "connects" => {
+            let begin = || (0..number(3)).filter(|_| connected(words[1]).is_ok()).count();
+            say(in_threads(number(2), &begin));
+        }
+        // How many of so many packets of so many bytes leave, and how the last one ended.
+        "flood" => {
+            let sockets: Vec<UdpSocket> = (0..number(2)).map(|_| connected(words[1]).unwrap()).collect();
+            let bytes = vec![b'x'; number(4)];
+            let flood = |socket: &UdpSocket| (0..number(3)).filter(|_| socket.send(&bytes).is_ok()).count();
+            let sent: usize = std::thread::scope(|scope| {
+                let threads: Vec<_> = sockets.iter().map(|one| scope.spawn(move || flood(one))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            say(sent);
+            result(sockets[0].send(&bytes));
+        }
+        // How many packets come back for one.
+        "listen" => {
+            let socket = connected(words[1]).unwrap();
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+            socket.send(b"x").unwrap();
+            let mut bytes = [0; 4096];
+            let mut came = 0;
+            while socket.recv(&mut bytes).is_ok() {
+                came += 1;
+            }
+            say(came);
+        }
         "send" => {
             let mut stream = TcpStream::connect(words[1]).unwrap();
             stream.write_all(&vec![b'x'; number(2)]).unwrap();
@@ -116,6 +145,19 @@ fn helper() {
         }
         other => panic!("no such helper: {other}"),
     }
+}
+
+fn connected(to: &str) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+fn in_threads(count: usize, work: &(impl Fn() -> usize + Sync)) -> usize {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    })
 }
 
 fn mount(at: &str) -> nix::Result<()> {

@@ -5,6 +5,7 @@
 mod audit;
 mod helper;
 mod lifecycle;
+mod limits;
 mod loss;
 mod lsm;
 mod network;

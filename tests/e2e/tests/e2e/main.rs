@@ -16,6 +16,7 @@ mod crash_launcher;
 mod detections;
 mod detections_rules;
 mod egress;
+mod egress_limits;
 mod egress_live;
 mod egress_world;
 mod exec;
@@ -160,6 +161,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, small() => detections::{ordinary_work_raises_nothing, what_floods_is_slowed_or_stopped});
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
+    where_it_can!(suite, egress_world::missing() => egress_limits::{a_budget_is_held_to_the_byte_and_without_daemons,
+        connections_beyond_a_rate_are_refused_and_others_are_not});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
