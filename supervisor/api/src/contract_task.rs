@@ -1,7 +1,7 @@
 //! The task of the HTTP contract, `{task_id, intent, priority, quota, params}`, with the agent and the queue beside them.
 
 use aion_api_proto::v1 as api;
-use aion_syscall::Refusal;
+use aion_syscall::{Refusal, shown_field};
 use aion_types::{AgentUri, TenantId};
 use serde_json::{Map, Value};
 
@@ -16,7 +16,7 @@ pub(crate) fn spec(tenant: &TenantId, body: &Value) -> Result<api::TaskSpec, Ref
     ];
     let Some(map) = body.as_object() else { return Err(Refusal::field("body", "it is not a JSON object")) };
     if let Some(unknown) = map.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let shown: String = unknown.chars().take(80).collect();
+        let shown = shown_field(unknown);
         return Err(Refusal::field(shown, "it is not a field of a task")
             .hint(format!("the fields are {}", KNOWN.join(", "))));
     }
@@ -87,7 +87,7 @@ fn budget(quota: &Map<String, Value>) -> Result<api::TaskBudget, Refusal> {
     if let Some(unknown) =
         quota.keys().find(|key| !OWN.contains(&key.as_str()) && !RATES.contains(&key.as_str()))
     {
-        let shown: String = unknown.chars().take(80).collect();
+        let shown = shown_field(unknown);
         return Err(Refusal::field(format!("quota.{shown}"), "it is not a field of a quota").hint(format!(
             "the fields are {}, {}",
             OWN.join(", "),

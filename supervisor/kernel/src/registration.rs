@@ -1,7 +1,7 @@
 //! Registering an agent over the HTTP contract: `{agent_id, name, version, capabilities, limits, quota, manifest}`.
 
 use aion_manifest::{Quota, Usd};
-use aion_syscall::Refusal;
+use aion_syscall::{Refusal, shown_field};
 use aion_types::AgentUri;
 use serde_json::{Map, Value, json};
 
@@ -63,7 +63,7 @@ const EXTERNAL: &str = "aion.external";
 fn asked(uri: &AgentUri, body: &Value) -> Result<Asked, Refusal> {
     let map = body.as_object().ok_or_else(|| Refusal::field("body", "it is not a JSON object"))?;
     if let Some(unknown) = map.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let shown: String = unknown.chars().take(80).collect();
+        let shown = shown_field(unknown);
         return Err(Refusal::field(shown, "it is not a field of a registration")
             .hint(format!("the fields are {}", KNOWN.join(", "))));
     }
@@ -76,7 +76,7 @@ fn asked(uri: &AgentUri, body: &Value) -> Result<Asked, Refusal> {
     // The contract's quotas stand in either place.
     let given = object(map, "quota")?;
     if let Some(unknown) = given.keys().find(|key| !QUOTA.contains(&key.as_str())) {
-        let shown: String = unknown.chars().take(80).collect();
+        let shown = shown_field(unknown);
         return Err(Refusal::field(format!("quota.{shown}"), "it is not a field of a quota")
             .hint(format!("the fields are {}", QUOTA.join(", "))));
     }

@@ -18,4 +18,4 @@ pub use budget::{Account, Ledger, Limit, Limits, Reservation, Shortage};
 pub use decide::{Ask, Authority, Decision, Layer, Need, Step, decide};
 pub use name::{MAX_NAME, SyscallName};
 pub use refusal::{Reason, Refusal};
-pub use request::{Budget, CallContext, MAX_BODY, Request, SCHEMA, usd_micros};
+pub use request::{Budget, CallContext, MAX_BODY, Request, SCHEMA, shown_field, usd_micros};

@@ -92,7 +92,7 @@ impl Request {
             return Err(Refusal::field("body", "it is not a JSON object"));
         };
         if let Some(unknown) = map.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            let shown: String = unknown.chars().take(80).collect();
+            let shown = shown_field(unknown);
             return Err(Refusal::field(shown.clone(), format!("{shown:?} is not a field of {SCHEMA}"))
                 .hint(format!("the fields are {}", KNOWN.join(", "))));
         }
@@ -189,6 +189,12 @@ fn caps(value: Option<&Value>) -> Result<Vec<(String, Vec<Capability>)>, Refusal
     list.iter().enumerate().map(read).collect()
 }
 
+/// A field's name that a stranger chose, as an error tells it: at most 80 characters, and never nothing.
+#[must_use]
+pub fn shown_field(name: &str) -> String {
+    if name.is_empty() { "\"\"".to_owned() } else { name.chars().take(80).collect() }
+}
+
 fn budget(value: Option<&Value>) -> Result<Budget, Refusal> {
     let map = match value {
         None | Some(Value::Null) => return Ok(Budget::default()),
@@ -198,7 +204,7 @@ fn budget(value: Option<&Value>) -> Result<Budget, Refusal> {
     if let Some(unknown) =
         map.keys().find(|key| !["usd_max", "tokens_max", "latency_ms"].contains(&key.as_str()))
     {
-        let shown: String = unknown.chars().take(80).collect();
+        let shown = shown_field(unknown);
         return Err(Refusal::field(format!("budget.{shown}"), "it is not a field of a budget")
             .hint("the fields are usd_max, tokens_max, latency_ms"));
     }

@@ -76,6 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "{\"syscall\": \"memory.get\", \"agent_id\": null, \"context\": {}, \"caps_required\": [], \"budget\": null}",
         "{\"syscall\": \"memory.get\", \"bu\\u0007dget\": {}}",
         "{\"syscall\": \"memory.get\", \"budget\": {\"\\u001b[31m\": 1}}",
+        "{\"\": 1, \"syscall\": \"memory.get\"}",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "[]",
     ]
