@@ -11,6 +11,7 @@ extern crate std;
 mod decode;
 mod event;
 pub mod layout;
+pub mod withheld;
 
 pub use decode::{DecodeError, decode};
 pub use event::{

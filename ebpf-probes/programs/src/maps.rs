@@ -3,13 +3,16 @@
 use aion_probe_types::layout::{
     self, Agent, Count, Egress, EgressKey, Hist, Process, Start, State, Stats, Throttled,
 };
+use aion_probe_types::withheld::{MAX_WITHHELD, Withheld, WithheldKey};
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
 const EGRESS_COUNT: usize = layout::MAX_EGRESS as usize;
+const WITHHELD_COUNT: usize = MAX_WITHHELD as usize;
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
@@ -30,6 +33,11 @@ pub static AGENTS: HashMap<u64, Agent, AGENT_COUNT> = HashMap::new();
 /// what is in it, and an agent's part is found by its first 64 bits.
 #[btf_map]
 pub static EGRESS: LpmTrie<EgressKey, Egress, EGRESS_COUNT> = LpmTrie::new();
+
+/// Files and programs that are taken from agents with flag `FILES`, by device and inode.
+#[btf_map]
+pub static WITHHELD: HashMap<WithheldKey, Withheld, WITHHELD_COUNT, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// What all programs share, one element.
 #[btf_map]

@@ -25,6 +25,7 @@ mod slots;
 mod syscall_probes;
 mod tables;
 mod throttle;
+mod withheld;
 
 pub use aion_probe_types::{
     Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, Net, NetOp, Oom,
@@ -39,3 +40,4 @@ pub use options::{Object, Options};
 pub use probes::{Opened, Probes};
 pub use report::{Adoption, ProgramReport, ProgramState, Report};
 pub use ring::{Drained, EventRing, Pressure};
+pub use withheld::{FileAccess, FilePlace, WithheldFile};

@@ -9,8 +9,19 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use crate::error::Error;
 
 /// Names of the maps that are pinned.
-pub(crate) const NAMES: [&str; 10] =
-    ["AGENTS", "STATE", "EVENTS", "STATS", "COUNTS", "HISTS", "STARTS", "THROTTLED", "EXITED", "EGRESS"];
+pub(crate) const NAMES: [&str; 11] = [
+    "AGENTS",
+    "STATE",
+    "EVENTS",
+    "STATS",
+    "COUNTS",
+    "HISTS",
+    "STARTS",
+    "THROTTLED",
+    "EXITED",
+    "EGRESS",
+    "WITHHELD",
+];
 
 pub(crate) type CountMap = PerCpuArray<MapData, [u64; 2]>;
 pub(crate) type HistMap = PerCpuArray<MapData, [u64; BUCKETS]>;

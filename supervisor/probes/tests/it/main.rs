@@ -9,4 +9,5 @@ mod loss;
 mod lsm;
 mod network;
 mod restart;
+mod withheld;
 mod world;
