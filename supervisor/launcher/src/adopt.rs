@@ -22,7 +22,7 @@ use crate::lock::write;
 use crate::process::is_in_group;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits, restrain};
+use crate::{clock, egress, limits, restrain, withhold};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
@@ -166,7 +166,8 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
     };
     let cgroup_id = run.held.group.id();
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
-    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile });
+    let files = spec.as_deref().map(withhold::texts).unwrap_or_default();
+    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile, files });
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
@@ -186,6 +187,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) {
                 tracing::warn!(agent = %agent.id, error = chain(&e), "the probes keep what they know of the agent");
             }
         }
+        withhold::take_over(launcher, agent, &run);
         restore_pause(agent, &run, paused);
         limits::tell(
             launcher,

@@ -85,6 +85,7 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
         }
         Op::Resolved(resolved) => only(Answer::Resolved(launcher.resolved(&resolved)?)),
         Op::Withhold { id, rules } => only(Answer::Agent(launcher.withhold(&id, rules)?)),
+        Op::WithholdFiles { id, rules } => only(Answer::Agent(launcher.withhold_files(&id, rules)?)),
     }
 }
 
