@@ -7,6 +7,8 @@
 mod places;
 mod rules;
 
+use std::path::Path;
+
 use aion_launcher_proto::v1;
 use aion_probes::{Probes, WithheldFile};
 use aion_types::{AgentId, LayerName};
@@ -36,7 +38,8 @@ fn enter(probes: &Probes, run: &Run, launch: &Launch, withheld: &[String]) -> Re
     let chosen: Vec<_> = numbered.filter(|(_, rule)| withheld.contains(&rule.text)).collect();
     let mut files = Vec::new();
     if !chosen.is_empty() {
-        let places = places::find(run, chosen.iter().map(|(_, rule)| &rule.place))?;
+        let given: Vec<&Path> = all.iter().filter_map(|rule| rule.place.mount()).collect();
+        let places = places::find(run, chosen.iter().map(|(_, rule)| &rule.place), &given)?;
         for ((number, rule), places) in chosen.into_iter().zip(places) {
             let of = |place| WithheldFile { place, access: rule.access, rule: number };
             files.extend(places.into_iter().map(of));

@@ -69,6 +69,15 @@ impl Mounts {
         self.0.iter().filter(move |m| m.at.starts_with(path))
     }
 
+    /// Mounts below a folder that was given, which came with it: not those of another that was given below it.
+    fn with<'a>(&'a self, path: &'a Path, given: &'a [&'a Path]) -> impl Iterator<Item = &'a Mount> {
+        let innermost = move |at: &Path| {
+            let above = given.iter().copied().filter(|folder| at.starts_with(folder));
+            above.max_by_key(|folder| folder.as_os_str().len())
+        };
+        self.below(path).filter(move |m| m.at != path && innermost(&m.at) == Some(path))
+    }
+
     fn by_id(&self, id: u64) -> Option<&Mount> {
         self.0.iter().find(|m| m.id == id)
     }
@@ -104,6 +113,8 @@ fn numbers(fdinfo: &str) -> Option<(u64, u64)> {
 struct Look<'a> {
     root: &'a OwnedFd,
     mounts: &'a Mounts,
+    /// Where the folders are that the agent was given, one by one.
+    given: &'a [&'a Path],
 }
 
 /// Something was moved while it was looked for.
@@ -152,7 +163,13 @@ impl Look<'_> {
             Where::Mount(path) => match self.mounts.writable_above(path, |m| m.at != *path) {
                 // The agent can move the folder that it hangs in.
                 Some(above) => self.roots_of(self.mounts.below(&above.at).filter(|m| m.at != above.at)),
-                None => self.roots_of(self.mounts.0.iter().filter(|m| m.at == *path)),
+                None => {
+                    let mut all = self.roots_of(self.mounts.0.iter().filter(|m| m.at == *path))?;
+                    // Nobody moves these: one that is not found is hidden by another.
+                    let more = self.mounts.with(path, self.given);
+                    all.extend(more.filter_map(|mount| self.root_of(mount).ok()));
+                    Ok(all)
+                }
             },
             Where::Programs(path) => self.programs(path),
         }
@@ -162,7 +179,6 @@ impl Look<'_> {
         if let Some(above) = self.mounts.writable_above(path, |_| true) {
             return self.roots_of(self.mounts.below(&above.at));
         }
-        // Nobody moves these: one that is not found is hidden by another.
         let mut all: Vec<FilePlace> =
             self.mounts.below(path).filter_map(|mount| self.root_of(mount).ok()).collect();
         match self.open(path, BY_LINKS) {
@@ -182,15 +198,16 @@ impl Look<'_> {
     }
 }
 
-/// The places of each of these rules.
+/// The places of each of these rules, of an agent that was given folders at `given`.
 pub(super) fn find<'a>(
     run: &Run,
     rules: impl Iterator<Item = &'a Where> + Clone,
+    given: &[&Path],
 ) -> Result<Vec<Vec<FilePlace>>, Failure> {
     let root = files::root_of(run)?;
     for _ in 0..TRIES {
         let mounts = Mounts::of(run)?;
-        let look = Look { root: &root, mounts: &mounts };
+        let look = Look { root: &root, mounts: &mounts, given };
         let places: Result<Vec<_>, Moved> = rules.clone().map(|place| look.of(place)).collect();
         if let Ok(places) = places {
             return Ok(places);
@@ -221,6 +238,19 @@ mod tests {
         assert!(!mounts.by_id(101).unwrap().writable, "the mount's own options count, not the file system's");
         assert_eq!(mounts.below(Path::new("/srv")).count(), 2);
         assert_eq!(mounts.below(Path::new("/sr")).count(), 0);
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_folder_comes_with_it() {
+        let text = b"1 0 0:40 / / ro - tmpfs aion ro\n\
+            2 1 254:1 /srv /srv ro - ext4 /dev/vda1 rw\n\
+            3 2 254:2 / /srv/disk ro - ext4 /dev/vda2 rw\n\
+            4 2 254:1 /srv/own /srv/own ro - ext4 /dev/vda1 rw\n";
+        let mounts = Mounts::parse(text);
+        let given = [Path::new("/srv"), Path::new("/srv/own")];
+        let with = |path: &str| mounts.with(Path::new(path), &given).map(|m| m.id).collect::<Vec<_>>();
+        assert_eq!(with("/srv"), [3]);
+        assert_eq!(with("/srv/own"), [0; 0]);
     }
 
     #[test]

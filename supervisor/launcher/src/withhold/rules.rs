@@ -1,6 +1,6 @@
 //! What of a launch can be withheld while the agent runs: its `fs:` and `exec:` rules, one by one. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aion_probes::FileAccess;
 
@@ -18,6 +18,16 @@ pub(crate) enum Where {
     Programs(PathBuf),
     /// All programs.
     AllPrograms,
+}
+
+impl Where {
+    /// Where the agent was given a folder or file.
+    pub(crate) fn mount(&self) -> Option<&Path> {
+        match self {
+            Self::Mount(path) => Some(path),
+            Self::Programs(_) | Self::AllPrograms => None,
+        }
+    }
 }
 
 /// A rule of a launch.
