@@ -19,6 +19,7 @@ mod egress_live;
 mod egress_world;
 mod exec;
 mod exit_codes;
+mod files_live;
 mod inside;
 mod kernel;
 mod kernel_approvals;
@@ -158,6 +159,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, small() => detections::{ordinary_work_raises_nothing, what_floods_is_slowed_or_stopped});
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
+    where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
+        a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
