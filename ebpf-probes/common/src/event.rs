@@ -357,8 +357,16 @@ pub struct DeniedHook {
     pub hook: &'static str,
     /// The error that the caller got.
     pub errno: u32,
-    /// What was asked: bpf command, ptrace mode, target pid, mount flags.
+    /// What was asked: bpf command, ptrace mode, target pid, mount flags; of withheld files the rule's number.
     pub detail: u64,
     /// Name of the task.
     pub comm: Comm,
+}
+
+impl DeniedHook {
+    /// Whether it was refused because files or programs are withheld: then `detail` is a rule's number.
+    #[must_use]
+    pub fn is_of_withheld(&self) -> bool {
+        matches!(self.hook, "file_open" | "bprm_check_security") || self.hook.starts_with("path_")
+    }
 }

@@ -66,6 +66,8 @@ pub mod flag {
     pub const LIMITED: u32 = 1 << 10;
     /// Some of them are of destinations.
     pub const DESTINATIONS: u32 = 1 << 11;
+    /// Files or programs are withheld from it: `WITHHELD` says which.
+    pub const FILES: u32 = 1 << 16;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }
@@ -529,7 +531,8 @@ pub struct LsmRecord {
     pub hook: u32,
     /// The error that the caller got, positive.
     pub errno: u32,
-    /// What the hook was asked: bpf command, ptrace mode, target pid, mount flags.
+    /// What the hook was asked: bpf command, ptrace mode, target pid, mount flags; of withheld files the rule's number, 0 where the
+    /// file lies too deep to be sure.
     pub detail: u64,
     /// Name of the task.
     pub comm: [u8; COMM],
@@ -586,6 +589,30 @@ hooks! {
     URING_SQPOLL = 17, "uring_sqpoll";
     /// A signal to a process outside.
     TASK_KILL = 18, "task_kill";
+    /// A file or folder opened that is withheld.
+    FILE_OPEN = 32, "file_open";
+    /// A program executed that is withheld.
+    BPRM_CHECK_SECURITY = 33, "bprm_check_security";
+    /// Something withheld, or in what is withheld, removed.
+    PATH_UNLINK = 34, "path_unlink";
+    /// The same of a folder.
+    PATH_RMDIR = 35, "path_rmdir";
+    /// A folder made in what is withheld.
+    PATH_MKDIR = 36, "path_mkdir";
+    /// A file, pipe or socket made in what is withheld.
+    PATH_MKNOD = 37, "path_mknod";
+    /// A symbolic link made in what is withheld.
+    PATH_SYMLINK = 38, "path_symlink";
+    /// A hard link out of what is withheld, or into it.
+    PATH_LINK = 39, "path_link";
+    /// A rename out of what is withheld, or into it.
+    PATH_RENAME = 40, "path_rename";
+    /// What is withheld truncated by its name.
+    PATH_TRUNCATE = 41, "path_truncate";
+    /// The mode of what is withheld changed.
+    PATH_CHMOD = 42, "path_chmod";
+    /// The owner of what is withheld changed.
+    PATH_CHOWN = 43, "path_chown";
 }
 
 impl Agent {

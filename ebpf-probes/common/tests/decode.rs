@@ -174,6 +174,7 @@ fn paths_may_have_unused_room_after_them() {
 fn hooks_have_names() {
     assert_eq!(hook_name(1), Some("bpf"));
     assert_eq!(hook_name(0), None);
+    assert_eq!(hook_name(40), Some("path_rename"));
     let mut bytes = head(kind::LSM_DENIED, 2);
     words(&mut bytes, &[999, 1, 0, 0]);
     bytes.extend([0; 16]);

@@ -104,14 +104,19 @@ struct inode {
 	unsigned long i_ino;
 	struct super_block *i_sb;
 };
+struct dentry;
 struct vfsmount {
+	struct dentry *mnt_root;
 	int mnt_flags;
 };
 struct qstr {
 	const unsigned char *name;
 };
 struct dentry {
+	struct dentry *d_parent;
 	struct qstr d_name;
+	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 struct path {
 	struct vfsmount *mnt;
@@ -150,6 +155,7 @@ static struct task_struct *(*const current_task)(void) = (void *)158;
 
 #define SIGNAL_GROUP_EXIT 4
 #define PFA_NO_NEW_PRIVS 1 /* bit 0 */
+#define FMODE_READ 1
 #define FMODE_WRITE 2
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -429,4 +435,73 @@ SHIM __u32 shim_file_dev(struct file *file)
 SHIM long shim_file_path(struct file *file, char *to, __u32 size)
 {
 	return d_path(&file->f_path, to, size);
+}
+
+SHIM __u32 shim_file_uses(struct file *file)
+{
+	return file->f_mode & (FMODE_READ | FMODE_WRITE);
+}
+
+/*
+ * The way from a file up to the root of its mount is read with bpf_probe_read_kernel, not by plain loads: the same instruction
+ * of a loop would meet pointers that verifiers since 6.2 tell apart (trusted at first, then not).
+ */
+SHIM const struct path *shim_file_at(struct file *file)
+{
+	return __builtin_preserve_access_index(&file->f_path);
+}
+
+SHIM struct file *shim_bprm_file(struct linux_binprm *bprm)
+{
+	struct file *file = 0;
+
+	READ(file, bprm->file);
+	return file;
+}
+
+SHIM struct dentry *shim_path_dentry(const struct path *path)
+{
+	struct dentry *dentry = 0;
+
+	READ(dentry, path->dentry);
+	return dentry;
+}
+
+SHIM struct dentry *shim_path_root(const struct path *path)
+{
+	struct vfsmount *mnt = 0;
+	struct dentry *root = 0;
+
+	READ(mnt, path->mnt);
+	READ(root, mnt->mnt_root);
+	return root;
+}
+
+SHIM struct dentry *shim_dentry_parent(const struct dentry *dentry)
+{
+	struct dentry *parent = 0;
+
+	READ(parent, dentry->d_parent);
+	return parent;
+}
+
+/* 0 of a name that nothing has yet. */
+SHIM __u64 shim_dentry_ino(const struct dentry *dentry)
+{
+	struct inode *inode = 0;
+	unsigned long ino = 0;
+
+	READ(inode, dentry->d_inode);
+	READ(ino, inode->i_ino);
+	return ino;
+}
+
+SHIM __u32 shim_dentry_dev(const struct dentry *dentry)
+{
+	struct super_block *sb = 0;
+	__u32 dev = 0;
+
+	READ(sb, dentry->d_sb);
+	READ(dev, sb->s_dev);
+	return dev;
 }

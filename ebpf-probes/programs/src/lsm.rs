@@ -10,6 +10,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use crate::agent::{self, Found, count};
 use crate::emit::{self, Hold, Urgency};
 use crate::shim::{self, File, KernelCred, Task};
+use crate::withheld;
 
 const EPERM: i32 = 1;
 const EAGAIN: i32 = 11;
@@ -20,7 +21,7 @@ const S_IFBLK: u32 = 0o060_000;
 
 /// Refuses, with a record.
 #[inline(always)]
-fn refuse(ctx: &LsmContext, who: &Found, hook: u32, detail: u64) -> i32 {
+pub fn refuse(ctx: &LsmContext, who: &Found, hook: u32, errno: i32, detail: u64) -> i32 {
     if who.records() {
         count!(who, denied);
         let now = emit::now();
@@ -30,20 +31,20 @@ fn refuse(ctx: &LsmContext, who: &Found, hook: u32, detail: u64) -> i32 {
             unsafe {
                 (*to).head = emit::head(who, now, kind::LSM_DENIED, head_flag::DENIED, emit::ppid());
                 (*to).hook = hook;
-                (*to).errno = EPERM as u32;
+                (*to).errno = errno as u32;
                 (*to).detail = detail;
                 (*to).comm = comm;
             }
         });
     }
-    -EPERM
+    -errno
 }
 
 /// Refuses an agent whose set-up is over.
 #[inline(always)]
 fn never(ctx: &LsmContext, hook: u32, detail: u64) -> i32 {
     match agent::current() {
-        Some(who) if who.settled() => refuse(ctx, &who, hook, detail),
+        Some(who) if who.settled() => refuse(ctx, &who, hook, EPERM, detail),
         _ => 0,
     }
 }
@@ -103,7 +104,7 @@ fn only_own(ctx: &LsmContext, target: *const Task, hook: u32) -> i32 {
     if cgroup == who.cgroup || !who.settled() {
         return 0;
     }
-    refuse(ctx, &who, hook, u64::from(tgid))
+    refuse(ctx, &who, hook, EPERM, u64::from(tgid))
 }
 
 /// Reading or controlling another process.
@@ -163,10 +164,14 @@ pub fn lsm_capset(ctx: LsmContext) -> i32 {
     0
 }
 
-/// A strict agent starts no program while there is no room for the record.
+/// Programs that are withheld are not started; a strict agent starts none while there is no room for the record.
 #[lsm(hook = "bprm_check_security")]
-pub fn lsm_bprm_check_security(_ctx: LsmContext) -> i32 {
+pub fn lsm_bprm_check_security(ctx: LsmContext) -> i32 {
     let Some(who) = agent::current() else { return 0 };
+    let refused = withheld::executes(&ctx, &who, ctx.arg(0));
+    if refused != 0 {
+        return refused;
+    }
     if who.strict() && who.records() && emit::full(&who) {
         count!(who, denied);
         return -EAGAIN;
@@ -182,11 +187,15 @@ struct FileWithPath {
     path: [u8; PATH_MAX],
 }
 
-/// Opens for writing of regular files: recorded, with the path as the kernel resolved it.
+/// Opens of what is withheld are refused, others for writing of regular files recorded, with the path as the kernel resolved it.
 #[lsm(hook = "file_open")]
 pub fn lsm_file_open(ctx: LsmContext) -> i32 {
     let Some(who) = agent::current() else { return 0 };
     let file: *const File = ctx.arg(0);
+    let refused = withheld::opens(&ctx, &who, file);
+    if refused != 0 {
+        return refused;
+    }
     // SAFETY: a trusted pointer of the hook; the verifier checks each read.
     let (write, mode) = unsafe { (shim::shim_file_write(file), shim::shim_file_mode(file)) };
     if write == 0 || mode & S_IFMT != S_IFREG || !who.settled() || !who.records() {

@@ -25,6 +25,7 @@ mod oom;
 mod process;
 mod shim;
 mod syscalls;
+mod withheld;
 
 /// Lends the kernel's GPL-only helpers to the programs: they are Apache-2.0 or GPL-2.0, at the choice of who uses them.
 #[unsafe(link_section = "license")]

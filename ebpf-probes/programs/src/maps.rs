@@ -4,6 +4,7 @@ use aion_probe_types::layout::{
     self, Agent, Count, Egress, EgressKey, Flow, Hist, Limit, LimitKey, Process, Spent, SpentKey, Start,
     State, Stats, Throttled,
 };
+use aion_probe_types::withheld::{MAX_WITHHELD, Withheld, WithheldKey};
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
@@ -15,6 +16,7 @@ const EGRESS_COUNT: usize = layout::MAX_EGRESS as usize;
 const LIMIT_COUNT: usize = layout::MAX_LIMITS as usize;
 const SPENT_COUNT: usize = layout::MAX_SPENT as usize;
 const FLOW_COUNT: usize = layout::MAX_FLOWS as usize;
+const WITHHELD_COUNT: usize = MAX_WITHHELD as usize;
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
@@ -48,6 +50,10 @@ pub static SPENT: HashMap<SpentKey, Spent, SPENT_COUNT, { BPF_F_NO_PREALLOC as u
 /// pushes out others' no faster than that.
 #[btf_map]
 pub static FLOWS: LruHashMap<Flow, u64, FLOW_COUNT> = LruHashMap::new();
+/// Files and programs that are taken from agents with flag `FILES`, by device and inode.
+#[btf_map]
+pub static WITHHELD: HashMap<WithheldKey, Withheld, WITHHELD_COUNT, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// What all programs share, one element.
 #[btf_map]

@@ -7,7 +7,7 @@ use aion_probe_types::layout::Cred;
 macro_rules! opaque {
     ($($name:ident),*) => { $(#[repr(C)] pub struct $name { _private: [u8; 0] })* };
 }
-opaque!(Task, Binprm, Regs, File, KernelCred);
+opaque!(Task, Binprm, Regs, File, KernelCred, Path, Dentry);
 
 unsafe extern "C" {
     pub fn shim_add(counter: *mut u64, n: u64);
@@ -41,4 +41,12 @@ unsafe extern "C" {
     pub fn shim_file_ino(file: *const File) -> u64;
     pub fn shim_file_dev(file: *const File) -> u32;
     pub fn shim_file_path(file: *const File, to: *mut u8, size: u32) -> i64;
+    pub fn shim_file_uses(file: *const File) -> u32;
+    pub fn shim_file_at(file: *const File) -> *const Path;
+    pub fn shim_bprm_file(bprm: *const Binprm) -> *const File;
+    pub fn shim_path_dentry(path: *const Path) -> *const Dentry;
+    pub fn shim_path_root(path: *const Path) -> *const Dentry;
+    pub fn shim_dentry_parent(dentry: *const Dentry) -> *const Dentry;
+    pub fn shim_dentry_ino(dentry: *const Dentry) -> u64;
+    pub fn shim_dentry_dev(dentry: *const Dentry) -> u32;
 }

@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn programs_that_are_named_are_all_that_may_be_executed() {
+        let of = |capabilities: &str| {
+            let launch = planned(&format!("  entry: [sh]\n  capabilities: {capabilities}\n"));
+            (launch.restrict_exec, launch.exec_allow.len())
+        };
+        assert_eq!(of("[]"), (true, 0));
+        assert_eq!(of("[\"exec:/usr/bin/git\"]"), (true, 1));
+        assert_eq!(of("[subprocess]"), (false, 0));
+    }
+
+    #[test]
     fn secrets_are_read_at_the_start_and_only_plain_files() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("secrets")).unwrap();

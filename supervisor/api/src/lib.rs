@@ -23,6 +23,7 @@ mod exec;
 mod exec_exits;
 mod explain;
 mod files;
+mod held_files;
 mod host;
 mod http_backend;
 mod ingest;

@@ -1,7 +1,8 @@
 //! The operator's rules while agents run: read anew, and what they take from running agents is taken by the kernel.
 //!
 //! A host that is not reached any more is withheld by aion-launcher, of the hosts that the agent was launched with: nothing can be given
-//! that a launch did not give. The rest of a sandbox stays as it was set up until the next start, and is told.
+//! that a launch did not give. Files and programs likewise (`held_files`), where the kernel can. The rest of a sandbox stays as it was
+//! set up until the next start, and is told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -112,7 +113,9 @@ impl Core {
         let is_same = self.bounds(&record.tenant).is_ok_and(|now| now.same(before));
         if !is_same {
             let _turn = self.policy_turn.lock().await;
-            self.hold_hosts(state, record, &self.bounds(&record.tenant), false).await;
+            let bounds = self.bounds(&record.tenant);
+            let held = self.hold_hosts(state, record, &bounds, false).await;
+            self.hold_files(state, record, &bounds, held, false).await;
         }
     }
 
@@ -141,17 +144,22 @@ impl Core {
         let held: Vec<_> = stream::iter(running)
             .map(|(state, record, bounds)| async move {
                 let held = self.hold_hosts(&state, &record, &bounds, dry_run).await;
-                (held, record, bounds)
+                let held = self.hold_files(&state, &record, &bounds, held, dry_run).await;
+                (held, state.holds_files, record, bounds)
             })
             .buffered(AT_ONCE)
             .collect()
             .await;
         let core = Arc::clone(self);
         let told = tokio::task::spawn_blocking(move || {
-            let told = |(held, record, bounds): (api::HeldAgent, AgentRecord, Outcome<Bounds>)| {
-                let held = api::HeldAgent { until_restart: core.kept(&record, &bounds), ..held };
+            type Held = (api::HeldAgent, bool, AgentRecord, Outcome<Bounds>);
+            let told = |(held, holds_files, record, bounds): Held| {
+                let until_restart = core.kept(&record, &bounds, holds_files);
+                let held = api::HeldAgent { until_restart, ..held };
                 let is_told = !held.withheld.is_empty()
                     || !held.given_back.is_empty()
+                    || !held.withheld_files.is_empty()
+                    || !held.files_given_back.is_empty()
                     || !held.until_restart.is_empty()
                     || !held.error.is_empty();
                 is_told.then_some(held)
@@ -168,10 +176,11 @@ impl Core {
     }
 
     /// What a running agent's sandbox keeps, and why it should not. Blocks.
-    fn kept(&self, record: &AgentRecord, bounds: &Outcome<Bounds>) -> Vec<String> {
+    fn kept(&self, record: &AgentRecord, bounds: &Outcome<Bounds>, holds_files: bool) -> Vec<String> {
         match (bounds, self.runs_by(record)) {
             (Ok(bounds), Some(spec)) => {
-                let beyond = bounds.policies().flat_map(|policy| spec.beyond_while_running(policy));
+                let beyond =
+                    bounds.policies().flat_map(|policy| spec.beyond_while_running(policy, holds_files));
                 beyond.map(|problem| problem.message).collect()
             }
             (Err(problem), _) => vec![problem.to_string()],
@@ -254,7 +263,7 @@ impl Core {
     }
 
     /// The manifest that it runs by; the process of an attempt has that of its agent.
-    fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
+    pub(crate) fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
         match record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT)) {
             Some(agent) => self.spec_of(&self.agents.find(&record.tenant, agent).ok()?),
             None => self.spec_of(record),

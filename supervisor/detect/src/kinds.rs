@@ -61,7 +61,7 @@ const KINDS: &[(&str, Fields)] = &[
     ("net.sendto", NET),
     ("file.open_write", &[("path", Text), ("inode", Number), ("dev", Number), ("pid", Number)]),
     ("sys.denied", &[("syscall", Text), ("nr", Number), ("pid", Number)]),
-    ("lsm.denied", &[("hook", Text), ("comm", Text), ("pid", Number)]),
+    ("lsm.denied", &[("hook", Text), ("withheld", Text), ("comm", Text), ("pid", Number)]),
     ("priv.change", &[("source", Text), ("comm", Text), ("pid", Number)]),
     ("mem.oom", &[("victim", Number), ("pid", Number)]),
     ("limit.hit", &[("limit", Text)]),

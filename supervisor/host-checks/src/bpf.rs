@@ -56,7 +56,7 @@ fn lsm_list() -> String {
 
 fn lsm(list: &str) -> Check {
     const NAME: &str = "bpf-lsm";
-    const FIX: &str = "add bpf to the list in lsm= on the kernel's command line, then reboot; the other layers hold without it";
+    const FIX: &str = "add bpf to the list in lsm= on the kernel's command line, then reboot; the other layers hold without it, and fs: and exec: rules of running agents change at their next start";
     if list.is_empty() {
         let why = "the LSM list cannot be read (securityfs is not mounted)";
         return Check::degraded(

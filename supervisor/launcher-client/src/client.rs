@@ -329,6 +329,18 @@ impl Client {
         }
     }
 
+    /// Takes `fs:` and `exec:` rules that a running agent was launched with from it, all others of its hold again.
+    ///
+    /// # Errors
+    /// The launcher's refusal, or that it cannot be reached.
+    pub async fn withhold_files(&self, id: &str, rules: Vec<String>) -> Result<v1::AgentState> {
+        let op = Op::WithholdFiles(v1::WithholdFiles { id: id.to_owned(), rules });
+        match self.call("WithholdFiles", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+            Answer::Agent(state) => Ok(state),
+            _ => Err(Error::Unexpected { op: "WithholdFiles" }),
+        }
+    }
+
     /// Follows the launcher's notices from an audit record on.
     #[must_use]
     pub fn watch(&self, audit_after_seq: u64) -> Watch {

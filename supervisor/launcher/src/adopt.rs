@@ -23,7 +23,7 @@ use crate::process::is_in_group;
 use crate::request::NetworkLimits;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits, network_limits, restrain};
+use crate::{clock, egress, limits, network_limits, restrain, withhold};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
 pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
@@ -175,7 +175,8 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
     };
     let cgroup_id = run.held.group.id();
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
-    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile });
+    let files = spec.as_deref().map(withhold::texts).unwrap_or_default();
+    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile, files });
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
@@ -199,6 +200,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
                 tracing::warn!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "the probes keep what they know of the agent");
             }
         }
+        withhold::take_over(launcher, agent, &run);
         restore_pause(agent, &run, paused);
         limits::tell(
             launcher,

@@ -162,6 +162,7 @@ impl Inner {
     pub(crate) fn view(&self) -> v1::AgentState {
         let mut view = self.record.agent.clone();
         view.withheld.clone_from(&self.record.withheld);
+        view.withheld_files.clone_from(&self.record.withheld_files);
         match self.record.phase() {
             Phase::Running if self.record.paused => "frozen",
             Phase::Running | Phase::Launching => "running",

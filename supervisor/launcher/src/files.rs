@@ -29,7 +29,7 @@ const USER: u32 = 1000;
 const ENTRIES: usize = 32 << 10;
 
 /// Below the root, whatever links and mounts say.
-const INSIDE: ResolveFlags =
+pub(crate) const INSIDE: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 /// Below the workspace or a bind, on its own mount.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -204,7 +204,7 @@ fn anchor_of<'a>(spec: &'a Launch, path: &Path) -> Option<(&'a Path, bool)> {
 }
 
 /// The root of the agent's mount namespace. Init's number is its own for as long as init is there: it is looked at afterwards.
-fn root_of(run: &Run) -> Result<OwnedFd, Failure> {
+pub(crate) fn root_of(run: &Run) -> Result<OwnedFd, Failure> {
     let gone = || Failure::new(ErrorCode::AgentNotRunning, "the agent has ended");
     let pidfd = run.pidfd().ok_or_else(gone)?;
     let root = format!("/proc/{}/root", run.init_pid);

@@ -23,7 +23,7 @@ use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
-use crate::{egress, network_limits, plan, restrain, workspace};
+use crate::{egress, network_limits, plan, restrain, withhold, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -334,6 +334,7 @@ impl<'a> Attempt<'a> {
             id: launch.id.as_str().to_owned(),
             tenant: launch.tenant.as_str().to_owned(),
             profile: launch.seccomp_profile.clone(),
+            files: withhold::texts(launch),
         };
         launcher.own(self.cgroup_id, owner);
         layers.extend(self.enter_probes(restrain::is_isolated(&record.agent.restraints))?);
@@ -404,6 +405,10 @@ impl<'a> Attempt<'a> {
         let (launcher, launch) = (self.launcher, self.launch);
         let layer = |name, state, detail: String| LayerReport { name, state, detail };
         let lsm = match launcher.probes.lsm() {
+            Ok(()) if withhold::is_possible(launcher, true) => {
+                let detail = "BPF LSM hooks; fs: and exec: rules can be withheld while it runs";
+                layer(LayerName::Lsm, LayerState::Active, detail.to_owned())
+            }
             Ok(()) => layer(LayerName::Lsm, LayerState::Active, "BPF LSM hooks".to_owned()),
             Err(why) => layer(LayerName::Lsm, LayerState::Unavailable, why),
         };
@@ -515,6 +520,7 @@ fn record(
             }
             .into(),
             restraints: restrain::that_stay(&before.agent.restraints),
+            holds_files: withhold::is_possible(launcher, true),
             ..v1::AgentState::default()
         },
         slot: held.name.clone(),

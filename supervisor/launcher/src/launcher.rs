@@ -106,6 +106,8 @@ pub(crate) struct Owner {
     pub(crate) tenant: String,
     /// For the rule of a denied call.
     pub(crate) profile: String,
+    /// For the rule of a withheld file, by its number.
+    pub(crate) files: Vec<String>,
 }
 
 impl Launcher {

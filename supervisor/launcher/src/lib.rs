@@ -43,6 +43,7 @@ mod slots;
 pub mod state;
 mod task;
 mod terminal;
+mod withhold;
 mod workspace;
 
 pub use failure::Failure;

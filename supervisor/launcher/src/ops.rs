@@ -89,6 +89,7 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             launcher.profiles.check(&name, &file)?;
             only(Answer::Empty(v1::Empty {}))
         }
+        Op::WithholdFiles { id, rules } => only(Answer::Agent(launcher.withhold_files(&id, rules)?)),
     }
 }
 

@@ -9,6 +9,11 @@ use crate::capability::{
 use crate::error::{Error, Place, Problem};
 use crate::spec::{AgentSpec, Network, Rootfs};
 
+mod files;
+
+/// The field of the host folder that stands for `/workspace`.
+const WORKSPACE: &str = "spec.workspace";
+
 impl AgentSpec {
     /// Meets what the agent asks for with what agents may have.
     ///
@@ -36,22 +41,33 @@ impl AgentSpec {
     }
 
     /// What the sandbox of a running agent gives it beyond bounds, and cannot take back while it runs: everything but the hosts of network
-    /// mode `egress`.
+    /// mode `egress` and, where the kernel can withhold them (`holds_files`), its files and programs.
     #[must_use]
-    pub fn beyond_while_running(&self, bounds: &CapabilityPolicy) -> Vec<Problem> {
-        let is_taken_back =
-            |c: &Capability| self.network == Network::Egress && matches!(c, Capability::Net { .. });
-        self.beyond(bounds, |capability| !is_taken_back(capability))
+    pub fn beyond_while_running(&self, bounds: &CapabilityPolicy, holds_files: bool) -> Vec<Problem> {
+        let is_taken_back = |c: &Capability| match c {
+            Capability::Net { .. } => self.network == Network::Egress,
+            Capability::Fs { .. } | Capability::Exec(_) => holds_files,
+            _ => false,
+        };
+        let mut problems = self.beyond_rules(bounds, |capability| !is_taken_back(capability));
+        let folders = self.folders().filter(|(field, _)| !(holds_files && *field == WORKSPACE));
+        problems.extend(folders.filter_map(|(field, wanted)| folder_denial(field, &wanted, bounds)));
+        problems
     }
 
     fn beyond(&self, bounds: &CapabilityPolicy, counts: impl Fn(&Capability) -> bool) -> Vec<Problem> {
+        let mut problems = self.beyond_rules(bounds, counts);
+        problems.extend(self.folder_denials(bounds));
+        problems
+    }
+
+    fn beyond_rules(&self, bounds: &CapabilityPolicy, counts: impl Fn(&Capability) -> bool) -> Vec<Problem> {
         let result = effective(bounds, &self.allow, &self.deny);
         let wish = self.wish();
         let counted: Vec<Rule> = self.allow.iter().filter(|r| counts(&r.capability)).cloned().collect();
         let mut problems = wish.refused(&result, |c| wish.is_given_whole(c) && counts(c));
         let partly = Wish { allow: &counted, ..wish };
         problems.extend(partly.taken_in_part(&result, bounds));
-        problems.extend(self.folder_denials(bounds));
         problems
     }
 
@@ -70,8 +86,7 @@ impl AgentSpec {
             path: PathPattern::subtree_of(&path.to_string_lossy()),
         };
         let access = if self.workspace.read_only { Access::Read } else { Access::Write };
-        let workspace =
-            self.workspace.directory.as_deref().map(|path| ("spec.workspace", whole(path, access)));
+        let workspace = self.workspace.directory.as_deref().map(|path| (WORKSPACE, whole(path, access)));
         let rootfs = match &self.rootfs {
             Rootfs::Host => None,
             Rootfs::Directory(path) => Some(("spec.rootfs", whole(path, Access::Read))),

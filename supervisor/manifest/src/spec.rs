@@ -129,10 +129,10 @@ impl Spec {
         self.allow.iter().filter_map(target).collect()
     }
 
-    /// Whether only the entry may be executed.
+    /// Whether only the entry may be executed, and what [`Spec::exec_allow`] names.
     #[must_use]
     pub fn restrict_exec(&self) -> bool {
-        self.exec == ExecPolicy::EntryOnly
+        self.exec != ExecPolicy::Any
     }
 
     /// Files and folders that may be executed, from `exec:` rules.

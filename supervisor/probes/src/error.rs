@@ -88,6 +88,17 @@ pub enum Error {
         /// How many fit.
         max: usize,
     },
+    /// Too much is withheld from an agent at once.
+    #[error("the agent with cgroup id {cgroup_id} can be withheld {max} files and folders at most")]
+    WithheldFull {
+        /// The agent.
+        cgroup_id: u64,
+        /// How many fit.
+        max: usize,
+    },
+    /// The kernel cannot withhold files from a running agent.
+    #[error("this kernel lacks a BPF LSM hook that withholding files needs")]
+    NoFileHooks,
     /// The agent is not in the maps.
     #[error("no agent with cgroup id {cgroup_id}")]
     UnknownAgent {

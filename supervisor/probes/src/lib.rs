@@ -26,6 +26,7 @@ mod slots;
 mod syscall_probes;
 mod tables;
 mod throttle;
+mod withheld;
 
 pub use aion_probe_types::{
     Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net,
@@ -41,3 +42,4 @@ pub use options::{Object, Options};
 pub use probes::{Opened, Probes};
 pub use report::{Adoption, ProgramReport, ProgramState, Report};
 pub use ring::{Drained, EventRing, Pressure};
+pub use withheld::{FileAccess, FilePlace, WithheldFile};

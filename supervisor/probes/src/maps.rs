@@ -9,7 +9,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use crate::error::Error;
 
 /// Names of the maps that are pinned.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "AGENTS",
     "STATE",
     "EVENTS",
@@ -23,6 +23,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "LIMITS",
     "SPENT",
     "FLOWS",
+    "WITHHELD",
 ];
 
 pub(crate) type CountMap = PerCpuArray<MapData, [u64; 2]>;

@@ -20,19 +20,22 @@ use crate::limits::{LimitTable, NetLimits, NetUse};
 use crate::load;
 use crate::maps::{self, Maps};
 use crate::options::Options;
-use crate::programs::{ALL, Attach, FILE_OPEN};
+use crate::programs::{ALL, Attach, FILE_OPEN, holds_files};
 use crate::report::{Adoption, ProgramState, Report};
 use crate::ring::EventRing;
 use crate::slots::Slots;
 use crate::syscall_probes::SyscallProbes;
 use crate::tables::Tables;
 use crate::throttle::Throttle;
+use crate::withheld::{WithheldFile, WithheldTable};
 
 /// The probes: a handle that threads can share behind an `Arc`; every call is one or a few system calls.
 #[derive(Debug)]
 pub struct Probes {
     pins: Pins,
     lsm: bool,
+    /// Every hook is there that withholding files needs.
+    files: bool,
     /// No LSM hook records opens for writing.
     no_lsm: u32,
     inner: Mutex<Inner>,
@@ -45,11 +48,12 @@ struct Inner {
     tables: Tables,
     egress: EgressTable,
     limits: LimitTable,
+    withheld: WithheldTable,
     syscalls: SyscallProbes,
 }
 
 /// Flags that calls of their own set, beside the configuration of an agent.
-const BESIDE: u32 = flag::ARMED | flag::ISOLATED | flag::LIMITED | flag::DESTINATIONS;
+const BESIDE: u32 = flag::ARMED | flag::ISOLATED | flag::LIMITED | flag::DESTINATIONS | flag::FILES;
 
 /// What [`Probes::open_or_load`] gives.
 #[derive(Debug)]
@@ -182,6 +186,7 @@ impl Probes {
         };
         inner.egress.clear(cgroup_id)?;
         inner.limits.clear(cgroup_id)?;
+        inner.withheld.clear(cgroup_id)?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
         inner.slots.remove(cgroup_id);
         inner.syscalls.settle(inner.slots.flags())?;
@@ -221,6 +226,26 @@ impl Probes {
         let now = now_ns();
         let until = now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2));
         inner.egress.add(cgroup_id, entries, now, until)
+    }
+
+    /// Makes `files` all that is withheld from a running agent: the next open, execution, name or removal of it is refused with EACCES,
+    /// whatever the sandbox gave. What goes is taken before what comes is given. Descriptors that are open go on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::NoFileHooks`], [`Error::WithheldFull`], or a map that cannot be written.
+    pub fn withhold_files(&self, cgroup_id: u64, files: &[WithheldFile]) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        if !files.is_empty() {
+            if !self.files {
+                return Err(Error::NoFileHooks);
+            }
+            inner.withheld.add(cgroup_id, files)?;
+            inner.write(cgroup_id, Agent { flags: agent.flags | flag::FILES, ..agent })?;
+            return inner.withheld.keep(cgroup_id, files);
+        }
+        inner.withheld.clear(cgroup_id)?;
+        inner.write(cgroup_id, Agent { flags: agent.flags & !flag::FILES, ..agent })
     }
 
     /// The agents in the maps: cgroup id and configuration. A launcher that restarts compares them with its
@@ -287,6 +312,12 @@ impl Probes {
     #[must_use]
     pub const fn lsm_available(&self) -> bool {
         self.lsm
+    }
+
+    /// Whether files and programs can be withheld from running agents.
+    #[must_use]
+    pub const fn holds_files(&self) -> bool {
+        self.files
     }
 
     /// Whether a system-call probe is attached just now.
@@ -433,6 +464,7 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
     let attached = |name: &str| programs.iter().any(|p| p.name == name && p.state == ProgramState::Attached);
     let lsm = ALL.iter().any(|spec| matches!(spec.attach, Attach::Lsm(_)) && attached(spec.name));
     let no_lsm = if attached(FILE_OPEN) { 0 } else { flag::NO_LSM };
+    let files = ALL.iter().filter(|spec| holds_files(spec.name)).all(|spec| attached(spec.name));
     let mut syscalls = SyscallProbes::new(pins.clone(), generation);
     syscalls.ensure(slots.flags())?;
     syscalls.settle(slots.flags())?;
@@ -449,7 +481,13 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
             limits.clear(cgroup)?;
         }
     }
-    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, syscalls };
+    let mut withheld = WithheldTable::open(&dir)?;
+    for cgroup in withheld.owners() {
+        if slots.get(cgroup).is_none() {
+            withheld.clear(cgroup)?;
+        }
+    }
+    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, withheld, syscalls };
     let report = Report { adoption, programs };
-    Ok(Opened { probes: Probes { pins, lsm, no_lsm, inner: Mutex::new(inner) }, ring, report })
+    Ok(Opened { probes: Probes { pins, lsm, files, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

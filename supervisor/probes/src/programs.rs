@@ -66,6 +66,8 @@ pub(crate) const SYS_EXIT: &str = "sys_exit";
 pub(crate) const SYS_ENTER: &str = "sys_enter";
 /// The LSM program that records opens for writing.
 pub(crate) const FILE_OPEN: &str = "lsm_file_open";
+/// The one that sees what is executed.
+const BPRM_CHECK_SECURITY: &str = "lsm_bprm_check_security";
 
 /// All programs, in the order in which they are attached: enforcement first.
 pub(crate) const ALL: &[Spec] = &[
@@ -103,6 +105,21 @@ pub(crate) const ALL: &[Spec] = &[
     lsm("lsm_task_kill", "task_kill"),
     lsm("lsm_task_fix_setuid", "task_fix_setuid"),
     lsm("lsm_capset", "capset"),
-    lsm("lsm_bprm_check_security", "bprm_check_security"),
+    lsm(BPRM_CHECK_SECURITY, "bprm_check_security"),
     lsm(FILE_OPEN, "file_open"),
+    lsm("lsm_path_unlink", "path_unlink"),
+    lsm("lsm_path_rmdir", "path_rmdir"),
+    lsm("lsm_path_mkdir", "path_mkdir"),
+    lsm("lsm_path_mknod", "path_mknod"),
+    lsm("lsm_path_symlink", "path_symlink"),
+    lsm("lsm_path_link", "path_link"),
+    lsm("lsm_path_rename", "path_rename"),
+    lsm("lsm_path_truncate", "path_truncate"),
+    lsm("lsm_path_chmod", "path_chmod"),
+    lsm("lsm_path_chown", "path_chown"),
 ];
+
+/// Whether files and programs can be withheld from running agents only with this program.
+pub(crate) fn holds_files(name: &str) -> bool {
+    name == FILE_OPEN || name == BPRM_CHECK_SECURITY || name.starts_with("lsm_path_")
+}

@@ -15,6 +15,8 @@ pub(crate) struct HeldView {
     pub(crate) name: String,
     withheld: Vec<HostView>,
     given_back: Vec<String>,
+    withheld_files: Vec<FileView>,
+    files_given_back: Vec<String>,
     until_restart: Vec<String>,
     pub(crate) error: String,
 }
@@ -25,15 +27,24 @@ struct HostView {
     why: String,
 }
 
+#[derive(Debug, Clone, Serialize)]
+struct FileView {
+    rule: String,
+    why: String,
+}
+
 impl From<api::HeldAgent> for HeldView {
     fn from(held: api::HeldAgent) -> Self {
         let host = |one: api::WithheldHost| HostView { host: one.host, why: one.why };
+        let file = |one: api::WithheldFile| FileView { rule: one.rule, why: one.why };
         Self {
             tenant: held.tenant,
             id: held.id,
             name: held.name,
             withheld: held.withheld.into_iter().map(host).collect(),
             given_back: held.given_back,
+            withheld_files: held.withheld_files.into_iter().map(file).collect(),
+            files_given_back: held.files_given_back,
             until_restart: held.until_restart,
             error: held.error,
         }
@@ -57,6 +68,12 @@ pub(crate) fn held_table(views: &[HeldView]) -> Table {
         }
         for host in &view.given_back {
             row("given back", &format!("net:connect:{host}"), "");
+        }
+        for file in &view.withheld_files {
+            row("withheld", &file.rule, &file.why);
+        }
+        for rule in &view.files_given_back {
+            row("given back", rule, "");
         }
         for why in &view.until_restart {
             row("keeps until its next start", "", why);

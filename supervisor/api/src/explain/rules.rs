@@ -291,7 +291,33 @@ fn by_kernel(facts: &Facts<'_>) -> Explanation {
     }
 }
 
+/// A file or program that was taken from the agent while it ran.
+fn withheld(facts: &Facts<'_>, rule: &str) -> Explanation {
+    if rule == "depth" {
+        let why = "it lies so deep below other folders that it cannot be told apart from what is withheld from the agent";
+        return Explanation::new("lsm", "depth", why)
+            .note("`aionctl inspect` shows in layer lsm what is withheld");
+    }
+    let why = format!("{rule} was taken from the agent while it ran");
+    let explained = Explanation::new("lsm", rule, why)
+        .allowed_by(format!(
+            "the operator's rules, or its tenant's: allow: [\"{rule}\"], and no deny of a part of it"
+        ))
+        .note("it has it back when the rules are read anew: aionctl policy reload");
+    let now = facts
+        .spec
+        .into_iter()
+        .flat_map(|spec| facts.bounds.iter().flat_map(move |bounds| spec.withheld_files(bounds)));
+    now.filter(|(known, _)| known == rule).fold(explained, |explained, (_, why)| {
+        explained.note(format!("with the rules as they are now, {why}"))
+    })
+}
+
 fn lsm(facts: &Facts<'_>) -> Explanation {
+    let rule = text(facts, "withheld");
+    if !rule.is_empty() {
+        return withheld(facts, rule);
+    }
     let hook = text(facts, "hook");
     let what = match hook {
         "bpf" => "agents do not use BPF",
@@ -521,6 +547,20 @@ mod tests {
             ),
             ("sys.denied", "kernel", json!({"syscall": "kill", "errno": "EPERM"}), "kernel", "own check"),
             ("lsm.denied", "lsm: bpf", json!({"hook": "bpf"}), "lsm", "hook bpf"),
+            (
+                "lsm.denied",
+                "withheld:fs:read:/srv",
+                json!({"hook": "file_open", "withheld": "fs:read:/srv"}),
+                "lsm",
+                "fs:read:/srv",
+            ),
+            (
+                "lsm.denied",
+                "withheld:depth",
+                json!({"hook": "file_open", "withheld": "depth"}),
+                "lsm",
+                "depth",
+            ),
             ("limit.hit", "limits.pids", json!({"limit": "pids"}), "cgroup", "spec.resources.pids"),
             ("mem.oom", "limit: mem", json!({}), "cgroup", "spec.resources.mem"),
             (

@@ -266,7 +266,7 @@ impl Server {
             Op::OpenFile(_) | Op::PutFile(_) | Op::StatFile(_) | Op::ListFolder(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no files here"))
             }
-            Op::OpenResolver(_) | Op::Resolved(_) | Op::Withhold(_) => {
+            Op::OpenResolver(_) | Op::Resolved(_) | Op::Withhold(_) | Op::WithholdFiles(_) => {
                 Reply::Answer(refusal("AGENT_NOT_FOUND", "no networks here"))
             }
             Op::CheckProfile(check) => match check.file.starts_with(b"broken") {

@@ -1,6 +1,6 @@
 //! A kernel record as a record of the audit log. Bytes that the agent chose become text, lossily.
 
-use aion_probes::{Credentials, Event, Kind, Origin, PrivSource, Verdict};
+use aion_probes::{Credentials, DeniedHook, Event, Kind, Origin, PrivSource, Verdict};
 use serde_json::{Value, json};
 
 use crate::audit::Entry;
@@ -9,7 +9,7 @@ use crate::launcher::Owner;
 
 pub(crate) fn entry(event: &Event<'_>, owner: &Owner, wall_offset: u64) -> Entry {
     let (verdict, rule) = judge(&event.kind, owner);
-    let mut detail = detail(&event.kind);
+    let mut detail = detail(&event.kind, owner);
     if let Value::Object(map) = &mut detail {
         map.insert("pid".to_owned(), event.pid.into());
         if event.tid != event.pid {
@@ -31,13 +31,28 @@ fn judge(kind: &Kind<'_>, owner: &Owner) -> (&'static str, String) {
             ("denied", net.limit.map_or_else(|| "network".to_owned(), |limit| limit.to_string()))
         }
         Kind::SyscallDenied(_) => ("denied", format!("seccomp:{}", owner.profile)),
-        Kind::LsmDenied(hook) => ("denied", format!("lsm:{}", hook.hook)),
+        Kind::LsmDenied(hook) => {
+            let rule = withheld(hook, owner)
+                .map_or_else(|| format!("lsm:{}", hook.hook), |rule| format!("withheld:{rule}"));
+            ("denied", rule)
+        }
         Kind::Oom(_) => ("denied", "limits.mem_bytes".to_owned()),
         _ => ("allowed", String::new()),
     }
 }
 
-fn detail(kind: &Kind<'_>) -> Value {
+/// The rule of the agent's launch that was taken from it.
+fn withheld<'a>(hook: &DeniedHook, owner: &'a Owner) -> Option<&'a str> {
+    if !hook.is_of_withheld() {
+        return None;
+    }
+    // 0: how deep a file may lie to be told apart from what is withheld.
+    let Some(at) = hook.detail.checked_sub(1) else { return Some("depth") };
+    let known = usize::try_from(at).ok().and_then(|at| owner.files.get(at));
+    Some(known.map_or("?", String::as_str))
+}
+
+fn detail(kind: &Kind<'_>, owner: &Owner) -> Value {
     match kind {
         Kind::Fork(fork) => json!({
             "child": fork.child, "child_inside": fork.child_ns_pid, "comm": text(fork.comm.as_bytes()),
@@ -87,9 +102,15 @@ fn detail(kind: &Kind<'_>) -> Value {
         Kind::Syscall(call) | Kind::SyscallDenied(call) => json!({
             "nr": call.nr, "syscall": syscall_name(call.nr), "ret": call.ret, "args": call.args,
         }),
-        Kind::LsmDenied(hook) => json!({
-            "hook": hook.hook, "errno": hook.errno, "detail": hook.detail, "comm": text(hook.comm.as_bytes()),
-        }),
+        Kind::LsmDenied(hook) => {
+            let mut detail = json!({
+                "hook": hook.hook, "errno": hook.errno, "detail": hook.detail, "comm": text(hook.comm.as_bytes()),
+            });
+            if let Some(rule) = withheld(hook, owner) {
+                detail["withheld"] = rule.into();
+            }
+            detail
+        }
     }
 }
 
@@ -110,4 +131,31 @@ fn credentials(cred: &Credentials) -> Value {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use aion_probes::Comm;
+
+    use super::*;
+
+    #[test]
+    fn a_withheld_file_is_told_by_its_rule() {
+        let owner = Owner {
+            id: "a".to_owned(),
+            tenant: "default".to_owned(),
+            profile: "p".to_owned(),
+            files: vec!["fs:read:/srv".to_owned(), "exec:/usr/bin/git".to_owned()],
+        };
+        let of = |hook, detail| {
+            let denied = DeniedHook { hook, errno: 13, detail, comm: Comm::from_bytes(b"x") };
+            let told = self::detail(&Kind::LsmDenied(denied), &owner);
+            (judge(&Kind::LsmDenied(denied), &owner).1, told["withheld"].clone())
+        };
+        assert_eq!(of("file_open", 1), ("withheld:fs:read:/srv".to_owned(), json!("fs:read:/srv")));
+        assert_eq!(of("bprm_check_security", 2).0, "withheld:exec:/usr/bin/git");
+        assert_eq!(of("path_rename", 0).0, "withheld:depth");
+        assert_eq!(of("path_rename", 9).0, "withheld:?");
+        assert_eq!(of("bpf", 1), ("lsm:bpf".to_owned(), Value::Null));
+    }
 }

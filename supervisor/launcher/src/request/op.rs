@@ -9,6 +9,9 @@ use crate::egress;
 use crate::request::field::{self, Checked};
 use crate::request::{AuditEntry, Exec, FileOp, Job, Launch, Resolved};
 
+/// Rules of one request, and the longest of them.
+const MAX_FILE_RULES: usize = 1024;
+const MAX_FILE_RULE: usize = 4200;
 /// The kernel's last real-time signal.
 const LAST_SIGNAL: i32 = 64;
 
@@ -36,6 +39,7 @@ pub enum Op {
     OpenResolver(AgentId),
     Resolved(Box<Resolved>),
     Withhold { id: AgentId, rules: Vec<Rule> },
+    WithholdFiles { id: AgentId, rules: Vec<String> },
     Throttle { id: AgentId, cpu_millis: Option<u32>, reason: String },
     Isolate { id: AgentId, on: bool, reason: String },
     CheckProfile { name: String, file: Vec<u8> },
@@ -90,6 +94,9 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::Withhold(withhold) => {
             Op::Withhold { id: id(&withhold.id)?, rules: egress::rules("rules", &withhold.rules)? }
         }
+        Raw::WithholdFiles(withhold) => {
+            Op::WithholdFiles { id: id(&withhold.id)?, rules: file_rules(&withhold.rules)? }
+        }
         Raw::Throttle(throttle) => Op::Throttle {
             id: id(&throttle.id)?,
             cpu_millis: cpu_millis(throttle.cpu_millis)?,
@@ -104,6 +111,18 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         }
         Raw::ListFolder(list) => Op::File(Box::new(FileOp::list(list)?)),
     })
+}
+
+/// That the agent was launched with them is looked at where it is known.
+fn file_rules(rules: &[String]) -> Checked<Vec<String>> {
+    if rules.len() > MAX_FILE_RULES {
+        return Err(Failure::field("rules", format!("more than {MAX_FILE_RULES} rules")));
+    }
+    rules.iter().try_for_each(|rule| field::text("rules", rule, MAX_FILE_RULE))?;
+    let mut rules = rules.to_vec();
+    rules.sort();
+    rules.dedup();
+    Ok(rules)
 }
 
 fn signal_number(signo: i32) -> Checked<i32> {

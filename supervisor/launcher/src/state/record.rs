@@ -68,6 +68,12 @@ pub struct Record {
     /// The kernel's table may not say so yet.
     #[prost(bool, tag = "16")]
     pub reach_is_behind: bool,
+    /// `fs:` and `exec:` rules of its launch that are withheld from it.
+    #[prost(string, repeated, tag = "24")]
+    pub withheld_files: Vec<String>,
+    /// The kernel may not withhold them yet.
+    #[prost(bool, tag = "25")]
+    pub files_are_behind: bool,
 }
 
 impl Record {

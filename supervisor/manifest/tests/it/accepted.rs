@@ -128,7 +128,7 @@ fn every_field_is_read() {
         ]
     );
     assert_eq!(spec.exec_allow(), [PathBuf::from("/usr/bin/git")]);
-    assert!(!spec.restrict_exec());
+    assert!(spec.restrict_exec(), "what is named, and nothing else");
     assert_eq!(spec.resources.gpu, Gpu::Count(2));
     assert_eq!((spec.resources.cpu, spec.resources.open_files), (CpuMillis(1500), 512));
     assert_eq!((spec.cpu_weight(), spec.resources.io_weight), (1000, 300));

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
 
@@ -97,6 +98,16 @@ fn helper() {
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
         }
         "open-write" => result(std::fs::write(words[1], "x")),
+        "open-read" => result(std::fs::File::open(words[1])),
+        "unlink" => result(std::fs::remove_file(words[1])),
+        "mkdir" => result(std::fs::create_dir(words[1])),
+        "rmdir" => result(std::fs::remove_dir(words[1])),
+        "rename" => result(std::fs::rename(words[1], words[2])),
+        "link" => result(std::fs::hard_link(words[1], words[2])),
+        "symlink" => result(std::os::unix::fs::symlink("/", words[1])),
+        "fifo" => errno(nix::unistd::mkfifo(words[1], nix::sys::stat::Mode::S_IRUSR)),
+        "truncate" => errno(nix::unistd::truncate(words[1], 0)),
+        "chmod" => result(std::fs::set_permissions(words[1], std::fs::Permissions::from_mode(0o600))),
         "unprivileged-mount" => {
             // libtest runs this in a thread; only this thread needs to lose its privileges.
             errno(nix::unistd::setresuid(65534.into(), 65534.into(), 65534.into()));

@@ -10,4 +10,5 @@ mod loss;
 mod lsm;
 mod network;
 mod restart;
+mod withheld;
 mod world;

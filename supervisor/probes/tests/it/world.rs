@@ -159,15 +159,27 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     Fork(Fork),
-    Exec { filename: String, args: Vec<Vec<u8>>, truncated: bool, start_ns: u64, comm: Comm, origin: Origin },
+    Exec {
+        filename: String,
+        args: Vec<Vec<u8>>,
+        truncated: bool,
+        start_ns: u64,
+        comm: Comm,
+        origin: Origin,
+    },
     Exit(Exit),
     Net(Net),
     Oom(u32),
     Priv(PrivChange),
-    Open { path: String, raw: bool },
+    Open {
+        path: String,
+        raw: bool,
+    },
     Syscall(Syscall),
     SyscallDenied(Syscall),
     Lsm(&'static str),
+    /// With the rule's number.
+    Withheld(&'static str, u64),
 }
 
 impl Seen {
@@ -190,6 +202,7 @@ impl Seen {
             Kind::OpenWrite(open) => What::Open { path: text(open.path), raw: open.raw },
             Kind::Syscall(call) => What::Syscall(call),
             Kind::SyscallDenied(call) => What::SyscallDenied(call),
+            Kind::LsmDenied(denied) if denied.is_of_withheld() => What::Withheld(denied.hook, denied.detail),
             Kind::LsmDenied(denied) => What::Lsm(denied.hook),
         };
         Self { cgroup: event.cgroup_id, pid: event.pid, ppid: event.ppid, what }

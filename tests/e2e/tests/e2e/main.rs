@@ -21,6 +21,7 @@ mod egress_live;
 mod egress_world;
 mod exec;
 mod exit_codes;
+mod files_live;
 mod health;
 mod inside;
 mod kernel;
@@ -163,6 +164,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         what_stays_until_the_next_start_is_told});
     where_it_can!(suite, egress_world::missing() => egress_limits::{a_budget_is_held_to_the_byte_and_without_daemons,
         connections_beyond_a_rate_are_refused_and_others_are_not});
+    where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
+        a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}

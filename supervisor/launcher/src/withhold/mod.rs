@@ -1,0 +1,153 @@
+//! Files and programs of running agents, taken and given back while they run: verdicts of BPF LSM beside what Landlock and the mounts
+//! of the launch give.
+//!
+//! [`rules`] says what a launch gave and can be withheld, [`places`] where the kernel finds it. What is to be is written down before it
+//! is done: a launcher that dies in between leaves it to the next one. Nothing can be given that the launch did not give.
+
+mod places;
+mod rules;
+
+use std::path::Path;
+
+use aion_launcher_proto::v1;
+use aion_probes::{Probes, WithheldFile};
+use aion_types::{AgentId, LayerName};
+use serde_json::json;
+
+use crate::Failure;
+use crate::agent::{Agent, Run};
+use crate::audit::Entry;
+use crate::launcher::Launcher;
+use crate::limits;
+use crate::lock::lock;
+use crate::request::Launch;
+pub(crate) use rules::texts;
+
+/// How the report of the layer begins to say what is withheld.
+const WITHHELD: &str = "; withheld: ";
+
+/// Whether this kernel can take files from a running agent.
+pub(crate) fn is_possible(launcher: &Launcher, probed: bool) -> bool {
+    probed && launcher.probes.get().is_some_and(|probes| probes.holds_files())
+}
+
+/// Makes the kernel withhold these rules of a launch, and no others.
+fn enter(probes: &Probes, run: &Run, launch: &Launch, withheld: &[String]) -> Result<(), Failure> {
+    let all = rules::of(launch);
+    let numbered = (1u16..).zip(&all);
+    let chosen: Vec<_> = numbered.filter(|(_, rule)| withheld.contains(&rule.text)).collect();
+    let mut files = Vec::new();
+    if !chosen.is_empty() {
+        let given: Vec<&Path> = all.iter().filter_map(|rule| rule.place.mount()).collect();
+        let places = places::find(run, chosen.iter().map(|(_, rule)| &rule.place), &given)?;
+        for ((number, rule), places) in chosen.into_iter().zip(places) {
+            let of = |place| WithheldFile { place, access: rule.access, rule: number };
+            files.extend(places.into_iter().map(of));
+        }
+    }
+    Ok(probes.withhold_files(run.held.group.id(), &files)?)
+}
+
+/// Does what an earlier launcher wrote down. What the kernel withholds it goes on withholding when that fails.
+pub(crate) fn take_over(launcher: &Launcher, agent: &Agent, run: &Run) {
+    let (spec, withheld, is_behind) = {
+        let mut inner = agent.lock();
+        inner.record.agent.holds_files = is_possible(launcher, run.probed);
+        let record = &inner.record;
+        (inner.spec.clone(), record.withheld_files.clone(), record.files_are_behind)
+    };
+    if withheld.is_empty() && !is_behind {
+        return;
+    }
+    let done = match (launcher.probes.get(), spec) {
+        (Some(probes), Some(spec)) => enter(probes, run, &spec, &withheld),
+        _ => Err(Failure::layer(LayerName::Lsm, 0, "no probes, or it is not known how it was launched")),
+    };
+    agent.lock().record.files_are_behind = done.is_err();
+    if let Err(failure) = done {
+        tracing::warn!(agent = %agent.id, %failure, "files that are withheld from the agent are as the kernel knows them");
+    }
+}
+
+/// Says in the report of layer `lsm` what is withheld.
+fn note(layers: &mut [v1::Layer], withheld: &[String]) {
+    for layer in layers.iter_mut().filter(|layer| layer.name == LayerName::Lsm.as_str()) {
+        let kept = layer.detail.find(WITHHELD).unwrap_or(layer.detail.len());
+        layer.detail.truncate(kept);
+        if !withheld.is_empty() {
+            layer.detail.push_str(&format!("{WITHHELD}{}", withheld.join(" ")));
+        }
+    }
+}
+
+impl Launcher {
+    /// Takes files and programs of its launch from a running agent, or gives them back: rules as [`texts`] writes them.
+    pub(crate) fn withhold_files(
+        &self,
+        id: &AgentId,
+        withheld: Vec<String>,
+    ) -> Result<v1::AgentState, Failure> {
+        let agent = self.agent(id)?;
+        let _turn = lock(&agent.turn);
+        let run = agent.running().ok_or_else(|| Failure::not_running(id))?;
+        let spec = agent.lock().spec.clone();
+        let launch =
+            spec.ok_or_else(|| Failure::internal("what the agent was given is not known any more"))?;
+        let known = texts(&launch);
+        if let Some(rule) = withheld.iter().find(|rule| !known.contains(rule)) {
+            return Err(Failure::field("rules", format!("the agent was not launched with {rule}")));
+        }
+        let Some(probes) = self.probes.get().filter(|_| is_possible(self, run.probed)) else {
+            let why = self.probes.lsm().err().unwrap_or_else(|| "a hook that it needs is missing".to_owned());
+            return Err(Failure::layer(LayerName::Lsm, 0, format!("files cannot be withheld: {why}")));
+        };
+        let before = {
+            let mut inner = agent.lock();
+            let record = &mut inner.record;
+            if record.withheld_files == withheld && !record.files_are_behind {
+                drop(inner);
+                return Ok(agent.view());
+            }
+            let before =
+                (record.withheld_files.clone(), record.files_are_behind, record.agent.layers.clone());
+            note(&mut record.agent.layers, &withheld);
+            record.withheld_files.clone_from(&withheld);
+            record.files_are_behind = true;
+            before
+        };
+        if let Err(failure) = self.publish(&agent) {
+            let record = &mut agent.lock().record;
+            (record.withheld_files, record.files_are_behind, record.agent.layers) = before;
+            return Err(failure);
+        }
+        enter(probes, &run, &launch, &withheld)?;
+        agent.lock().record.files_are_behind = false;
+        if let Err(failure) = self.publish(&agent) {
+            // The next launcher does it once more.
+            tracing::warn!(agent = %id, %failure, "it is not written down that files are withheld by now");
+        }
+        let detail = json!({ "withheld": withheld });
+        limits::tell(self, &agent, vec![Entry::new("agent.files", "allowed", &detail)]);
+        Ok(agent.view())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_says_what_is_withheld_now() {
+        let mut layers = [v1::Layer {
+            name: "lsm".to_owned(),
+            state: "active".to_owned(),
+            detail: "BPF LSM hooks".to_owned(),
+        }];
+        note(&mut layers, &["fs:read:/a".to_owned(), "exec:/b".to_owned()]);
+        assert_eq!(layers[0].detail, "BPF LSM hooks; withheld: fs:read:/a exec:/b");
+        note(&mut layers, &["exec:/b".to_owned()]);
+        assert_eq!(layers[0].detail, "BPF LSM hooks; withheld: exec:/b");
+        note(&mut layers, &[]);
+        assert_eq!(layers[0].detail, "BPF LSM hooks");
+    }
+}
