@@ -42,24 +42,36 @@ const fn age(word: u64, part: u64) -> u64 {
     part.wrapping_sub(part_of(word)) & PART_MASK
 }
 
-/// What a word counts while `part` is under way.
+/// How far a word is beyond the hour while `part` is under way: wrapped around below zero as long as it counts.
 #[inline(always)]
 #[must_use]
-pub const fn counted(word: u64, part: u64) -> u64 {
-    if age(word, part) < COUNTED { word & MAX_USED } else { 0 }
+pub const fn beyond(word: u64, part: u64) -> u64 {
+    age(word, part).wrapping_sub(COUNTED)
+}
+
+/// What a word counts. Without a branch, if the compiler leaves it so: sixteen of them are more ways than a verifier goes.
+#[inline(always)]
+#[must_use]
+pub const fn counted(word: u64, beyond: u64) -> u64 {
+    let below_zero = (beyond.cast_signed() >> 63).cast_unsigned();
+    word & MAX_USED & below_zero
 }
 
 /// What all words count.
 #[must_use]
 pub fn used(words: &[u64; WORDS], now_ns: u64) -> u64 {
-    words.iter().fold(0, |sum, &word| sum.saturating_add(counted(word, part(now_ns))))
+    words.iter().fold(0, |sum, &word| sum.saturating_add(counted(word, beyond(word, part(now_ns)))))
 }
 
 /// In how many ns the oldest part that has something stops to count. `None`: nothing is used.
 #[must_use]
 pub fn frees_in(words: &[u64; WORDS], now_ns: u64) -> Option<u64> {
     let now = part(now_ns);
-    let oldest = words.iter().filter(|&&word| counted(word, now) != 0).map(|&word| age(word, now)).max()?;
+    let oldest = words
+        .iter()
+        .filter(|&&word| counted(word, beyond(word, now)) != 0)
+        .map(|&word| age(word, now))
+        .max()?;
     Some((COUNTED - oldest) * PART_NS - now_ns % PART_NS)
 }
 

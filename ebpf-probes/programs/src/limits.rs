@@ -63,7 +63,10 @@ fn used(words: *const u64, part: u64) -> u64 {
     let mut at = 0;
     while at < hour::WORDS {
         // SAFETY: within the words.
-        sum += hour::counted(read(unsafe { words.add(at) }), part);
+        let word = read(unsafe { words.add(at) });
+        // SAFETY: gives back what it is given.
+        let beyond = unsafe { shim::shim_hide(hour::beyond(word, part)) };
+        sum += hour::counted(word, beyond);
         at += 1;
     }
     sum
