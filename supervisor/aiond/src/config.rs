@@ -115,6 +115,7 @@ impl Files {
     pub(crate) fn detections(&self) -> ReloadRules {
         let (path, first) = self.detections.clone();
         let guard = Arc::clone(&self.guard);
+        let was_there = first.is_some();
         let first = Mutex::new(Some(first));
         let known = Mutex::new(BTreeSet::new());
         Box::new(move || {
@@ -125,6 +126,12 @@ impl Files {
                     read_signed_folder(&guard, &path, When::Reload).map_err(|error| format!("{error:#}"))?
                 }
             };
+            if files.is_none() && was_there && guard.requires(Kind::Policies) {
+                return Err(format!(
+                    "{}: it was there when aiond started, and is gone; put it back",
+                    path.display()
+                ));
+            }
             let rules = match files {
                 Some(files) => {
                     parse_detections(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aion_http::{Backend, BoxFuture, EventQuery as Asked, EventStream, Part};
 use aion_store::{EventQuery, EventRow, KindPattern};
@@ -28,11 +28,16 @@ const STREAMS: usize = 64;
 pub(crate) struct ForHttp {
     core: Arc<Core>,
     streams: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
+    /// How the parts were, and when. Who asks while others look waits for what they see: strangers may ask, and asking costs.
+    seen: tokio::sync::Mutex<Option<(Instant, Vec<Part>)>>,
 }
+
+/// So long the parts are as they were seen.
+const SEEN: Duration = Duration::from_secs(1);
 
 impl ForHttp {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, streams: Mutex::default() }
+        Self { core, streams: Mutex::default(), seen: tokio::sync::Mutex::default() }
     }
 
     /// Whether the engine of tasks takes its turns.
@@ -157,6 +162,12 @@ impl Backend for ForHttp {
 
     fn parts(&self) -> BoxFuture<'_, Vec<Part>> {
         Box::pin(async move {
+            let mut seen = self.seen.lock().await;
+            if let Some((at, parts)) = &*seen
+                && at.elapsed() < SEEN
+            {
+                return parts.clone();
+            }
             let (launcher, tasks) = tokio::join!(self.core.launcher.hello(), self.engine());
             let room = self.core.store.check_room(false);
             let part = |name, result: Result<(), String>| Part {
@@ -164,11 +175,13 @@ impl Backend for ForHttp {
                 ok: result.is_ok(),
                 detail: result.err().unwrap_or_default(),
             };
-            vec![
+            let parts = vec![
                 part("launcher", launcher.map(|_| ()).map_err(|error| error.to_string())),
                 part("store", room.map_err(|error| error.to_string())),
                 part("tasks", tasks),
-            ]
+            ];
+            *seen = Some((Instant::now(), parts.clone()));
+            parts
         })
     }
 }

@@ -182,11 +182,13 @@ async fn collect(
         let Ok(data) = frame.into_data() else { continue };
         // Not before: who says much and sends nothing holds no place.
         if place.is_none() && bytes.len() + data.len() > SMALL {
+            // Who waits for a place has a large one, too: its connection is kept.
+            let counted = Counted::in_this(&large.0);
             let taken = places.take().await.ok_or_else(|| {
                 let message = "too many large bodies are under way";
                 Refusal::new(Reason::Exhausted, ErrorCode::ResourceExhausted, message).retry_after(1000)
             })?;
-            place = Some((taken, Counted::in_this(&large.0), Pace { sender, since: Instant::now() }));
+            place = Some((taken, counted, Pace { sender, since: Instant::now() }));
         }
         bytes.extend_from_slice(&data);
     }

@@ -130,10 +130,13 @@ fn conversation(body: &Map<String, Value>) -> Option<u64> {
 /// Fields that a template writes into the prompt.
 const PROMPT: &[&str] = &["messages", "tools", "functions", "response_format"];
 
-/// The bytes that a conversation's prompt has as JSON; None when bytes say nothing.
-pub(crate) fn prompt_bytes(body: &Map<String, Value>) -> Option<u64> {
+/// What a conversation's prompt weighs as JSON, in quarters of a token; None when bytes say nothing. Letters and spaces make words, of which
+/// four bytes are a token; every other byte may be one by itself.
+pub(crate) fn prompt_quarters(body: &Map<String, Value>) -> Option<u64> {
     conversation(body)?;
-    Some(PROMPT.iter().filter_map(|name| body.get(*name)).map(|value| len(&value.to_string())).sum())
+    let quarters = |byte: u8| if byte.is_ascii_alphabetic() || byte == b' ' { 1 } else { 4 };
+    let weight = |value: &Value| value.to_string().bytes().map(quarters).sum::<u64>();
+    Some(PROMPT.iter().filter_map(|name| body.get(*name)).map(weight).sum())
 }
 
 /// A tool that the client runs. Others, as a web search, put what they find into the prompt.

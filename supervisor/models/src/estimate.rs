@@ -1,7 +1,7 @@
 //! What a call took whose backend does not say: counted from the bytes that went there and came back.
 //!
-//! Vocabularies hold four bytes of ordinary text in a token. That is right for most calls and low for texts that are made to be
-//! dear, so it holds for answers that came to their end alone: one that was cut off is charged from above, or whoever
+//! Vocabularies hold four bytes of ordinary words in a token, and of what is no letter a byte each at worst. That is right for most calls
+//! and low for words that are made to be dear, so it holds for answers that came to their end alone: one that was cut off is charged from above, or whoever
 //! cuts it off would choose the price. Never more than the plan's bounds.
 
 use crate::{OutputLimit, Plan, Tokens};
@@ -24,8 +24,9 @@ pub(crate) struct Seen {
 pub(crate) fn tokens(plan: &Plan, seen: Seen) -> Tokens {
     let most = plan.quote.tokens;
     let (input, output) = if seen.whole {
-        let input = plan.prompt_bytes().map_or(most.input, |bytes| bytes.div_ceil(TOKEN_BYTES));
-        (input, seen.bytes.div_ceil(TOKEN_BYTES).max(seen.pieces))
+        let input = plan.prompt_quarters().map_or(most.input, |quarters| quarters.div_ceil(TOKEN_BYTES));
+        let output = seen.bytes.div_ceil(TOKEN_BYTES).max(seen.pieces);
+        (input, if plan.predicts() { most.output } else { output })
     } else {
         (most.input, seen.bytes)
     };
@@ -71,6 +72,8 @@ mod tests {
         assert_eq!(tokens(&plan, whole(13, 1)).output, 4);
         assert_eq!(tokens(&plan, whole(13, 9)).output, 9, "a backend that sends each token by itself");
         assert_eq!(tokens(&plan, whole(4000, 1)).output, 100, "never more than the bound");
+        let digits = self::plan(OutputLimit::MaxTokens, Kind::Generate, chat(json!("1".repeat(400))));
+        assert!(tokens(&digits, whole(0, 0)).input >= 400, "each may be a token");
         let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]);
         let mut with = chat(json!("x".repeat(400)));
         with["tools"] = tools;

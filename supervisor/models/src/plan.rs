@@ -114,11 +114,16 @@ impl Plan {
 
     /// The bytes of the prompt as JSON, whose quotes and names stand for what a template puts around the texts. None where
     /// bytes say nothing of its tokens.
-    pub(crate) fn prompt_bytes(&self) -> Option<u64> {
+    pub(crate) fn prompt_quarters(&self) -> Option<u64> {
         match self.kind {
-            Kind::Generate => bound::prompt_bytes(&self.body),
+            Kind::Generate => bound::prompt_quarters(&self.body),
             Kind::Embed => None,
         }
+    }
+
+    /// Whether the caller said what the answer may be: what of that is not used is charged for, too.
+    pub(crate) fn predicts(&self) -> bool {
+        self.body.contains_key("prediction")
     }
 
     /// The key that an answer is kept under for this scope.

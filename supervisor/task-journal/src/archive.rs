@@ -6,7 +6,7 @@
 use std::io::Write;
 
 use aion_backup::{Commit, End, Header, Line, Mark, PieceWriter, Position};
-use rocksdb::{DB, WriteBatch, WriteBatchIteratorCf};
+use rocksdb::{DB, ErrorKind, WriteBatch, WriteBatchIteratorCf};
 
 use crate::error::Error;
 use crate::journal::Journal;
@@ -51,7 +51,7 @@ impl Journal {
         let (mut at, mut step) = (now, Vec::new());
         let mut begins = true;
         if let Some(mark) = from {
-            step = self.log_after(mark, here.commit)?;
+            step = self.log_from(mark, here.commit)?;
             begins = step.is_empty() && mark.commit != here.commit;
             if !begins {
                 at = *mark;
@@ -88,6 +88,19 @@ impl Journal {
         self.stands().map(|(position, ..)| position)
     }
 
+    /// As [`Journal::log_after`]. A log that is damaged, as a power cut leaves one, is given up: there is a gap once, and not for as long as it
+    /// is kept.
+    fn log_from(&self, after: &Mark, last: u64) -> Result<Vec<Logged>, Error> {
+        match self.log_after(after, last) {
+            Err(Error::Database(error)) if error.kind() == ErrorKind::Corruption => {
+                tracing::warn!(%error, "the journal's log cannot be read for the archive");
+                self.room.give_up_log("it is damaged");
+                Ok(Vec::new())
+            }
+            other => other,
+        }
+    }
+
     /// The next commits from the log, up to `last`; none: it has none that goes on from `after`.
     fn log_after(&self, after: &Mark, last: u64) -> Result<Vec<Logged>, Error> {
         if after.commit >= last {
@@ -96,10 +109,17 @@ impl Journal {
         self.with_db(|db| {
             let meta = family_id(db, META)?;
             let (mut found, mut bytes, mut commit) = (Vec::new(), 0, after.commit);
-            // A log that was removed meanwhile, or a place that it does not have, is a gap and no failure.
-            let Ok(log) = db.get_updates_since(after.hint) else { return Ok(found) };
+            // A place that it does not have is a gap; what cannot be read just now is none.
+            let log = match db.get_updates_since(after.hint) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+                log => log.map_err(Error::Database)?,
+            };
             for entry in log {
-                let Ok((sequence, batch)) = entry else { break };
+                let (sequence, batch) = match entry {
+                    Err(error) if found.is_empty() => return Err(Error::Database(error)),
+                    Err(_) => break,
+                    Ok(entry) => entry,
+                };
                 if batch.is_empty() {
                     continue;
                 }

@@ -46,12 +46,13 @@ impl Kept {
     }
 
     /// Removes all of it; whether there was any.
-    pub(crate) fn give_up(&self) -> bool {
+    pub(crate) fn give_up(&self, why: &'static str) -> bool {
         let files = self.files();
         let any = files.iter().any(|(_, length, _)| *length > 0);
         if any {
             tracing::warn!(
-                "the disk runs short: what was kept of the journal's log for an archive is given up; a new backup closes its gap"
+                why,
+                "what was kept of the journal's log for an archive is given up; a new backup closes its gap"
             );
         }
         files.iter().for_each(|(.., path)| remove(path));
@@ -87,7 +88,7 @@ mod tests {
     fn the_oldest_go_first_and_all_when_room_is_short() {
         let dir = tempfile::tempdir().unwrap();
         let kept = Kept::new(dir.path(), 250);
-        assert!(!kept.give_up(), "there is no folder");
+        assert!(!kept.give_up("test"), "there is no folder");
         let folder = dir.path().join("archive");
         fs::create_dir(&folder).unwrap();
         for number in [9, 10, 11] {
@@ -103,7 +104,7 @@ mod tests {
         assert_eq!(names(), [10, 11]);
         kept.wrote(LOOK);
         assert_eq!(names(), [10, 11]);
-        assert!(kept.give_up());
+        assert!(kept.give_up("test"));
         assert!(names().is_empty() && folder.join("note").exists());
     }
 }

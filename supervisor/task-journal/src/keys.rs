@@ -35,6 +35,8 @@ pub(crate) const META_ENDED: &[u8] = b"ended";
 pub(crate) const META_STAMP: &[u8] = b"stamp";
 /// From which write on the journal is on which line.
 pub(crate) const META_LINES: &[u8] = b"lines";
+/// The epoch of the start that began the newest line.
+pub(crate) const META_LINE_EPOCH: &[u8] = b"line-epoch";
 
 /// A family that batches write, with its place in [`ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,7 +65,12 @@ pub(crate) fn opening(db: &DB, epoch: u64) -> Result<WriteBatch, Error> {
     let old = stamp(db)?.unwrap_or_default();
     let event = db.get_cf(meta, keys::META_EVENTS).map_err(Error::Database)?;
     let event = event.as_deref().and_then(keys::number).unwrap_or(0);
-    let head = Head { commit: old.commit, time_ms: old.time_ms, ..Head::default() };
+    // A version that numbers nothing was here meanwhile: a number is left out, so that nothing goes on over what it wrote.
+    let number = |key| db.get_cf(meta, key).map(|value| value.as_deref().and_then(keys::number));
+    let is_ours = number(keys::META_EPOCH).map_err(Error::Database)?
+        == number(keys::META_LINE_EPOCH).map_err(Error::Database)?;
+    let commit = if is_ours { old.commit } else { old.commit + 1 };
+    let head = Head { commit, time_ms: old.time_ms, ..Head::default() };
     let next = head.next(event);
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| Error::Io {
@@ -83,6 +88,7 @@ pub(crate) fn opening(db: &DB, epoch: u64) -> Result<WriteBatch, Error> {
     let mut write = WriteBatch::default();
     write.put_cf(meta, META_STAMP, next.encode());
     write.put_cf(meta, keys::META_EPOCH, epoch.to_be_bytes());
+    write.put_cf(meta, keys::META_LINE_EPOCH, epoch.to_be_bytes());
     write.put_cf(meta, META_LINES, value);
     Ok(write)
 }
@@ -169,5 +175,11 @@ mod tests {
         let here = position(&db).unwrap();
         assert_eq!((here.commit, here.line), (MAX_LINES as u64 + 3, lines[MAX_LINES - 1].1));
         assert_ne!(lines[0].1, lines[1].1);
+        // A version without lines counts its start alone.
+        db.put_cf(db::handle(&db, META).unwrap(), keys::META_EPOCH, 1000_u64.to_be_bytes()).unwrap();
+        db.write(opening(&db, 1001).unwrap()).unwrap();
+        assert_eq!(position(&db).unwrap().commit, here.commit + 2);
+        db.write(opening(&db, 1002).unwrap()).unwrap();
+        assert_eq!(position(&db).unwrap().commit, here.commit + 3);
     }
 }

@@ -97,6 +97,11 @@ impl Room {
         self.kept.trim();
     }
 
+    /// What is kept of it goes.
+    pub(crate) fn give_up_log(&self, why: &'static str) {
+        self.kept.give_up(why);
+    }
+
     /// The next check asks the file system.
     pub(crate) fn forget(&self) {
         self.lock().at = None;
@@ -124,7 +129,7 @@ impl Room {
             (true, false) => self.admit_bytes.saturating_add(self.reserve_bytes),
             (false, _) => needed.max(self.admit_bytes / 4),
         };
-        if known.free < wanted && self.kept.give_up() {
+        if known.free < wanted && self.kept.give_up("the disk runs short") {
             known.at = None;
             self.refresh(&mut known);
         }

@@ -90,7 +90,8 @@ impl Route {
             return Err(Error::Point { what }.into());
         }
         let mut route = Self { pieces, head: None, steps: Vec::new(), reached: from, commits: 0, bytes: 0 };
-        let mut until = from.time_ms;
+        // Others may have been committed within the same millisecond.
+        let mut until = from.time_ms.saturating_sub(1);
         let mut batch = Vec::new();
         while !route.is_at(point, until) {
             let Some((name, mut reader)) = route.next(&mut open, &mut batch)? else {
@@ -164,7 +165,9 @@ impl Route {
     fn is_enough(&self, point: Point, until: u64) -> StdResult<(), Error> {
         let (at, names) = (self.reached, self.pieces.names());
         let later = names.iter().filter(|name| name.to.commit > at.commit).min_by_key(|name| name.from);
-        if point == Point::End && later.is_none() && !names.is_empty() {
+        let is_there = self.commits > 0
+            || names.iter().any(|name| (name.to.commit, name.to.line) == (at.commit, at.line));
+        if point == Point::End && later.is_none() && is_there {
             return Ok(());
         }
         let ends = format!("commit {}, event {} of {}", at.commit, at.event, time(at.time_ms));
@@ -175,6 +178,11 @@ impl Route {
                     format!("nothing goes on from {ends}; {name} begins later, or is of another history");
                 Error::Gap { what }
             }
+            (None, Point::End) => Error::Gap {
+                what: format!(
+                    "no piece is of this backup's history, which stands at {ends}, or the archive ends before it"
+                ),
+            },
             (None, Point::Time(ms)) => {
                 let what = format!("{} is after its end: it has everything until {}", time(ms), time(until));
                 Error::Point { what }

@@ -18,6 +18,7 @@ use super::is_disk_full;
 use super::tee::Tee;
 use crate::cli::{BackupArchive, BackupVerify};
 use crate::commands::partial::{NotBegun, Partial};
+use crate::commands::signals::Signals;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Printer, note};
 use crate::when::Moment;
@@ -59,6 +60,8 @@ pub(super) async fn archive(client: &Client, args: &BackupArchive, printer: Prin
     let lock = Lock::new(None, &args.recipients)?;
     let encrypted = !lock.is_open();
     let _alone = enter(&args.dir)?;
+    // Before there is a file: a signal takes it away again.
+    let mut signals = Signals::catch()?;
     let pieces = Pieces::list(&args.dir)?;
     let is_first = pieces.names().is_empty();
     let partial = begin(&args.dir)?;
@@ -68,10 +71,13 @@ pub(super) async fn archive(client: &Client, args: &BackupArchive, printer: Prin
         hint: mark.hint,
     });
     let request = api::JournalArchiveRequest { marks: marks.collect() };
-    let mut parts = client.archive_journal(request).await?;
+    let mut parts = tokio::select! {
+        parts = client.archive_journal(request) => parts?,
+        failure = signals.end() => return Err(failure),
+    };
     let (send, receive) = mpsc::channel(4);
     let writer = tokio::task::spawn_blocking(move || write(receive, &lock, partial, &pieces));
-    let taken: Outcome<()> = async {
+    let taken = async {
         while let Some(part) = client.next(&mut parts).await? {
             if send.send(part.data).await.is_err() {
                 // Whoever writes has ended, and says why.
@@ -79,8 +85,11 @@ pub(super) async fn archive(client: &Client, args: &BackupArchive, printer: Prin
             }
         }
         Ok(())
-    }
-    .await;
+    };
+    let taken: Outcome<()> = tokio::select! {
+        taken = taken => taken,
+        failure = signals.end() => Err(failure),
+    };
     drop(send);
     let written =
         writer.await.map_err(|error| Failure::new(1, "writing did not run to its end").cause(&error))?;
