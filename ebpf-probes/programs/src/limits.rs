@@ -145,8 +145,8 @@ fn refuse(spent: *mut Spent, limit: u8, pot: u32) -> Refused {
     Refused { limit, destination: pot as u8 }
 }
 
-/// Whether a connection may begin, or a datagram go to somewhere, and to whose cost. A destination that datagrams went to a moment ago
-/// is no new one.
+/// Whether a connection may begin, or a datagram go to somewhere, and to whose cost. Where a rate counts, a destination that datagrams went
+/// to a moment ago is no new one.
 #[inline(always)]
 pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
     let now = emit::now();
@@ -175,6 +175,8 @@ pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
         }
         pot += 1;
     }
+    // The intervals of all pots that count. 0, of which the verifier knows too little to go each way from here twice.
+    let mut rated = now >> 63;
     let mut pot = 0;
     while pot < POTS {
         if pots >> pot & 1 != 0
@@ -187,11 +189,15 @@ pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
             if interval != 0 && !take(due, now, limit) {
                 return refuse(spent, rate(limit), pot);
             }
+            rated |= interval;
             add(connections, 1);
         }
         pot += 1;
     }
-    if let Some(flow) = flow {
+    // Without a rate nothing would bound how many others' an agent pushes out.
+    if let Some(flow) = flow
+        && rated != 0
+    {
         // One that finds no room is new again the next time.
         let _ = FLOWS.insert(flow, now, 0);
     }

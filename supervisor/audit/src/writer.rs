@@ -210,9 +210,7 @@ impl Writer {
         }
         if let Err(e) = self.file.write_all_at(&self.gathered, self.written) {
             // Cut what arrived. Should that fail too, the next write goes over it with the same bytes.
-            if self.file.set_len(self.written).is_ok() {
-                self.length = self.written;
-            }
+            self.cut();
             return Err(Error::io("write", &self.path())(e));
         }
         self.written += self.gathered.len() as u64;
@@ -234,8 +232,16 @@ impl Writer {
         if self.file.write_all_at(&vec![0; room], self.written).is_ok() {
             self.length += room as u64;
         } else {
-            let _ = self.file.set_len(self.written);
+            self.cut();
         }
+    }
+
+    /// Cuts off what a failed write left. What stays nevertheless is known, so that it is cut before the segment is closed.
+    fn cut(&mut self) {
+        self.length = match self.file.set_len(self.written) {
+            Ok(()) => self.written,
+            Err(_) => self.file.metadata().map_or(u64::MAX, |file| file.len()),
+        };
     }
 
     /// Cuts the room off: a segment that is closed is its lines and nothing else.
