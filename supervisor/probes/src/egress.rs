@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn an_address_counts_for_whom_it_leads_to_and_no_more_for_whom_it_led_to() {
         let (now, until) = (3 * IDLE_TCP_NS, 3 * IDLE_TCP_NS + 60);
-        let entry = Entry { cidr: "192.0.2.1".parse().unwrap(), port: 443, named: 0, counted: 0b10 };
+        let entry =
+            Entry { cidr: Cidr::one("192.0.2.1".parse().unwrap()), port: 443, named: 0, counted: 0b10 };
         let counted = |expires_ns, used_ns| {
             let before = Egress { expires_ns, used_ns, named: 0, counted: 0b01 };
             let after = renewed(Some(before), &entry, now, until);
