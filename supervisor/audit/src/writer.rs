@@ -369,3 +369,27 @@ pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_cut_is_cut_before_the_segment_is_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let key = root.path().join("audit.key");
+        let mut writer = Writer::open(&root.path().join("audit"), &key, Options::default()).unwrap();
+        writer.append(&NewRecord { kind: "test", verdict: "allowed", ..NewRecord::default() }).unwrap();
+        writer.flush().unwrap();
+        let path = writer.path();
+        let size = || fs::metadata(&path).unwrap().len();
+        assert!(size() > writer.written, "there is room");
+        // A file that cannot be written fails the cut as a bad disk does.
+        let good = std::mem::replace(&mut writer.file, File::open(&path).unwrap());
+        writer.make_room();
+        assert_eq!(writer.length, size());
+        writer.file = good;
+        writer.cut_room().unwrap();
+        assert_eq!((writer.length, size()), (writer.written, writer.written));
+    }
+}
