@@ -37,7 +37,7 @@ pub const MAX_DESTINATIONS: u32 = 8;
 pub const MAX_LIMITS: u32 = MAX_AGENTS * (MAX_DESTINATIONS + 1);
 /// Entries of `SPENT`: more, for agents that ended within the hour.
 pub const MAX_SPENT: u32 = 2 * MAX_LIMITS;
-/// Datagrams' destinations that are remembered, of all agents with a limit.
+/// Datagrams' destinations that are remembered, of all agents with a rate of connections.
 pub const MAX_FLOWS: u32 = 16384;
 
 /// Bits of [`Agent::flags`].

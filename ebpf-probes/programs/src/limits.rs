@@ -109,13 +109,16 @@ fn take(due: *mut u64, now: u64, limit: *const Limit) -> bool {
     false
 }
 
-/// What a pot says to one more connection; nothing is taken.
+/// What a pot says to one more connection; nothing is taken. Without a rate it says nothing to a datagram, whose packet has its turn.
 #[inline(always)]
-fn objection(limit: *const Limit, spent: *mut Spent, now: u64) -> u8 {
+fn objection(limit: *const Limit, spent: *mut Spent, now: u64, datagram: bool) -> u8 {
     let part = hour::part(now);
     // SAFETY: values of the maps; aligned words.
     let (out, into, interval, burst) =
         unsafe { ((*limit).bytes_out, (*limit).bytes_in, (*limit).interval_ns, (*limit).burst_ns) };
+    if datagram && interval == 0 {
+        return limit::NONE;
+    }
     // SAFETY: projections into the value.
     let (sent, received, due) =
         unsafe { (&raw const (*spent).sent, &raw const (*spent).received, &raw const (*spent).due_ns) };
@@ -146,7 +149,7 @@ fn refuse(spent: *mut Spent, limit: u8, pot: u32) -> Refused {
 }
 
 /// Whether a connection may begin, or a datagram go to somewhere, and to whose cost. A destination that datagrams went to a moment ago
-/// is no new one.
+/// is no new one; datagrams that no rate counts for are no connections, and none is remembered of them.
 #[inline(always)]
 pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
     let now = emit::now();
@@ -159,6 +162,8 @@ pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
         return Refused::NOT;
     }
     let pots = pots(counted);
+    // The intervals of all pots that count. 0, which the verifier does not know: a number it knows it would follow on ways of its own.
+    let mut rated = now >> 63;
     let mut pot = 0;
     while pot < POTS {
         if pots >> pot & 1 != 0
@@ -168,12 +173,18 @@ pub fn connection(who: &Found, counted: u32, flow: Option<&Flow>) -> Refused {
             let Some(spent) = spent_of(limit, pot) else {
                 return Refused { limit: limit::BYTES_OUT, destination: pot as u8 };
             };
-            let why = objection(limit, spent, now);
+            let why = objection(limit, spent, now, flow.is_some());
             if why != limit::NONE {
                 return refuse(spent, why, pot);
             }
+            // SAFETY: a value of LIMITS; an aligned word.
+            rated |= unsafe { (*limit).interval_ns };
         }
         pot += 1;
+    }
+    // Without a rate nothing would bound how many others' places an agent pushes out.
+    if flow.is_some() && rated == 0 {
+        return Refused::NOT;
     }
     let mut pot = 0;
     while pot < POTS {

@@ -46,8 +46,8 @@ pub static LIMITS: HashMap<LimitKey, Limit, LIMIT_COUNT, { BPF_F_NO_PREALLOC as 
 #[btf_map]
 pub static SPENT: HashMap<SpentKey, Spent, SPENT_COUNT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Where datagrams of agents with a limit went, and when last. An agent gets an entry by what its limit lets through, so that it
-/// pushes out others' no faster than that.
+/// Where datagrams went that a rate of connections counts for, and when last. An agent gets an entry by what its rate lets through, so that
+/// it pushes out others' no faster than that; without a rate it gets none.
 #[btf_map]
 pub static FLOWS: LruHashMap<Flow, u64, FLOW_COUNT> = LruHashMap::new();
 /// Files and programs that are taken from agents with flag `FILES`, by device and inode.

@@ -210,9 +210,7 @@ impl Writer {
         }
         if let Err(e) = self.file.write_all_at(&self.gathered, self.written) {
             // Cut what arrived. Should that fail too, the next write goes over it with the same bytes.
-            if self.file.set_len(self.written).is_ok() {
-                self.length = self.written;
-            }
+            self.cut();
             return Err(Error::io("write", &self.path())(e));
         }
         self.written += self.gathered.len() as u64;
@@ -234,8 +232,16 @@ impl Writer {
         if self.file.write_all_at(&vec![0; room], self.written).is_ok() {
             self.length += room as u64;
         } else {
-            let _ = self.file.set_len(self.written);
+            self.cut();
         }
+    }
+
+    /// Cuts off what a failed write left. What stays nevertheless is known, so that it is cut before the segment is closed.
+    fn cut(&mut self) {
+        self.length = match self.file.set_len(self.written) {
+            Ok(()) => self.written,
+            Err(_) => self.file.metadata().map_or(u64::MAX, |file| file.len()),
+        };
     }
 
     /// Cuts the room off: a segment that is closed is its lines and nothing else.
@@ -362,4 +368,28 @@ impl std::fmt::Debug for Writer {
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_cut_is_cut_before_the_segment_is_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let key = root.path().join("audit.key");
+        let mut writer = Writer::open(&root.path().join("audit"), &key, Options::default()).unwrap();
+        writer.append(&NewRecord { kind: "test", verdict: "allowed", ..NewRecord::default() }).unwrap();
+        writer.flush().unwrap();
+        let path = writer.path();
+        let size = || fs::metadata(&path).unwrap().len();
+        assert!(size() > writer.written, "there is room");
+        // A file that cannot be written fails the cut as a bad disk does.
+        let good = std::mem::replace(&mut writer.file, File::open(&path).unwrap());
+        writer.make_room();
+        assert_eq!(writer.length, size());
+        writer.file = good;
+        writer.cut_room().unwrap();
+        assert_eq!((writer.length, size()), (writer.written, writer.written));
+    }
 }

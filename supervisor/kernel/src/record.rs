@@ -110,6 +110,14 @@ impl Recorder {
     }
 }
 
+/// What a call used, as it is stored. Versions before know four values and refuse more.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Used {
+    Told(u64, f64, u64, u64),
+    Estimated(u64, f64, u64, u64, bool),
+}
+
 /// A row as it is stored: values without the names of their fields, in the order in which the types have them, which reads as the form
 /// with names does. There is one for each call, and so it is half as long. Its own name is its key.
 fn packed(row: &DecisionRow) -> serde_json::Result<Vec<u8>> {
@@ -139,7 +147,10 @@ fn packed(row: &DecisionRow) -> serde_json::Result<Vec<u8>> {
         (code, message, field, rule, hint, retry_after_ms)
     });
     let Usage { latency_ms, cost_usd, tokens_in, tokens_out, estimated } = usage;
-    let usage = (latency_ms, cost_usd, tokens_in, tokens_out, estimated);
+    let usage = match estimated {
+        true => Used::Estimated(*latency_ms, *cost_usd, *tokens_in, *tokens_out, true),
+        false => Used::Told(*latency_ms, *cost_usd, *tokens_in, *tokens_out),
+    };
     let Engine { kind, name } = engine;
     let name_is_key = "";
     serde_json::to_vec(&(
@@ -401,6 +412,10 @@ mod tests {
             let named = serde_json::to_vec(&row).unwrap();
             let short = packed(&row).unwrap();
             assert!(short.starts_with(b"[") && short.len() + 200 < named.len());
+            let values: Value = serde_json::from_slice(&short).unwrap();
+            // Versions before read four, and no more.
+            let used = values[13].as_array().unwrap().len();
+            assert_eq!(used, if row.usage.estimated { 5 } else { 4 });
             // As this version writes it, and as those before did.
             for (form, bytes) in [("short", short), ("named", named)] {
                 let audit_id = format!("sc-{i}-{form}");

@@ -23,10 +23,11 @@ use crate::process::is_in_group;
 use crate::request::NetworkLimits;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits, network_limits, restrain, withhold};
+use crate::{clock, egress, limits, restrain, withhold};
 
-/// Takes over. The threads do not run yet: what is found to have ended is worked on when they do.
-pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
+/// Takes over. The threads do not run yet: what is found to have ended is worked on when they do. False: the probes do not know all of an
+/// agent that runs, and those before must go on to hold it.
+pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<bool, Failure> {
     let mut groups = HashSet::new();
     let mut found = Vec::new();
     for stored in launcher.table.all()? {
@@ -36,15 +37,21 @@ pub(crate) fn adopt(launcher: &Arc<Launcher>) -> Result<(), Failure> {
         }
     }
     remove_orphans(launcher, &groups)?;
-    let (mut running, mut ended) = (0_usize, 0_usize);
+    let (mut running, mut ended, mut all_known) = (0_usize, 0_usize, true);
     for (agent, run) in found {
         write(&launcher.agents).insert(agent.id.clone(), Arc::clone(&agent));
         if let Some(run) = run {
-            *(if take_over(launcher, &agent, run) { &mut running } else { &mut ended }) += 1;
+            match take_over(launcher, &agent, run) {
+                Some(known) => {
+                    running += 1;
+                    all_known &= known;
+                }
+                None => ended += 1,
+            }
         }
     }
     tracing::info!(running, ended, "took over what an earlier launcher left");
-    Ok(())
+    Ok(all_known)
 }
 
 /// What the table says of an agent. `None` when it was never really there.
@@ -150,15 +157,15 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
         told: Mutex::new(Told {
             limits: told,
             dropped: record.agent.dropped_events,
-            network: network_limits::told(launcher, group.id()),
+            // Packets that its limits dropped may not have been told: all that are counted are told once more.
             ..Told::default()
         }),
         held: Held { name: record.slot.clone(), group, uid_base: record.uid_base, limit_events },
     })
 }
 
-/// Whether it runs.
-fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
+/// Of one that runs, whether the probes know all of it.
+fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> Option<bool> {
     let run = Arc::new(run);
     let alive = crate::lock::lock(&run.init).is_some();
     let (isolated, deadline, paused, spec, tenant) = {
@@ -177,6 +184,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
     let files = spec.as_deref().map(withhold::texts).unwrap_or_default();
     launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile, files });
+    let mut known = true;
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
         if let Some(probes) = launcher.probes.get() {
@@ -190,14 +198,17 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
             let limits = spec.as_deref().and_then(|spec| spec.network_limits.as_ref());
             let hold =
                 |limits: &NetworkLimits| probes.limit(cgroup_id, limits.account.as_str(), &limits.all());
-            let known = probes
-                .add_agent(cgroup_id, config(spec.as_deref()))
-                .and_then(|()| limits.map_or(Ok(()), hold))
-                .and_then(|()| egress.map_or(Ok(()), reach))
-                .and_then(|()| probes.arm(cgroup_id))
-                .and_then(|()| probes.isolate(cgroup_id, isolated));
-            if let Err(e) = known {
-                tracing::warn!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "the probes keep what they know of the agent");
+            // What takes most away comes first, and each whatever became of the others.
+            let steps = [
+                probes.add_agent(cgroup_id, config(spec.as_deref())),
+                probes.isolate(cgroup_id, isolated),
+                probes.arm(cgroup_id),
+                limits.map_or(Ok(()), hold),
+                egress.map_or(Ok(()), reach),
+            ];
+            for e in steps.into_iter().filter_map(Result::err) {
+                known = false;
+                tracing::error!(agent = %agent.id, tenant = agent.tenant(), error = chain(&e), "the probes keep what they know of the agent");
             }
         }
         withhold::take_over(launcher, agent, &run);
@@ -210,7 +221,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> bool {
         tracing::info!(agent = %agent.id, tenant = agent.tenant(), pid = run.init_pid, "adopted");
     }
     launcher.exits.watch(agent, &run, deadline);
-    alive
+    alive.then_some(known)
 }
 
 /// A launcher that died while it held back a strict agent left it frozen.

@@ -17,7 +17,8 @@ use crate::request::NetworkLimits;
 /// A flood meets its limit at every packet: once a second is told how many there were.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Packets that were told, or were there before the run: an account outlives it.
+/// Packets that were told, or were there before the launch: an account outlives the run. Of a run that was taken over none: what was dropped
+/// meanwhile is rather told twice than never.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// Of each limit: sent, received.
@@ -25,7 +26,7 @@ pub(crate) struct Told {
     at: Option<Instant>,
 }
 
-/// As a run begins, or is taken over.
+/// As a run begins.
 pub(crate) fn told(launcher: &Launcher, cgroup_id: u64) -> Told {
     let used = launcher.probes.get().and_then(|probes| probes.net_use(cgroup_id).ok()).unwrap_or_default();
     Told { dropped: used.iter().map(|used| used.dropped).collect(), at: None }

@@ -114,13 +114,18 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         folder,
     });
     // Before anything is drained: whose records are waiting must be known.
-    adopt::adopt(&launcher).context("cannot take over the agents of the last launcher")?;
+    let all_known = adopt::adopt(&launcher).context("cannot take over the agents of the last launcher")?;
     let mut threads = start_threads(&launcher, ring, work)?;
     if let ProbesState::Loaded { probes, report } = &launcher.probes
         && report.adoption == Adoption::Replaced
-        && let Err(e) = probes.retire_previous()
     {
-        tracing::error!(error = chain(&e), "the probes of an earlier version stay attached");
+        if !all_known {
+            tracing::error!(
+                "the probes of an earlier version stay attached for agents that the new ones do not know"
+            );
+        } else if let Err(e) = probes.retire_previous() {
+            tracing::error!(error = chain(&e), "the probes of an earlier version stay attached");
+        }
     }
     threads.push(start_refill(&launcher)?);
     let socket = options.socket.clone().unwrap_or_else(|| launcher.folder.socket());

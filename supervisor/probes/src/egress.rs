@@ -44,6 +44,24 @@ fn place(cgroup: u64, cidr: Cidr, port: u16) -> At {
     (EgressKey::HEAD_BITS + u32::from(cidr.fixed_bits()), key)
 }
 
+/// Whether it has run out and carries no connection any more.
+const fn is_over(value: &Egress, now: u64) -> bool {
+    let is_used = value.used_ns != 0 && value.used_ns.saturating_add(IDLE_TCP_NS) >= now;
+    value.expires_ns < now && !is_used
+}
+
+/// An entry with what a name adds to it. An address that several names lead to counts for the destinations of all of them; what is over
+/// says nothing of whom it leads to today.
+fn renewed(before: Option<Egress>, entry: &Entry, now: u64, until: u64) -> Egress {
+    let before = before.filter(|before| !is_over(before, now)).unwrap_or_default();
+    Egress {
+        expires_ns: before.expires_ns.max(until),
+        named: before.named.max(entry.named.into()),
+        counted: before.counted | entry.counted,
+        ..before
+    }
+}
+
 impl EgressTable {
     /// Reads what is there, and writes the blocks that a rule must name.
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
@@ -127,16 +145,17 @@ impl EgressTable {
         for entry in entries {
             let at = place(cgroup, entry.cidr, entry.port);
             let before = self.agents.get(&cgroup).and_then(|known| known.get(&at)).copied();
-            // An address that several names lead to counts for the destinations of all of them.
-            let counted = entry.counted | before.map_or(0, |before| before.counted);
-            let value = match before {
+            let before = match before {
                 // A rule of addresses holds for good, and longer than a name's answer.
-                Some(before) if before.expires_ns >= until && before.counted == counted => continue,
-                Some(before) => Egress { used_ns: self.used(at)?, ..before },
-                None => Egress::default(),
+                Some(before)
+                    if before.expires_ns >= until && before.counted | entry.counted == before.counted =>
+                {
+                    continue;
+                }
+                Some(before) => Some(Egress { used_ns: self.used(at)?, ..before }),
+                None => None,
             };
-            let (expires_ns, named) = (value.expires_ns.max(until), value.named.max(entry.named.into()));
-            self.write(at, Egress { expires_ns, named, counted, ..value })?;
+            self.write(at, renewed(before, entry, now, until))?;
         }
         Ok(())
     }
@@ -150,9 +169,10 @@ impl EgressTable {
     /// Takes out what has run out and carries no connection any more.
     fn forget_old(&mut self, cgroup: u64, now: u64) -> Result<(), Error> {
         let known = self.agents.get(&cgroup).into_iter().flatten();
-        let over: Vec<At> = known.filter(|(_, v)| v.expires_ns < now).map(|(at, _)| *at).collect();
-        for at in over {
-            if self.used(at)?.saturating_add(IDLE_TCP_NS) < now {
+        let old: Vec<(At, Egress)> =
+            known.filter(|(_, v)| v.expires_ns < now).map(|(at, v)| (*at, *v)).collect();
+        for (at, value) in old {
+            if is_over(&Egress { used_ns: self.used(at)?, ..value }, now) {
                 self.erase(at)?;
             }
         }
@@ -172,5 +192,29 @@ impl EgressTable {
     /// Agents that have entries.
     pub(crate) fn owners(&self) -> Vec<u64> {
         self.agents.keys().copied().filter(|&cgroup| cgroup != 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_for_whom_it_leads_to_and_no_more_for_whom_it_led_to() {
+        let (now, until) = (3 * IDLE_TCP_NS, 3 * IDLE_TCP_NS + 60);
+        let entry =
+            Entry { cidr: Cidr::one("192.0.2.1".parse().unwrap()), port: 443, named: 0, counted: 0b10 };
+        let counted = |expires_ns, used_ns| {
+            let before = Egress { expires_ns, used_ns, named: 0, counted: 0b01 };
+            let after = renewed(Some(before), &entry, now, until);
+            assert_eq!(after.expires_ns, until.max(expires_ns));
+            after.counted
+        };
+        assert_eq!(counted(now + 1, 0), 0b11, "both names lead there");
+        assert_eq!(counted(u64::MAX, 0), 0b11, "a rule of addresses");
+        assert_eq!(counted(now - 1, now - 5), 0b11, "a connection is open");
+        assert_eq!(counted(now - 1, now - IDLE_TCP_NS - 1), 0b10);
+        assert_eq!(counted(now - 1, 0), 0b10, "it was never used");
+        assert_eq!(renewed(None, &entry, now, until).counted, 0b10);
     }
 }

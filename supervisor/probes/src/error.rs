@@ -88,6 +88,14 @@ pub enum Error {
         /// How many fit.
         max: usize,
     },
+    /// What agents use is kept for an hour, also of those that ended.
+    #[error(
+        "there are too many agents with network limits within the hour: {max} limits fit; wait, or launch with fewer"
+    )]
+    LimitsFull {
+        /// How many fit.
+        max: u32,
+    },
     /// Too much is withheld from an agent at once.
     #[error("the agent with cgroup id {cgroup_id} can be withheld {max} files and folders at most")]
     WithheldFull {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use aion_probe_types::layout::{Limit, LimitKey, MAX_DESTINATIONS, Spent, SpentKey, limit};
+use aion_probe_types::layout::{Limit, LimitKey, MAX_DESTINATIONS, MAX_SPENT, Spent, SpentKey, limit};
 use aion_probe_types::{LimitKind, hour};
 use aya::maps::{HashMap, MapData, MapError};
 use sha2::{Digest, Sha256};
@@ -27,6 +27,8 @@ const SWEEP_AT: usize = 256;
 /// And at the latest: all their entries fit twice.
 const MOST_BEFORE_SWEEP: usize = 4096;
 const SECOND_NS: u64 = 1_000_000_000;
+/// What comes at once uses up as much of the time ahead, and an account is kept that long: no longer than for its bytes.
+const MAX_BURST_NS: u64 = 3600 * SECOND_NS;
 
 /// How often connections may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,8 @@ impl NetLimits {
                 false => (SECOND_NS, limit::PER_SECOND),
             };
             limit.interval_ns = (time / u64::from(rate.count.max(1))).max(1);
-            limit.burst_ns = limit.interval_ns.saturating_mul(u64::from(rate.burst.saturating_sub(1)));
+            let burst_ns = limit.interval_ns.saturating_mul(u64::from(rate.burst.saturating_sub(1)));
+            limit.burst_ns = burst_ns.min(MAX_BURST_NS);
             limit.rate = code.into();
         }
         limit
@@ -200,6 +203,12 @@ impl LimitTable {
                 Ok(()) => {}
                 Err(MapError::SyscallError(error))
                     if error.io_error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // As the kernel says that a map is full.
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::ArgumentListTooLong =>
+                {
+                    return Err(Error::LimitsFull { max: MAX_SPENT });
+                }
                 Err(source) => return Err(failed("SPENT", "write")(source)),
             }
             let key = LimitKey { cgroup, destination };
@@ -287,6 +296,7 @@ mod tests {
         };
         assert_eq!(of(5, false, 5), (SECOND_NS / 5, 4 * SECOND_NS / 5, 1));
         assert_eq!(of(30, true, 1), (2 * SECOND_NS, 0, 2));
+        assert_eq!(of(1, true, 10_000).1, MAX_BURST_NS);
         assert_eq!(NetLimits::default().to_limit([1, 2]), Limit { account: [1, 2], ..Limit::default() });
     }
 

@@ -185,12 +185,13 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Deletes rows whose time is over, `step` of each list at most, and says how many were looked at.
+    /// Deletes rows whose time is over, `step` of each list at most, and says how many were looked at. A row that cannot be read goes when
+    /// its turn comes: nobody will read it, and others wait behind it.
     ///
     /// # Errors
     /// When they cannot be read or deleted.
     pub fn sweep_rows(&self, now_ns: u64, step: usize) -> Result<usize, Error> {
-        let mut looked = self.sweep_in_order(Table::Decisions, now_ns, step.saturating_mul(IN_ORDER))?;
+        let mut looked = 0;
         // Decisions of versions before are on a list, too.
         for family in [keys::KERNEL, keys::MEMORY, keys::DECISIONS] {
             let mut due = Vec::new();
@@ -211,7 +212,7 @@ impl Store {
             for (entry, row) in due {
                 // The row may have been written again with another time.
                 if let Some(bytes) = self.get(family, &row)?
-                    && is_over(decode(family, &bytes)?.0, now_ns)
+                    && may_go(family, &bytes, now_ns)
                 {
                     batch.delete(family, row);
                 }
@@ -219,33 +220,22 @@ impl Store {
             }
             self.write(batch, Durability::Process)?;
         }
+        looked += self.sweep_in_order(Table::Decisions, now_ns, step.saturating_mul(IN_ORDER))?;
         Ok(looked)
     }
 
     /// Deletes the first rows of a table whose keys are in the order of their ends, as one range.
     fn sweep_in_order(&self, table: Table, now_ns: u64, most: usize) -> Result<usize, Error> {
         let (family, kind) = table.place();
-        let (mut over, mut end, mut failed) = (0, Vec::new(), None);
+        let (mut over, mut end) = (0, Vec::new());
         self.scan(family, &[kind], |key, value| {
-            if over >= most || key.first() != Some(&kind) {
+            if over >= most || key.first() != Some(&kind) || !may_go(family, value, now_ns) {
                 return false;
             }
-            match decode(family, value) {
-                Ok((expires_ns, _)) if is_over(expires_ns, now_ns) => {
-                    over += 1;
-                    key.clone_into(&mut end);
-                    true
-                }
-                Ok(_) => false,
-                Err(error) => {
-                    failed = Some(error);
-                    false
-                }
-            }
+            over += 1;
+            key.clone_into(&mut end);
+            true
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         if over > 0 {
             // The last of them goes, too.
             end.push(0);
@@ -259,6 +249,17 @@ impl Store {
 
 const fn is_over(expires_ns: u64, now_ns: u64) -> bool {
     expires_ns != 0 && expires_ns <= now_ns
+}
+
+/// Whether the sweep takes a row.
+fn may_go(family: &'static str, bytes: &[u8], now_ns: u64) -> bool {
+    match decode(family, bytes) {
+        Ok((expires_ns, _)) => is_over(expires_ns, now_ns),
+        Err(error) => {
+            tracing::warn!(%error, "a row that cannot be read is swept");
+            true
+        }
+    }
 }
 
 fn decode<'a>(family: &'static str, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
@@ -325,6 +326,7 @@ mod tests {
         assert_eq!(store.sweep_rows(100, 10).unwrap(), 0);
         assert_eq!(store.row(Table::Memory, &["t", "b"], u64::MAX).unwrap().unwrap().value, b"y");
     }
+
     fn decide(store: &Store, audit_id: &str, expires: u64) {
         let mut batch = Batch::new();
         batch.put_row(Table::Decisions, &[audit_id], expires, b"x").unwrap();
@@ -356,6 +358,25 @@ mod tests {
         assert_eq!(store.sweep_rows(u64::MAX, 10).unwrap(), 1);
         assert_eq!(all_keys(&store), [b"dsc-4"], "what stays is kept");
         assert_eq!(store.sweep_rows(u64::MAX, 10).unwrap(), 0);
+    }
+
+    #[test]
+    fn rows_that_cannot_be_read_hold_up_no_others() {
+        let (_dir, store) = store();
+        put(&store, &["t", "a"], 100, "x");
+        put(&store, &["t", "b"], 100, "x");
+        decide(&store, "sc-2", 100);
+        decide(&store, "sc-3", 200);
+        let mut batch = Batch::bookkeeping();
+        batch.put(keys::DECISIONS, Table::Decisions.key(&["sc-1"]), Vec::new());
+        batch.put(keys::MEMORY, Table::Memory.key(&["t", "a"]), Vec::new());
+        store.commit(batch, Durability::Process).unwrap();
+        assert_eq!(store.sweep_rows(150, 10).unwrap(), 4);
+        assert_eq!(all_keys(&store), [b"dsc-3"]);
+        for key in ["a", "b"] {
+            assert_eq!(store.get(keys::MEMORY, &Table::Memory.key(&["t", key])).unwrap(), None);
+        }
+        assert_eq!(store.sweep_rows(150, 10).unwrap(), 0);
     }
 
     #[test]

@@ -112,6 +112,12 @@ fn connections(given: v1::NetworkLimit) -> Checked<Option<ConnectionRate>> {
         let why = format!("a rate and its burst are within 1 and {MAX_RATE}");
         return Err(Failure::field("network_limits.connections_burst", why));
     }
+    // What was used is kept for an hour.
+    let hourly = count.saturating_mul(if per_minute { 60 } else { 3600 });
+    if burst > hourly {
+        let why = format!("{burst} is more than the rate gives in an hour, which is {hourly}");
+        return Err(Failure::field("network_limits.connections_burst", why));
+    }
     Ok(Some(ConnectionRate { count, per_minute, burst }))
 }
 
@@ -168,6 +174,7 @@ mod tests {
             all(|l| l.bytes_in_per_hour = 1 << 50),
             all(|l| l.connections_per_second = 1),
             all(|l| l.connections_burst = 0),
+            all(|l| l.connections_burst = 30 * 60 + 1),
             all(|l| l.connections_per_minute = 0),
             all(|l| l.connections_per_minute = 20_000),
             v1::NetworkLimits { destinations: vec![to("10.0.0.0/9:80")], ..Default::default() },

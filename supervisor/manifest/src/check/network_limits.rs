@@ -110,7 +110,15 @@ impl Checker<'_> {
         };
         let connections = connections.map(|(name, count, per_minute)| {
             let count = self.number32(&format!("{field}.{name}"), Some(count), 1, 1, MAX_RATE);
-            let burst = self.number32(&format!("{field}.connections_burst"), given.burst, count, 1, MAX_RATE);
+            let at_once = format!("{field}.connections_burst");
+            let burst = self.number32(&at_once, given.burst, count, 1, MAX_RATE);
+            // What was used is kept for an hour.
+            let hourly = count.saturating_mul(if per_minute { 60 } else { 3600 });
+            if count > 0 && burst > hourly && burst <= MAX_RATE {
+                let text =
+                    format!("{burst} is more than an hour of {name}: {count} gives; use 1 to {hourly}");
+                self.problem(&at_once, &text);
+            }
             ConnectionRate { count, per_minute, burst }
         });
         NetworkLimit {

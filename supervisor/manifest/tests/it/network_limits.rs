@@ -59,6 +59,10 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
             egress("connections_per_second: 5, connections_per_minute: 5"),
             ["connections_per_minute", "remove one of them"],
         ),
+        (
+            egress("connections_per_minute: 2, connections_burst: 121"),
+            ["connections_burst", "more than an hour of connections_per_minute: 2 gives; use 1 to 120"],
+        ),
         (egress("connections_burst: 5"), ["connections_burst", "a burst is of a rate"]),
         (egress("destinations: [{to: 'b.example:443'}]"), ["destinations[0].to", "write one of: a.example:443"]),
         (egress("destinations: [{to: 'a.example'}]"), ["destinations[0].to", "a.example"]),
@@ -94,6 +98,7 @@ fn each_mistake_is_named_with_its_field_and_what_to_do() {
         hosts.join(", ")
     );
     assert!(bad(&spec).contains("at most 8 are allowed"));
+    good(&egress("connections_per_minute: 2, connections_burst: 120"));
     // Everything may be limited as the one destination that it is.
     good(
         "network: egress\ncapabilities: {network: true}\nresources: {network: {destinations: [{to: '*:*', bytes_out_per_hour: 1Mi}]}}",

@@ -152,6 +152,17 @@ fn datagrams_to_the_same_place_are_one_connection() {
     assert_eq!(lines(&drain(&mut opened)), ["resources.network.connections_per_minute"]);
     // Listening begins no connection.
     assert_eq!(agent.help(&["bind", "127.0.0.1:0"]), "ok");
+    // Without a rate there are none, and none is remembered: a rate that comes later finds a new place.
+    let other = world.cgroup("bytes");
+    opened.probes.add_agent(other.id, EVENTS).unwrap();
+    opened.probes.limit(other.id, "bytes", &[out(1 << 20)]).unwrap();
+    assert_eq!(other.help(&["udp", "127.0.0.1:0", &one]), "ok");
+    let used = |id| opened.probes.net_use(id).unwrap()[0];
+    assert!(used(other.id).out > 0);
+    assert_eq!(used(other.id).connections, 0);
+    opened.probes.limit(other.id, "bytes", &[rate(1, true, 1)]).unwrap();
+    assert_eq!(other.help(&["udp", "127.0.0.1:0", &one]), "ok");
+    assert_eq!(used(other.id).connections, 1);
 }
 
 #[test]
