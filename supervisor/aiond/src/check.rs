@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use anyhow::{Result, bail};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::Files;
 use crate::settings::Loaded;
@@ -15,10 +16,14 @@ use crate::{alerts, grpc, telemetry};
 /// When a start would fail because of a file.
 pub(crate) fn check(loaded: &Loaded) -> Result<()> {
     let (options, mut wrong) = (&loaded.options, Vec::new());
-    if let Err(error) = EnvFilter::try_new(&options.log) {
+    // A word that is no level is taken for a target's name, of which there is nothing to see.
+    let is_word = |part: &&str| !part.contains(['=', '[', ':']) && part.parse::<LevelFilter>().is_err();
+    let word = options.log.split(',').map(str::trim).find(is_word);
+    let refused = EnvFilter::try_new(&options.log).err().map(|error| error.to_string());
+    if let Some(error) = refused.or_else(|| word.map(|word| format!("{word:?} is no level"))) {
         wrong.push(match loaded.setting("log") {
             Some(setting) => {
-                setting.problem(&error.to_string(), "write `info`, or `aiond=debug,info`").to_string()
+                setting.problem(&error, "write `info`, or `aiond=debug,info`").to_string()
             }
             None => format!("--log: {error}"),
         });

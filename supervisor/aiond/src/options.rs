@@ -160,8 +160,10 @@ fn http_address(text: &str) -> Result<Http, String> {
     if text == "off" {
         return Ok(Http::Off);
     }
+    // Clients have the same variable, with a URL in it.
+    let plain = text.strip_prefix("http://").map_or(text, |rest| rest.trim_end_matches('/'));
     let address: SocketAddr =
-        text.parse().map_err(|_| "write an address and a port, as 127.0.0.1:8010, or off".to_owned())?;
+        plain.parse().map_err(|_| "write an address and a port, as 127.0.0.1:8010, or off".to_owned())?;
     if address.ip().is_loopback() {
         Ok(Http::At(address))
     } else {

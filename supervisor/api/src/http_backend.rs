@@ -168,7 +168,12 @@ impl Backend for ForHttp {
             {
                 return parts.clone();
             }
-            let (launcher, tasks) = tokio::join!(self.core.launcher.hello(), self.engine());
+            let hello = tokio::time::timeout(PATIENCE, self.core.launcher.hello());
+            let (launcher, tasks) = tokio::join!(hello, self.engine());
+            let launcher = launcher.map_or_else(
+                |_| Err(format!("it does not answer within {} s", PATIENCE.as_secs())),
+                |answer| answer.map(|_| ()).map_err(|error| error.to_string()),
+            );
             let room = self.core.store.check_room(false);
             let part = |name, result: Result<(), String>| Part {
                 name,
@@ -176,7 +181,7 @@ impl Backend for ForHttp {
                 detail: result.err().unwrap_or_default(),
             };
             let parts = vec![
-                part("launcher", launcher.map(|_| ()).map_err(|error| error.to_string())),
+                part("launcher", launcher),
                 part("store", room.map_err(|error| error.to_string())),
                 part("tasks", tasks),
             ];

@@ -33,14 +33,23 @@ struct Text {
 }
 
 impl Origin {
-    /// Writes it into the folder of a log that has not begun yet.
+    /// Writes it into the folder of a log that has not begun yet, readable by this group.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, dir: &Path) -> Result<()> {
+    pub fn write(&self, dir: &Path, gid: Option<u32>) -> Result<()> {
         let text = Text { seq: self.seq, hash: self.hash.to_string(), detail: self.detail.clone() };
         let text = serde_json::to_vec(&text).map_err(|e| Error::DetailInvalid { why: e.to_string() })?;
-        segment::install(dir, &dir.join(FILE), &text, None)
+        segment::install(dir, &dir.join(FILE), &text, gid)
+    }
+
+    /// Gives it to the group that may read the log, where a restore did not.
+    pub(crate) fn share(dir: &Path, gid: Option<u32>) -> Result<()> {
+        let path = dir.join(FILE);
+        match gid.map_or(Ok(()), |gid| std::os::unix::fs::lchown(&path, None, Some(gid))) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("give away", &path)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// None: there is none. One that cannot be read is an error: to begin at 1 would use numbers twice.

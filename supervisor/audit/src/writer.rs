@@ -101,6 +101,7 @@ impl Writer {
         if !key_known {
             segment::install(dir, &key_file, key_text.as_bytes(), options.gid)?;
         }
+        Origin::share(dir, options.gid)?;
         let origin = if is_new { Origin::read(dir)? } else { None };
         if let Some(origin) = &origin {
             // Before the first segment: without it, a log that does not begin with record 1 lacks its beginning.

@@ -182,12 +182,22 @@ impl Kernel {
         if let Some(policy) = &options.policy {
             approvals::check(policy.approval(), &plan::SYSCALLS)?;
         }
-        let sealer = Sealer::open(&options.state.join("keys/seal.key")).map_err(|error| failed(&error))?;
+        let seal = options.state.join("keys/seal.key");
+        let was_there = seal.exists();
+        let sealer = Sealer::open(&seal).map_err(|error| failed(&error))?;
         let now = now_ns();
         let models = ModelsOf::open(Arc::clone(&store), sealer.clone(), options.offline)?;
         let secrets = Secrets::open(Arc::clone(&store), sealer.clone())?;
         let tenants =
-            Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| failed(&error))?;
+            Tenants::open(Arc::clone(&store), sealer, now / 1_000_000).map_err(|error| match was_there {
+                true => failed(&error),
+                false => {
+                    // A new one in its place would hide that it is gone.
+                    let _ = std::fs::remove_file(&seal);
+                    let message = format!("{} is gone, and tenants' secrets are sealed with it", seal.display());
+                    Refusal::new(Reason::Internal, ErrorCode::Internal, message).hint("put it back from a backup")
+                }
+            })?;
         let tools = Tools::open(
             Arc::clone(&store),
             &options.state,

@@ -48,7 +48,7 @@ pub(crate) fn set_aside(root: &Path, manifest: &Manifest, owners: Owners) -> Res
         });
         let detail = detail.as_object().cloned().unwrap_or_default();
         let hash = Hash::parse(&hash).unwrap_or(Hash::ZERO);
-        Origin { seq, hash, detail }.write(&log).map_err(Error::Audit)?;
+        Origin { seq, hash, detail }.write(&log, Some(owners.group)).map_err(Error::Audit)?;
     }
     Ok(found)
 }

@@ -39,7 +39,9 @@ impl Lock {
         }
         let parsed = recipients.iter().map(|text| {
             x25519::Recipient::from_str(text).map_err(|why| {
-                Failure::new(USAGE, format!("--recipient {text}: it is no public key of age: {why}"))
+                let is_private = text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY");
+                let shown = if is_private { "(a private key)" } else { text };
+                Failure::new(USAGE, format!("--recipient {shown}: it is no public key of age: {why}"))
                     .hint("`age-keygen -o key.txt` makes a pair and prints the public key, age1...")
             })
         });
