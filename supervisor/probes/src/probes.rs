@@ -240,8 +240,9 @@ impl Probes {
             if !self.files {
                 return Err(Error::NoFileHooks);
             }
-            inner.withheld.add(cgroup_id, files)?;
+            // Before the entries: what of them is written holds, also when the rest fails.
             inner.write(cgroup_id, Agent { flags: agent.flags | flag::FILES, ..agent })?;
+            inner.withheld.add(cgroup_id, files)?;
             return inner.withheld.keep(cgroup_id, files);
         }
         inner.withheld.clear(cgroup_id)?;
