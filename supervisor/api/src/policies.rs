@@ -263,7 +263,7 @@ impl Core {
         Ok(plan.egress.into_iter().map(written).collect())
     }
 
-    /// The manifest that it runs by; the process of an attempt has that of its agent.
+    /// The manifest that it runs by; the process of an attempt has that of its agent, as it is now.
     pub(crate) fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
         match record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT)) {
             Some(agent) => self.spec_of(&self.agents.find(&record.tenant, agent).ok()?),
