@@ -331,6 +331,21 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_leads_nowhere_may_lead_to_what_was_moved() {
+        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let mut mounts = Mounts::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
+        mounts.0.iter_mut().for_each(|m| m.writable = false);
+        let look = Look { root: &root, mounts: &mounts, given: &[] };
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let found = |name: &str| look.may_be_elsewhere(&dir.path().join(name)).ok();
+        assert_eq!((found("link"), found("link/below")), (Some(true), Some(true)));
+        assert_eq!((found("absent"), found("absent/below")), (Some(false), Some(false)));
+        assert_eq!(found("file/below"), Some(false));
+    }
+
+    #[test]
     fn numbers_of_a_file() {
         let text = "pos:\t0\nflags:\t012100000\nmnt_id:\t31\nino:\t8193\n";
         assert_eq!(numbers(text), Some((31, 8193)));
