@@ -17,6 +17,7 @@ use crate::shim::{self, Binprm, Dentry, File, Path};
 const EACCES: i32 = 13;
 const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
+const O_TRUNC: u32 = 0o1000;
 
 /// What is to be done.
 #[derive(Clone, Copy)]
@@ -107,8 +108,11 @@ pub fn opens(ctx: &LsmContext, who: &Found, file: *const File) -> i32 {
         return 0;
     }
     // SAFETY: a trusted pointer of the hook; the verifier checks each read.
-    let (uses, at) = unsafe { (shim::shim_file_uses(file), shim::shim_file_at(file)) };
-    let wanted = Use { read: uses & FMODE_READ != 0, write: uses & FMODE_WRITE != 0, exec: false };
+    let (uses, flags, at) =
+        unsafe { (shim::shim_file_uses(file), shim::shim_file_flags(file), shim::shim_file_at(file)) };
+    // An open for reading can empty the file, and since Linux 6.2 `path_truncate` is not asked for it.
+    let write = uses & FMODE_WRITE != 0 || flags & O_TRUNC != 0;
+    let wanted = Use { read: uses & FMODE_READ != 0, write, exec: false };
     // SAFETY: as above.
     let dentry = unsafe { shim::shim_path_dentry(at) };
     judge(ctx, who, dentry, at, wanted, hook::FILE_OPEN)

@@ -22,9 +22,7 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
     let refused = EnvFilter::try_new(&options.log).err().map(|error| error.to_string());
     if let Some(error) = refused.or_else(|| word.map(|word| format!("{word:?} is no level"))) {
         wrong.push(match loaded.setting("log") {
-            Some(setting) => {
-                setting.problem(&error, "write `info`, or `aiond=debug,info`").to_string()
-            }
+            Some(setting) => setting.problem(&error, "write `info`, or `aiond=debug,info`").to_string(),
             None => format!("--log: {error}"),
         });
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use aion_api_proto::v1 as api;
 use aion_launcher_proto::v1 as launcher;
-use aion_manifest::AgentSpec;
+use aion_manifest::{AgentSpec, withheld_of_launch};
 use aion_store::AgentRecord;
 use aion_types::ErrorCode;
 use prost::Message as _;
@@ -39,22 +39,43 @@ fn rules_of(plan: &launcher::Launch) -> BTreeSet<String> {
     all
 }
 
-/// Which of these bounds do not leave the agent, and why.
+/// What can be withheld of a launch.
+struct Launched {
+    rules: BTreeSet<String>,
+    /// The host folder that stands for `/workspace`.
+    workspace: Option<String>,
+}
+
+impl Launched {
+    fn of(plan: &launcher::Launch) -> Self {
+        let kind = plan.workspace.as_ref().and_then(|workspace| workspace.kind.as_ref());
+        let workspace = match kind {
+            Some(launcher::workspace::Kind::Directory(path)) => {
+                Some(String::from_utf8_lossy(path).into_owned())
+            }
+            _ => None,
+        };
+        Self { rules: rules_of(plan), workspace }
+    }
+}
+
+/// Which of these bounds do not leave the agent, and why. The launch is judged: the manifest may be another by now, or gone.
 fn withheld(
-    rules: &BTreeSet<String>,
+    launched: &Launched,
     spec: Option<&AgentSpec>,
     bounds: &Outcome<Bounds>,
 ) -> Vec<api::WithheldFile> {
     let told = |(rule, why)| api::WithheldFile { rule, why };
-    match (bounds, spec) {
-        (Ok(bounds), Some(spec)) => {
+    let rules = &launched.rules;
+    match bounds {
+        Ok(bounds) => {
             let mut left = rules.clone();
-            let all = bounds.policies().flat_map(|policy| spec.withheld_files(policy));
+            let workspace = launched.workspace.as_deref();
+            let all = bounds.policies().flat_map(|policy| withheld_of_launch(rules, workspace, spec, policy));
             all.filter(|(rule, _)| left.remove(rule)).map(told).collect()
         }
         // Nobody knows what it may have.
-        (Err(problem), _) => rules.iter().map(|rule| told((rule.clone(), problem.to_string()))).collect(),
-        (Ok(_), None) => Vec::new(),
+        Err(problem) => rules.iter().map(|rule| told((rule.clone(), problem.to_string()))).collect(),
     }
 }
 
@@ -72,15 +93,15 @@ impl Core {
             return held;
         }
         let mut held = held;
-        let rules = match self.file_rules_of(record) {
-            Ok(rules) => rules,
+        let launched = match self.launched_with(record) {
+            Ok(launched) => launched,
             Err(problem) => return failed(held, &problem.to_string()),
         };
         // Most agents have none, and their manifests are not read for it.
-        if rules.is_empty() {
+        if launched.rules.is_empty() {
             return held;
         }
-        held.withheld_files = withheld(&rules, self.runs_by(record).as_ref(), bounds);
+        held.withheld_files = withheld(&launched, self.runs_by(record).as_ref(), bounds);
         let now: BTreeSet<&str> = held.withheld_files.iter().map(|one| one.rule.as_str()).collect();
         let before: BTreeSet<&str> = state.withheld_files.iter().map(String::as_str).collect();
         held.files_given_back = before.difference(&now).map(|rule| (*rule).to_owned()).collect();
@@ -107,11 +128,11 @@ impl Core {
         }
     }
 
-    fn file_rules_of(&self, record: &AgentRecord) -> Outcome<BTreeSet<String>> {
+    fn launched_with(&self, record: &AgentRecord) -> Outcome<Launched> {
         let bytes = self.store.launch_of(&record.tenant, &record.id)?.unwrap_or_default();
         let plan = launcher::Launch::decode(bytes.as_slice())
             .map_err(|error| Problem::internal("a stored launch cannot be read", &error))?;
-        Ok(rules_of(&plan))
+        Ok(Launched::of(&plan))
     }
 }
 
@@ -150,8 +171,8 @@ mod tests {
 
     #[test]
     fn without_bounds_nothing_is_left() {
-        let rules = BTreeSet::from(["fs:read:/srv".to_owned()]);
+        let launched = Launched { rules: BTreeSet::from(["fs:read:/srv".to_owned()]), workspace: None };
         let gone: Outcome<Bounds> = Err(Problem::new(ErrorCode::TenantNotFound, "gone"));
-        assert_eq!(withheld(&rules, None, &gone)[0].rule, "fs:read:/srv");
+        assert_eq!(withheld(&launched, None, &gone)[0].rule, "fs:read:/srv");
     }
 }

@@ -35,6 +35,13 @@ pub(crate) enum Which<'a> {
     Of(&'a TenantId),
 }
 
+/// Tells the log of one that is not held, where nobody waits for the answer.
+fn tell_failure(held: &api::HeldAgent) {
+    if !held.error.is_empty() {
+        tracing::warn!(agent = held.id, error = held.error, "an agent is not held to the rules");
+    }
+}
+
 impl Core {
     /// Takes the rules as they are now in the file, and holds all agents to them; `dry_run` looks and changes nothing.
     pub(crate) async fn reload_policy(self: &Arc<Self>, dry_run: bool) -> Outcome<Vec<api::HeldAgent>> {
@@ -88,13 +95,7 @@ impl Core {
         tokio::spawn(async move {
             match core.hold_to_bounds(Which::All).await {
                 Ok(held) => {
-                    for one in held.iter().filter(|one| !one.error.is_empty()) {
-                        tracing::warn!(
-                            agent = one.id,
-                            error = one.error,
-                            "an agent is not held to the rules"
-                        );
-                    }
+                    held.iter().for_each(tell_failure);
                 }
                 Err(problem) => {
                     tracing::warn!(code = problem.code().as_str(), %problem, "running agents were not compared with the rules")
@@ -115,7 +116,7 @@ impl Core {
             let _turn = self.policy_turn.lock().await;
             let bounds = self.bounds(&record.tenant);
             let held = self.hold_hosts(state, record, &bounds, false).await;
-            self.hold_files(state, record, &bounds, held, false).await;
+            tell_failure(&self.hold_files(state, record, &bounds, held, false).await);
         }
     }
 
@@ -262,7 +263,7 @@ impl Core {
         Ok(plan.egress.into_iter().map(written).collect())
     }
 
-    /// The manifest that it runs by; the process of an attempt has that of its agent.
+    /// The manifest that it runs by; the process of an attempt has that of its agent, as it is now.
     pub(crate) fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
         match record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT)) {
             Some(agent) => self.spec_of(&self.agents.find(&record.tenant, agent).ok()?),

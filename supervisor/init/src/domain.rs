@@ -3,16 +3,17 @@
 //! The rules follow the root that init has just entered, so they are made after pivot_root.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use aion_sandbox::{Landlock, Plan, RootfsKind, SystemEntry};
 use aion_sys::landlock::{self, Handled, access};
 use aion_types::LayerName;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
+use crate::elf::{Needs, needs};
 use crate::exec_rule::{self, Refused};
 use crate::failure::{Failure, Result, at};
 use crate::program;
@@ -37,6 +38,9 @@ const OF_FILES: u64 =
     access::EXECUTE | access::WRITE_FILE | access::READ_FILE | access::TRUNCATE | access::IOCTL_DEV;
 /// Opening a device for writing, and what terminals need.
 const DEVICES: u64 = READ | access::WRITE_FILE | access::TRUNCATE | access::IOCTL_DEV;
+
+/// Where loaders of ELF files lie: a program that lies where the agent can write must not name any other as its loader.
+const LOADERS: &[&str] = &["/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
 /// Links that are named in the report.
 const TOLD: usize = 4;
@@ -137,13 +141,52 @@ fn add_executables(ruleset: &OwnedFd, wanted: &Landlock, plan: &Plan) -> Result<
     for bytes in &wanted.exec_allow {
         let path = Path::new(OsStr::from_bytes(bytes));
         match exec_rule::open(path, plan) {
-            Ok(file) => allow(ruleset, RUN, &file).map_err(|e| not_added(path, e))?,
+            Ok(file) => {
+                allow(ruleset, RUN, &file).map_err(|e| not_added(path, e))?;
+                add_loader(ruleset, &file, plan)?;
+            }
             Err(Refused::Absent) => {}
             Err(Refused::Astray(link)) => astray.push(link),
             Err(Refused::Failed(e)) => return Err(not_added(path, e)),
         }
     }
     Ok(astray)
+}
+
+/// Adds the rule for the loader that the kernel executes with a program. One that lies elsewhere wants a rule of its own.
+fn add_loader(ruleset: &OwnedFd, program: &OwnedFd, plan: &Plan) -> Result<()> {
+    let Some(loader) = loader_of(program) else { return Ok(()) };
+    match exec_rule::open(&loader, plan) {
+        // Landlock takes a folder as well, with all that is in it.
+        Ok(file) if is_file(&file) => allow(ruleset, RUN, &file).map_err(|e| not_added(&loader, e)),
+        Ok(_) | Err(Refused::Absent | Refused::Astray(_)) => Ok(()),
+        Err(Refused::Failed(e)) => Err(not_added(&loader, e)),
+    }
+}
+
+/// The loader of a program, not of a folder of them, where loaders lie.
+fn loader_of(program: &OwnedFd) -> Option<PathBuf> {
+    if !is_file(program) {
+        return None;
+    }
+    // By the descriptor: it is this file that was allowed, whatever its path leads to by now.
+    let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    match needs(&by_descriptor)? {
+        Needs::Loader(loader) if is_loaders(&loader) => Some(loader),
+        _ => None,
+    }
+}
+
+/// Whether a path is one where loaders lie, by a name as they have, and leads nowhere else by dots.
+fn is_loaders(path: &Path) -> bool {
+    let plain = !path.components().any(|part| part == Component::ParentDir);
+    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    let is_named = name.starts_with(b"ld") && name.windows(3).any(|part| part == b".so");
+    plain && is_named && LOADERS.iter().any(|folder| path.starts_with(folder))
+}
+
+fn is_file(file: &OwnedFd) -> bool {
+    fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 fn not_added(path: &Path, errno: Errno) -> Failure {
@@ -170,5 +213,41 @@ fn allow(ruleset: &OwnedFd, rights: u64, file: &OwnedFd) -> std::result::Result<
             landlock::allow(ruleset.as_fd(), rights & OF_FILES, file.as_fd())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(path: &str) -> OwnedFd {
+        openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_program_brings_its_loader_and_nothing_else() {
+        let loader = loader_of(&opened("/bin/sh")).unwrap();
+        assert!(is_file(&opened(loader.to_str().unwrap())), "{loader:?}");
+        assert_eq!(loader_of(&opened("/usr/bin")), None, "a folder of programs");
+        // It may name any program, also one of the system's.
+        let mut other = std::fs::read("/bin/sh").unwrap();
+        let name = loader.to_str().unwrap().as_bytes();
+        let at = other.windows(name.len()).position(|window| window == name).unwrap();
+        other[at..at + 7].copy_from_slice(b"/bin/./");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), other).unwrap();
+        assert_eq!(loader_of(&opened(file.path().to_str().unwrap())), None);
+    }
+
+    #[test]
+    fn loaders_lie_where_the_system_has_them() {
+        for path in ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1", "/usr/lib/x/ld.so"] {
+            assert!(is_loaders(Path::new(path)), "{path}");
+        }
+        let others =
+            ["/usr/bin/git", "/usr/lib/git-core/git", "/lib/../bin/ld.so", "lib/ld.so", "/tmp/ld.so"];
+        for path in others {
+            assert!(!is_loaders(Path::new(path)), "{path}");
+        }
     }
 }

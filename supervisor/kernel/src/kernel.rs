@@ -194,8 +194,10 @@ impl Kernel {
                 false => {
                     // A new one in its place would hide that it is gone.
                     let _ = std::fs::remove_file(&seal);
-                    let message = format!("{} is gone, and tenants' secrets are sealed with it", seal.display());
-                    Refusal::new(Reason::Internal, ErrorCode::Internal, message).hint("put it back from a backup")
+                    let message =
+                        format!("{} is gone, and tenants' secrets are sealed with it", seal.display());
+                    Refusal::new(Reason::Internal, ErrorCode::Internal, message)
+                        .hint("put it back from a backup")
                 }
             })?;
         let tools = Tools::open(

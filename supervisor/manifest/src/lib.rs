@@ -38,7 +38,7 @@ pub use error::{Error, Place, Problem};
 pub use overrides::Overrides;
 pub use raw::{AuditMode, Budget, Gpu, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla, Usd};
 pub use raw::{QueueName, Span};
-pub use restrict::withheld_hosts;
+pub use restrict::{withheld_hosts, withheld_of_launch};
 pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{
     AgentSpec, Bind, Checkpoint, ConnectionRate, ExecPolicy, MemoryTtl, Network, NetworkLimit, NetworkLimits,

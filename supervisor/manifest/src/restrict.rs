@@ -11,6 +11,8 @@ use crate::spec::{AgentSpec, Network, Rootfs};
 
 mod files;
 
+pub use files::withheld_of_launch;
+
 /// The field of the host folder that stands for `/workspace`.
 const WORKSPACE: &str = "spec.workspace";
 

@@ -240,12 +240,24 @@ impl Probes {
             if !self.files {
                 return Err(Error::NoFileHooks);
             }
-            inner.withheld.add(cgroup_id, files)?;
-            inner.write(cgroup_id, Agent { flags: agent.flags | flag::FILES, ..agent })?;
+            inner.add_files(cgroup_id, agent, files)?;
             return inner.withheld.keep(cgroup_id, files);
         }
         inner.withheld.clear(cgroup_id)?;
         inner.write(cgroup_id, Agent { flags: agent.flags & !flag::FILES, ..agent })
+    }
+
+    /// Withholds `files` beside what is withheld from a running agent already: nothing is given back.
+    ///
+    /// # Errors
+    /// As [`Probes::withhold_files`].
+    pub fn withhold_more_files(&self, cgroup_id: u64, files: &[WithheldFile]) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        if !self.files {
+            return Err(Error::NoFileHooks);
+        }
+        inner.add_files(cgroup_id, agent, files)
     }
 
     /// The agents in the maps: cgroup id and configuration. A launcher that restarts compares them with its
@@ -377,6 +389,12 @@ impl Inner {
             .map_err(|source| maps::error("AGENTS", "write", source))?;
         self.slots.insert(cgroup_id, agent);
         Ok(())
+    }
+
+    fn add_files(&mut self, cgroup_id: u64, agent: Agent, files: &[WithheldFile]) -> Result<(), Error> {
+        // Before the entries: what of them is written holds, also when the rest fails.
+        self.write(cgroup_id, Agent { flags: agent.flags | flag::FILES, ..agent })?;
+        self.withheld.add(cgroup_id, files)
     }
 }
 

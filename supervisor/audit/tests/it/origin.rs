@@ -14,7 +14,7 @@ fn continued() -> (Log, Log, Origin) {
     let detail = json!({"archive": "audit-archive/x"}).as_object().cloned().unwrap();
     let origin = Origin { seq: last.seq, hash: last.hash, detail };
     fs::create_dir(new.dir()).unwrap();
-    origin.write(&new.dir()).unwrap();
+    origin.write(&new.dir(), None).unwrap();
     (old, new, origin)
 }
 
@@ -54,7 +54,7 @@ fn its_beginning_cannot_be_taken_off_or_changed_unseen() {
     let (_, new, _) = continued();
     drop(new.writer(small()));
     // What is unsigned counts no more.
-    Origin { seq: 90, ..origin }.write(&new.dir()).unwrap();
+    Origin { seq: 90, ..origin }.write(&new.dir(), None).unwrap();
     assert_eq!(append(&mut new.writer(small()), 1), 35);
     assert!(verify(&new.dir(), Some(new.key())).unwrap().ok);
 }

@@ -10,7 +10,7 @@ mod rules;
 use std::path::Path;
 
 use aion_launcher_proto::v1;
-use aion_probes::{Probes, WithheldFile};
+use aion_probes::{FileAccess, Probes, WithheldFile};
 use aion_types::{AgentId, LayerName};
 use serde_json::json;
 
@@ -21,31 +21,69 @@ use crate::launcher::Launcher;
 use crate::limits;
 use crate::lock::lock;
 use crate::request::Launch;
+use rules::Where;
 pub(crate) use rules::texts;
 
-/// How the report of the layer begins to say what is withheld.
+/// How the report of the layer begins to say what is withheld, and what is to be and is not for sure.
 const WITHHELD: &str = "; withheld: ";
+const BEING_WITHHELD: &str = "; being withheld: ";
+
+/// How often an agent that moves folders all the time is held still: each time one more mount that hangs in another.
+const ROUNDS: usize = 3;
 
 /// Whether this kernel can take files from a running agent.
 pub(crate) fn is_possible(launcher: &Launcher, probed: bool) -> bool {
     probed && launcher.probes.get().is_some_and(|probes| probes.holds_files())
 }
 
-/// Makes the kernel withhold these rules of a launch, and no others.
+/// Makes the kernel withhold these rules of a launch, and no others. Where some of them are not found, the others are withheld all the
+/// same, and nothing is given back.
 fn enter(probes: &Probes, run: &Run, launch: &Launch, withheld: &[String]) -> Result<(), Failure> {
+    let group = run.held.group.id();
     let all = rules::of(launch);
     let numbered = (1u16..).zip(&all);
     let chosen: Vec<_> = numbered.filter(|(_, rule)| withheld.contains(&rule.text)).collect();
+    if chosen.is_empty() {
+        return Ok(probes.withhold_files(group, &[])?);
+    }
+    let given: Vec<&Path> = all.iter().filter_map(|rule| rule.place.mount()).collect();
+    let wanted: Vec<&Where> = chosen.iter().map(|(_, rule)| &rule.place).collect();
+    let mut found = places::find(run, &wanted, &given)?;
+    for _ in 0..ROUNDS {
+        let missing = chosen.iter().zip(&found).filter(|(_, places)| places.is_none());
+        let mut still = Vec::new();
+        for ((number, rule), _) in missing {
+            for place in places::movers(run, &rule.place)? {
+                still.push(WithheldFile { place, access: FileAccess::Write, rule: *number });
+                if rule.access == FileAccess::Exec {
+                    still.push(WithheldFile { place, access: FileAccess::Exec, rule: *number });
+                }
+            }
+        }
+        if still.is_empty() {
+            break;
+        }
+        // Until all is found, or for good: it does not move any more what it cannot write to.
+        probes.withhold_more_files(group, &still)?;
+        found = places::find(run, &wanted, &given)?;
+    }
     let mut files = Vec::new();
-    if !chosen.is_empty() {
-        let given: Vec<&Path> = all.iter().filter_map(|rule| rule.place.mount()).collect();
-        let places = places::find(run, chosen.iter().map(|(_, rule)| &rule.place), &given)?;
-        for ((number, rule), places) in chosen.into_iter().zip(places) {
-            let of = |place| WithheldFile { place, access: rule.access, rule: number };
-            files.extend(places.into_iter().map(of));
+    let mut missing = Vec::new();
+    for ((number, rule), places) in chosen.into_iter().zip(found) {
+        let of = |place| WithheldFile { place, access: rule.access, rule: number };
+        match places {
+            Some(places) => files.extend(places.into_iter().map(of)),
+            None => missing.push(rule.text.as_str()),
         }
     }
-    Ok(probes.withhold_files(run.held.group.id(), &files)?)
+    if missing.is_empty() {
+        return Ok(probes.withhold_files(group, &files)?);
+    }
+    probes.withhold_more_files(group, &files)?;
+    let missing = missing.join(" ");
+    Err(Failure::internal(format!(
+        "{missing} could not be withheld: folders on the way are moved without end"
+    )))
 }
 
 /// Does what an earlier launcher wrote down. What the kernel withholds it goes on withholding when that fails.
@@ -63,19 +101,25 @@ pub(crate) fn take_over(launcher: &Launcher, agent: &Agent, run: &Run) {
         (Some(probes), Some(spec)) => enter(probes, run, &spec, &withheld),
         _ => Err(Failure::layer(LayerName::Lsm, 0, "no probes, or it is not known how it was launched")),
     };
-    agent.lock().record.files_are_behind = done.is_err();
+    {
+        let record = &mut agent.lock().record;
+        record.files_are_behind = done.is_err();
+        note(&mut record.agent.layers, &withheld, done.is_ok());
+    }
     if let Err(failure) = done {
         tracing::warn!(agent = %agent.id, %failure, "files that are withheld from the agent are as the kernel knows them");
     }
 }
 
-/// Says in the report of layer `lsm` what is withheld.
-fn note(layers: &mut [v1::Layer], withheld: &[String]) {
+/// Says in the report of layer `lsm` what is withheld; not `done`: what is to be.
+fn note(layers: &mut [v1::Layer], withheld: &[String], done: bool) {
+    let says = if done { WITHHELD } else { BEING_WITHHELD };
     for layer in layers.iter_mut().filter(|layer| layer.name == LayerName::Lsm.as_str()) {
-        let kept = layer.detail.find(WITHHELD).unwrap_or(layer.detail.len());
+        let begins = [WITHHELD, BEING_WITHHELD].into_iter().filter_map(|says| layer.detail.find(says));
+        let kept = begins.min().unwrap_or(layer.detail.len());
         layer.detail.truncate(kept);
         if !withheld.is_empty() {
-            layer.detail.push_str(&format!("{WITHHELD}{}", withheld.join(" ")));
+            layer.detail.push_str(&format!("{says}{}", withheld.join(" ")));
         }
     }
 }
@@ -110,7 +154,7 @@ impl Launcher {
             }
             let before =
                 (record.withheld_files.clone(), record.files_are_behind, record.agent.layers.clone());
-            note(&mut record.agent.layers, &withheld);
+            note(&mut record.agent.layers, &withheld, false);
             record.withheld_files.clone_from(&withheld);
             record.files_are_behind = true;
             before
@@ -121,7 +165,11 @@ impl Launcher {
             return Err(failure);
         }
         enter(probes, &run, &launch, &withheld)?;
-        agent.lock().record.files_are_behind = false;
+        {
+            let record = &mut agent.lock().record;
+            record.files_are_behind = false;
+            note(&mut record.agent.layers, &withheld, true);
+        }
         if let Err(failure) = self.publish(&agent) {
             // The next launcher does it once more.
             tracing::warn!(agent = %id, %failure, "it is not written down that files are withheld by now");
@@ -143,11 +191,14 @@ mod tests {
             state: "active".to_owned(),
             detail: "BPF LSM hooks".to_owned(),
         }];
-        note(&mut layers, &["fs:read:/a".to_owned(), "exec:/b".to_owned()]);
+        let both = ["fs:read:/a".to_owned(), "exec:/b".to_owned()];
+        note(&mut layers, &both, false);
+        assert_eq!(layers[0].detail, "BPF LSM hooks; being withheld: fs:read:/a exec:/b");
+        note(&mut layers, &both, true);
         assert_eq!(layers[0].detail, "BPF LSM hooks; withheld: fs:read:/a exec:/b");
-        note(&mut layers, &["exec:/b".to_owned()]);
+        note(&mut layers, &["exec:/b".to_owned()], true);
         assert_eq!(layers[0].detail, "BPF LSM hooks; withheld: exec:/b");
-        note(&mut layers, &[]);
+        note(&mut layers, &[], true);
         assert_eq!(layers[0].detail, "BPF LSM hooks");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The agent may have made links and moved folders to be somewhere else than where it is looked for. So nothing that it can change is
 //! trusted: what lies below a mount that it can write to is withheld with all of that mount, and a mount that hangs in such a one with
-//! all that hang there. Its mounts themselves it cannot change.
+//! all that hang there. Its mounts themselves it cannot change. Rules are looked for one by one: what cannot be found of one because
+//! the agent moves it all the time holds up no other.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use aion_probes::FilePlace;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use super::rules::Where;
@@ -31,6 +32,13 @@ struct Mount {
     device: (u32, u32),
     at: PathBuf,
     writable: bool,
+}
+
+impl Mount {
+    /// Whether the agent can change what is in it. Its root it cannot.
+    fn is_agents(&self) -> bool {
+        self.writable && self.at != Path::new("/")
+    }
 }
 
 /// All of them.
@@ -58,9 +66,9 @@ impl Mounts {
         Self(text.split(|&b| b == b'\n').filter_map(mount).collect())
     }
 
-    /// The outermost mount on the way to a path that the agent can write to. Its root it cannot.
+    /// The outermost mount on the way to a path that the agent can write to.
     fn writable_above(&self, path: &Path, counts: impl Fn(&Mount) -> bool) -> Option<&Mount> {
-        let on_the_way = |m: &&Mount| m.writable && m.at != Path::new("/") && path.starts_with(&m.at);
+        let on_the_way = |m: &&Mount| m.is_agents() && path.starts_with(&m.at);
         self.0.iter().filter(on_the_way).filter(|m| counts(m)).min_by_key(|m| m.at.as_os_str().len())
     }
 
@@ -184,36 +192,94 @@ impl Look<'_> {
         match self.open(path, BY_LINKS) {
             Ok(file) => {
                 let (mount, place) = self.place(&file)?;
-                if mount.writable && mount.at != Path::new("/") {
+                if mount.is_agents() {
                     all.extend(self.roots_of(self.mounts.below(&mount.at))?);
                 } else {
                     all.push(place);
                 }
             }
-            // Nothing was allowed there either.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                if self.may_be_elsewhere(path)? {
+                    all.extend(self.writable_roots()?);
+                }
+            }
             Err(_) => return Err(Moved),
         }
         Ok(all)
     }
+
+    /// Of a path at which nothing is: whether the agent may have moved what was. If not, nothing was allowed there either.
+    fn may_be_elsewhere(&self, path: &Path) -> Result<bool, Moved> {
+        for above in path.ancestors().skip(1) {
+            let Ok(folder) = self.open(above, BY_LINKS) else { continue };
+            let (mount, _) = self.place(&folder)?;
+            if mount.is_agents() {
+                return Ok(true);
+            }
+            let name = path.strip_prefix(above).ok().and_then(|rest| rest.iter().next());
+            // A link of the system's that leads nowhere now.
+            return Ok(name.is_some_and(|name| is_link(&folder, Path::new(name))));
+        }
+        Ok(true)
+    }
+
+    /// The roots of all mounts that the agent can write to.
+    fn writable_roots(&self) -> Result<Vec<FilePlace>, Moved> {
+        let mut all = Vec::new();
+        for mount in self.mounts.0.iter().filter(|m| m.is_agents() && self.is_on_top(m)) {
+            match self.root_of(mount) {
+                Ok(place) => all.push(place),
+                // Nobody moves it: it is hidden by another.
+                Err(Moved) if self.mounts.writable_above(&mount.at, |m| m.at != mount.at).is_none() => {}
+                Err(Moved) => return Err(Moved),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The roots of mounts in which the agent may be moving what a rule is about, as far as they are found.
+    fn movers(&self, place: &Where) -> Vec<FilePlace> {
+        let (Where::Mount(path) | Where::Programs(path)) = place else { return Vec::new() };
+        let above = self.mounts.writable_above(path, |_| true);
+        // It may be reached by a link: then it is in any of them.
+        let counts = |m: &&Mount| m.is_agents() && above.is_none_or(|above| m.at.starts_with(&above.at));
+        self.mounts.0.iter().filter(counts).filter_map(|mount| self.root_of(mount).ok()).collect()
+    }
 }
 
-/// The places of each of these rules, of an agent that was given folders at `given`.
-pub(super) fn find<'a>(
+fn is_link(folder: &OwnedFd, name: &Path) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat2(folder.as_fd(), name, flags, Mode::empty(), BY_LINKS);
+    let stat = file.and_then(|file| fstat(&file));
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
+
+/// The places of each of these rules, of an agent that was given folders at `given`. None: it moves that rule's all the time.
+pub(super) fn find(
     run: &Run,
-    rules: impl Iterator<Item = &'a Where> + Clone,
+    rules: &[&Where],
     given: &[&Path],
-) -> Result<Vec<Vec<FilePlace>>, Failure> {
+) -> Result<Vec<Option<Vec<FilePlace>>>, Failure> {
     let root = files::root_of(run)?;
+    let mut all: Vec<Option<Vec<FilePlace>>> = rules.iter().map(|_| None).collect();
     for _ in 0..TRIES {
         let mounts = Mounts::of(run)?;
         let look = Look { root: &root, mounts: &mounts, given };
-        let places: Result<Vec<_>, Moved> = rules.clone().map(|place| look.of(place)).collect();
-        if let Ok(places) = places {
-            return Ok(places);
+        for (found, rule) in all.iter_mut().zip(rules).filter(|(found, _)| found.is_none()) {
+            *found = look.of(rule).ok();
+        }
+        if all.iter().all(Option::is_some) {
+            break;
         }
     }
-    Err(Failure::internal("the agent's files cannot be told apart: it moves folders without end"))
+    Ok(all)
+}
+
+/// Where an agent must not write for a rule's places to stay where they are.
+pub(super) fn movers(run: &Run, rule: &Where) -> Result<Vec<FilePlace>, Failure> {
+    let root = files::root_of(run)?;
+    let mounts = Mounts::of(run)?;
+    Ok(Look { root: &root, mounts: &mounts, given: &[] }.movers(rule))
 }
 
 #[cfg(test)]
@@ -262,6 +328,21 @@ mod tests {
         assert_eq!(above("/usr/bin/git"), None);
         let own = Path::new("/srv/my data");
         assert_eq!(mounts.writable_above(own, |m| m.at != own), None, "itself is fixed where it is");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_may_lead_to_what_was_moved() {
+        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let mut mounts = Mounts::parse(&std::fs::read("/proc/self/mountinfo").unwrap());
+        mounts.0.iter_mut().for_each(|m| m.writable = false);
+        let look = Look { root: &root, mounts: &mounts, given: &[] };
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let found = |name: &str| look.may_be_elsewhere(&dir.path().join(name)).ok();
+        assert_eq!((found("link"), found("link/below")), (Some(true), Some(true)));
+        assert_eq!((found("absent"), found("absent/below")), (Some(false), Some(false)));
+        assert_eq!(found("file/below"), Some(false));
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! Files and programs of a running agent that bounds do not leave it, rule by rule.
 
+use std::collections::BTreeSet;
+
 use super::{WORKSPACE, Wish, folder_denial};
-use crate::capability::{Access, Capability, CapabilityPolicy, Rule, effective};
+use crate::capability::{Access, Capability, CapabilityPolicy, PathPattern, Rule, effective};
 use crate::spec::{AgentSpec, Network};
+
+/// Where the host folder that stands for it is, inside.
+const INSIDE: &str = "/workspace";
 
 impl AgentSpec {
     /// What of the files and programs that its sandbox gives bounds do not leave the agent, and why: each as aion-launcher names it.
@@ -11,44 +16,73 @@ impl AgentSpec {
     /// still read.
     #[must_use]
     pub fn withheld_files(&self, bounds: &CapabilityPolicy) -> Vec<(String, String)> {
-        let mut all: Vec<(String, String)> = Vec::new();
-        let mut withhold = |name: String, why: Option<String>| {
-            if let Some(why) = why
-                && !all.iter().any(|(known, _)| *known == name)
-            {
-                all.push((name, why));
-            }
-        };
+        let rules = self.file_rules().into_iter().map(|(name, rule)| (name, why(&rule, bounds)));
+        let folder = self.folders().find(|(field, _)| *field == WORKSPACE);
+        let folder = folder.into_iter().flat_map(|(_, wanted)| match wanted {
+            Capability::Fs { access, path } => words(access)
+                .map(|(word, access)| {
+                    let wanted = Capability::Fs { access, path: path.clone() };
+                    (format!("fs:{word}:{INSIDE}"), workspace_denial(&wanted, bounds))
+                })
+                .collect::<Vec<_>>(),
+            _ => Vec::new(),
+        });
+        each_once(rules.chain(folder))
+    }
+
+    /// Its rules for files and programs, use by use, with the name of each.
+    fn file_rules(&self) -> Vec<(String, Rule)> {
+        let mut all = Vec::new();
         for rule in self.allow.iter().filter(|rule| rule.capability.is_enforced_by_sandbox()) {
             match &rule.capability {
                 Capability::Fs { access, path } => {
-                    let own = |access| Capability::Fs { access, path: path.clone() };
                     for (word, access) in words(*access) {
-                        withhold(format!("fs:{word}:{}", path.path()), why(rule, own(access), bounds));
+                        let capability = Capability::Fs { access, path: path.clone() };
+                        all.push((format!("fs:{word}:{}", path.path()), Rule { capability, ..rule.clone() }));
                     }
                 }
-                Capability::Exec(path) => {
-                    let name = if path.path() == "/" {
-                        "exec:/**".to_owned()
-                    } else {
-                        format!("exec:{}", path.path())
-                    };
-                    withhold(name, why(rule, rule.capability.clone(), bounds));
+                Capability::Exec(path) if path.path() == "/" => {
+                    all.push(("exec:/**".to_owned(), rule.clone()));
                 }
+                Capability::Exec(path) => all.push((format!("exec:{}", path.path()), rule.clone())),
                 _ => {}
-            }
-        }
-        if let Some((field, Capability::Fs { access, path })) =
-            self.folders().find(|(field, _)| *field == WORKSPACE)
-        {
-            for (word, access) in words(access) {
-                let wanted = Capability::Fs { access, path: path.clone() };
-                let why = folder_denial(field, &wanted, bounds).map(|problem| problem.message);
-                withhold(format!("fs:{word}:/workspace"), why);
             }
         }
         all
     }
+}
+
+/// Which of the rules that an agent was launched with, by their names, bounds do not leave it, and why; `workspace` is the host folder
+/// that it has there.
+///
+/// A launch knows paths alone. How each was meant, one file or a folder, says the manifest as it is now (`spec`), where it has such a rule.
+/// What it does not have must be left to the agent as either: a manifest that was changed or is gone gives nothing back.
+#[must_use]
+pub fn withheld_of_launch(
+    names: &BTreeSet<String>,
+    workspace: Option<&str>,
+    spec: Option<&AgentSpec>,
+    bounds: &CapabilityPolicy,
+) -> Vec<(String, String)> {
+    let known = spec.map(AgentSpec::file_rules).unwrap_or_default();
+    let as_meant = known.iter().filter(|(name, _)| names.contains(name));
+    let as_meant = as_meant.map(|(name, rule)| (name.clone(), why(rule, bounds)));
+    let others = names.iter().filter(|name| !known.iter().any(|(known, _)| known == *name));
+    let others = others.map(|name| (name.clone(), why_launched(name, workspace, bounds)));
+    each_once(as_meant.chain(others))
+}
+
+/// Those that are withheld.
+fn each_once(judged: impl Iterator<Item = (String, Option<String>)>) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (name, why) in judged {
+        if let Some(why) = why
+            && !all.iter().any(|(known, _)| *known == name)
+        {
+            all.push((name, why));
+        }
+    }
+    all
 }
 
 /// Who writes also reads.
@@ -58,13 +92,50 @@ fn words(access: Access) -> impl Iterator<Item = (&'static str, Access)> {
 }
 
 /// Why bounds do not leave it whole, if they do not.
-fn why(rule: &Rule, wanted: Capability, bounds: &CapabilityPolicy) -> Option<String> {
-    let allow = [Rule { capability: wanted, ..rule.clone() }];
-    let wish = Wish { allow: &allow, deny: &[], network: Network::None };
-    let result = effective(bounds, &allow, &[]);
+fn why(rule: &Rule, bounds: &CapabilityPolicy) -> Option<String> {
+    let allow = std::slice::from_ref(rule);
+    let wish = Wish { allow, deny: &[], network: Network::None };
+    let result = effective(bounds, allow, &[]);
     let mut problems = wish.refused(&result, |_| true);
     problems.extend(wish.taken_in_part(&result, bounds));
     Some(problems.into_iter().next()?.message)
+}
+
+fn workspace_denial(wanted: &Capability, bounds: &CapabilityPolicy) -> Option<String> {
+    folder_denial(WORKSPACE, wanted, bounds).map(|problem| problem.message)
+}
+
+/// Why bounds do not leave an agent what a rule of its launch names, if they do not.
+fn why_launched(name: &str, workspace: Option<&str>, bounds: &CapabilityPolicy) -> Option<String> {
+    let unknown = || Some(format!("{name} is no rule that is known here"));
+    let (access, path) = match name.split_once(':') {
+        Some(("fs", rest)) => match rest.split_once(':') {
+            Some(("read", path)) => (Some(Access::Read), path),
+            Some(("write", path)) => (Some(Access::Write), path),
+            _ => return unknown(),
+        },
+        Some(("exec", path)) => (None, path),
+        _ => return unknown(),
+    };
+    let wanted = |path| match access {
+        Some(access) => Capability::Fs { access, path },
+        None => Capability::Exec(path),
+    };
+    if let (Some(_), INSIDE, Some(folder)) = (access, path, workspace) {
+        return workspace_denial(&wanted(PathPattern::subtree_of(folder)), bounds);
+    }
+    let patterns = if path == "/**" {
+        vec![PathPattern::everything()]
+    } else {
+        match PathPattern::one(path) {
+            Ok(one) => vec![one, PathPattern::subtree_of(path)],
+            Err(message) => return Some(message),
+        }
+    };
+    patterns.into_iter().find_map(|pattern| {
+        let rule = Rule { capability: wanted(pattern), allow: true, file: String::new(), line: 0 };
+        why(&rule, bounds)
+    })
 }
 
 #[cfg(test)]
@@ -72,12 +143,15 @@ mod tests {
     use super::*;
     use crate::{Context, Overrides};
 
-    fn withheld(spec: &str, deny: &[&str]) -> Vec<String> {
+    fn parsed(spec: &str) -> AgentSpec {
         let text = format!(
             "apiVersion: aion.os/v1\nkind: Agent\nmetadata: {{name: a}}\nspec:\n  entry: x\n  {spec}\n"
         );
-        let spec = AgentSpec::parse(text.as_bytes(), "agent.yml", Overrides::default(), &Context::builtin())
-            .unwrap();
+        AgentSpec::parse(text.as_bytes(), "agent.yml", Overrides::default(), &Context::builtin()).unwrap()
+    }
+
+    fn withheld(spec: &str, deny: &[&str]) -> Vec<String> {
+        let spec = parsed(spec);
         let deny: Vec<String> = deny.iter().map(|rule| (*rule).to_owned()).collect();
         let bounds = CapabilityPolicy::everything_but(&deny, "rules").unwrap();
         spec.withheld_files(&bounds).into_iter().map(|(name, _)| name).collect()
@@ -93,6 +167,38 @@ mod tests {
         assert_eq!(withheld(spec, &["fs:read:/srv/out/**"]), ["fs:write:/srv/out", "fs:read:/srv/out"]);
         assert_eq!(withheld(spec, &["exec:/usr/**"]), ["exec:/usr/bin/git"]);
         assert_eq!(withheld("capabilities: [subprocess]", &["exec:/usr/bin/git"]), ["exec:/**"]);
+    }
+
+    #[test]
+    fn a_launch_is_judged_whatever_the_manifest_says_now() {
+        let names = ["fs:read:/srv/in", "fs:read:/srv/file", "exec:/usr/bin/git", "fs:read:/workspace"];
+        let names: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
+        let bounds = |allow: &[&str], deny: &[&str]| {
+            let text = |all: &[&str]| all.iter().map(|rule| (*rule).to_owned()).collect::<Vec<_>>();
+            CapabilityPolicy::from_list(&text(allow), &text(deny), "rules").unwrap()
+        };
+        let of = |spec: Option<&AgentSpec>, bounds: &CapabilityPolicy| -> Vec<String> {
+            let all = withheld_of_launch(&names, Some("/srv/work"), spec, bounds);
+            all.into_iter().map(|(name, _)| name).collect()
+        };
+        let all = ["fs:read:/srv/**", "exec:/usr/bin/**"];
+        assert_eq!(of(None, &bounds(&all, &[])), [""; 0]);
+        assert_eq!(of(None, &bounds(&all, &["fs:read:/srv/in/a"])), ["fs:read:/srv/in"], "a part of it");
+        assert_eq!(of(None, &bounds(&all, &["exec:/usr/bin/git"])), ["exec:/usr/bin/git"]);
+        assert_eq!(
+            of(None, &bounds(&all, &["fs:read:/srv/work/x"])),
+            ["fs:read:/workspace"],
+            "by its folder"
+        );
+        // Another manifest has this name now: it takes nothing and gives nothing back.
+        let other = parsed("capabilities: [\"fs:read:/srv/else/**\"]\n  workspace: /srv/other");
+        let deny = ["fs:read:/srv/in/**", "fs:read:/srv/else/**", "fs:read:/srv/work/**"];
+        assert_eq!(of(Some(&other), &bounds(&all, &deny)), ["fs:read:/srv/in", "fs:read:/workspace"]);
+        // Only a manifest knows that a path is one file's.
+        let narrow =
+            bounds(&["fs:read:/srv/in/**", "fs:read:/srv/work/**", "fs:read:/srv/file", "exec:/usr/**"], &[]);
+        assert_eq!(of(None, &narrow), ["fs:read:/srv/file"]);
+        assert_eq!(of(Some(&parsed("capabilities: [\"fs:read:/srv/file\"]")), &narrow), [""; 0]);
     }
 
     #[test]

@@ -99,6 +99,11 @@ fn helper() {
         }
         "open-write" => result(std::fs::write(words[1], "x")),
         "open-read" => result(std::fs::File::open(words[1])),
+        // The standard library refuses to truncate what it does not write to.
+        "open-trunc" => {
+            let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_TRUNC;
+            errno(nix::fcntl::open(words[1], flags, nix::sys::stat::Mode::empty()));
+        }
         "unlink" => result(std::fs::remove_file(words[1])),
         "mkdir" => result(std::fs::create_dir(words[1])),
         "rmdir" => result(std::fs::remove_dir(words[1])),

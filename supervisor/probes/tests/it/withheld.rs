@@ -119,6 +119,7 @@ fn who_may_not_write_may_still_read() {
     for words in [
         &["open-write", "taken/sub/file"][..],
         &["truncate", "taken/sub/file"],
+        &["open-trunc", "taken/sub/file"],
         &["chmod", "taken/sub/file"],
         &["unlink", "taken/sub/file"],
         &["symlink", "taken/link"],

@@ -275,3 +275,61 @@ pub(crate) fn what_the_agent_moved_is_found() {
     drop(agent);
     daemons.finish().unwrap();
 }
+
+/// An agent that moves a folder all the time keeps nothing by that.
+pub(crate) fn moving_all_the_time_keeps_nothing() {
+    let daemons = Daemons::start().unwrap();
+    let rules = own_policies(&daemons);
+    let (outer, other) = (folder(), folder());
+    fs::create_dir_all(outer.path().join("way/inner")).unwrap();
+    fs::write(outer.path().join("way/inner/secret"), "text").unwrap();
+    fs::set_permissions(outer.path().join("way"), fs::Permissions::from_mode(0o777)).unwrap();
+    let (place, plain) = (path(&outer), path(&other));
+    let flags = [
+        format!("fs:write:{place}/**"),
+        format!("fs:read:{place}/way/inner/**"),
+        format!("fs:read:{plain}/**"),
+    ];
+    let flags = ["--allow", &flags[0], "--allow", &flags[1], "--allow", &flags[2]];
+    let program = format!(
+        r#"
+import os, threading, time
+os.chdir("{place}")
+def move():
+    while True:
+        for way in (("way", "gone"), ("gone", "way")):
+            try:
+                os.rename(*way)
+            except OSError:
+                pass
+def reads(*names):
+    for name in names * 50:
+        try:
+            return open(name).read() == "text"
+        except OSError:
+            pass
+    return False
+threading.Thread(target=move, daemon=True).start()
+while True:
+    print(reads("way/inner/secret", "gone/inner/secret"), reads("{plain}/file"), flush=True)
+    time.sleep(0.2)
+"#
+    );
+    let agent = detached(&daemons, "whirl", &flags, &["/usr/bin/python3", "-c", &program]);
+    let says = |words: &str| {
+        let seen = until(Duration::from_secs(60), || agent.logs().text().ends_with(words).then_some(()));
+        seen.unwrap_or_else(|| panic!("{:?} does not end with {words:?}", agent.logs().text()));
+    };
+    says("True True\n");
+    policy(&rules, &format!("  - fs:read:{place}/way/inner/**\n  - fs:read:{plain}/**\n"));
+    let held = reload(&daemons);
+    assert_eq!(held[0]["error"], "", "{held}");
+    says("False False\n");
+    let layers = agent.inspect()["layers"].to_string();
+    assert!(layers.contains("; withheld: ") && !layers.contains("being withheld"), "{layers}");
+    policy(&rules, "");
+    reload(&daemons);
+    says("True True\n");
+    drop(agent);
+    daemons.finish().unwrap();
+}

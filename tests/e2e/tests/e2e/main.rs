@@ -165,7 +165,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, egress_world::missing() => egress_limits::{a_budget_is_held_to_the_byte_and_without_daemons,
         connections_beyond_a_rate_are_refused_and_others_are_not});
     where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
-        a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found});
+        a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found,
+        moving_all_the_time_keeps_nothing});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
