@@ -86,7 +86,7 @@ fn submit_until(node: &Node, stop: &AtomicBool) -> Vec<String> {
 
 pub(crate) fn a_state_moves_while_everything_runs() {
     let queue = Scale::current().pick(10, 40, 400);
-    let (from, to) = (folder(), folder());
+    let (from, to, beside) = (folder(), folder(), folder());
     let node = Node::start_in(from, SETTINGS);
     let daemons = &node.daemons;
     furnish(daemons);
@@ -156,6 +156,10 @@ pub(crate) fn a_state_moves_while_everything_runs() {
     }
     is_furnished(&other.daemons);
     logs_go_on(&other.daemons, daemons, &state, &restored);
+    // What was restored can be backed up again.
+    let next = beside.path().join("next.backup");
+    drop(other.daemons.ctl(["backup", "create", text(&next)]).ok());
+    daemons.ctl(["backup", "verify", text(&next)]).ok();
 
     // Nothing was taken from the first one.
     for id in ["of-service", "of-job"] {
