@@ -541,6 +541,21 @@ def a_backup_under_load_is_restored():
     sh("rm -rf /var/tmp/old /var/tmp/*.backup")
 
 
+def the_units_lead_to_a_point_after_the_backup():
+    # As operate/backup.md has it.
+    sh("systemctl start aion-archive && systemctl enable --now aion-archive.timer && systemctl start aion-backup")
+    submit("ledger", ["after-the-backup"])
+    until("it has run", lambda: all_ended(["after-the-backup"]))
+    sh("systemctl disable --now aion-archive.timer && systemctl start aion-archive")
+    folder = pathlib.Path("/var/backups/aion")
+    runs = ctl_json("backup", "verify", folder / "journal")["runs"]
+    assert len(runs) == 1, runs
+    backup = sorted(folder.glob("*.backup"))[-1]
+    told = ctl_json("backup", "restore", backup, "--journal", folder / "journal", "--state", "/var/tmp/again")
+    assert told["journal"]["commits"] > 0, told
+    sh("rm -rf /var/tmp/again")
+
+
 def a_killed_holder_of_the_group_stops_no_agent():
     before = load()
     sh(["kill", "-KILL", show("aion-agents.service", "MainPID")])
@@ -710,6 +725,7 @@ BOOTS = [
         the_launcher_comes_back_after_it_was_out_of_memory,
         a_full_disk_refuses_work_and_stops_nothing,
         a_backup_under_load_is_restored,
+        the_units_lead_to_a_point_after_the_backup,
         a_killed_holder_of_the_group_stops_no_agent,
         work_waits_for_the_reboot,
     ],
