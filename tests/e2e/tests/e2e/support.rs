@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aion_e2e::{Ctl, Daemons, Which};
+use aion_e2e::{Ctl, Daemons, Which, eventually};
 use serde_json::{Value, json};
 
 use crate::agent::detached;
@@ -86,6 +86,10 @@ pub(crate) fn what_helps_is_in_it_and_no_secret_is_also_without_a_daemon() {
     let program = ["sh", "-c", "sleep 1000", "sh", "--token", in_arguments];
     let agent = detached(&daemons, "furtive", &["--env", &variable], &program);
     let to = folder.path().join("bundle.tar.zst");
+    // The index of the audit log comes a moment after what it tells of.
+    eventually("records are counted", Duration::from_secs(30), || {
+        !daemons.ctl(["audit", "query", "-o", "jsonl"]).ok().text().is_empty()
+    });
 
     let done = bundle(&daemons, &config, &to).ok();
     assert_eq!(done.text(), format!("{}\n", to.display()));
