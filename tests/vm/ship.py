@@ -529,7 +529,7 @@ def a_backup_under_load_is_restored():
     sh("systemctl start aiond.socket aion-launcher aiond")
     serving()
     say(f"restore until it serves: {time.monotonic() - begun:.0f} s")
-    assert until("all tasks have ended", lambda: all_ended(names), patience=1200) == ["succeeded"] * TASKS
+    assert until("all tasks have ended", lambda: all_ended(names), patience=1200) == ["succeeded"] * LOAD
     ctl("journal", "check")
     ctl("audit", "verify")
     agents = {a["name"]: a["state"] for a in ctl_json("ps", "-a")}
