@@ -2,7 +2,7 @@
 //!
 //! `no_std`, no dependency, no allocation. The programs (`ebpf-probes/programs`) write the `#[repr(C)]`
 //! structures of [`layout`]; [`decode`] turns a record of the ring buffer into an [`Event`] and never panics,
-//! whatever the bytes. A change of a layout raises [`layout::ABI`].
+//! whatever the bytes. A change of a layout that older pinned values or records do not fit raises [`layout::ABI`].
 #![no_std]
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::cipher::{self, Lock};
 use super::is_disk_full;
-use super::tee::Tee;
+use super::tee::{self, Tee};
 use crate::cli::{BackupArchive, BackupVerify};
 use crate::commands::partial::{NotBegun, Partial};
 use crate::commands::signals::Signals;
@@ -77,25 +77,8 @@ pub(super) async fn archive(client: &Client, args: &BackupArchive, printer: Prin
     };
     let (send, receive) = mpsc::channel(4);
     let writer = tokio::task::spawn_blocking(move || write(receive, &lock, partial, &pieces));
-    let taken = async {
-        while let Some(part) = client.next(&mut parts).await? {
-            if send.send(part.data).await.is_err() {
-                // Whoever writes has ended, and says why.
-                break;
-            }
-        }
-        Ok(())
-    };
-    let taken: Outcome<()> = tokio::select! {
-        taken = taken => taken,
-        failure = signals.end() => Err(failure),
-    };
-    drop(send);
-    let written =
-        writer.await.map_err(|error| Failure::new(1, "writing did not run to its end").cause(&error))?;
-    // What ended the stream is the reason for what was missing in the file.
-    taken?;
-    let piece = written?;
+    let next = async || Ok(client.next(&mut parts).await?.map(|part| part.data));
+    let piece = tee::pass_on(next, send, &mut signals, writer).await?;
     if piece.begins {
         note(if is_first {
             "the archive begins here: make a backup now, and keep those from now on with it"

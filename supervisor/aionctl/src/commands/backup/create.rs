@@ -9,7 +9,7 @@ use aion_types::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::cipher::Lock;
-use super::tee::Tee;
+use super::tee::{self, Tee};
 use super::view::View;
 use super::{failed, is_disk_full};
 use crate::cli::BackupCreate;
@@ -32,25 +32,8 @@ pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printe
     };
     let (send, receive) = mpsc::channel(4);
     let writer = tokio::task::spawn_blocking(move || write(receive, &lock, partial));
-    let taken = async {
-        while let Some(part) = client.next(&mut parts).await? {
-            if send.send(part.data).await.is_err() {
-                // Whoever writes has ended, and says why.
-                break;
-            }
-        }
-        Ok(())
-    };
-    let taken = tokio::select! {
-        taken = taken => taken,
-        failure = signals.end() => Err(failure),
-    };
-    drop(send);
-    let written =
-        writer.await.map_err(|error| Failure::new(1, "writing did not run to its end").cause(&error))?;
-    // What ended the stream is the reason for what was missing in the file.
-    taken?;
-    let summary = written?;
+    let next = async || Ok(client.next(&mut parts).await?.map(|part| part.data));
+    let summary = tee::pass_on(next, send, &mut signals, writer).await?;
     if !encrypted {
         note(
             "the backup is not encrypted: it holds secrets and the key that seals them; see --passphrase-file and --recipient",

@@ -3,6 +3,38 @@
 use std::io::{self, Read, Write};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::commands::signals::Signals;
+use crate::failure::{Failure, Outcome};
+
+/// Hands parts to whoever writes them, until there are no more or a signal comes; gives what was made of them.
+pub(super) async fn pass_on<T>(
+    mut next: impl AsyncFnMut() -> Outcome<Option<Vec<u8>>>,
+    to: mpsc::Sender<Vec<u8>>,
+    signals: &mut Signals,
+    writer: JoinHandle<Outcome<T>>,
+) -> Outcome<T> {
+    let taken = async {
+        while let Some(part) = next().await? {
+            if to.send(part).await.is_err() {
+                // Whoever writes has ended, and says why.
+                break;
+            }
+        }
+        Ok(())
+    };
+    let taken = tokio::select! {
+        taken = taken => taken,
+        failure = signals.end() => Err(failure),
+    };
+    drop(to);
+    let written =
+        writer.await.map_err(|error| Failure::new(1, "writing did not run to its end").cause(&error))?;
+    // What ended the stream is the reason for what was missing in the file.
+    taken?;
+    written
+}
 
 /// What is read from it is in `to`.
 pub(super) struct Tee<W> {
