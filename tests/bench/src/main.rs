@@ -73,7 +73,11 @@ enum Suite {
     /// Tasks, next to Redis Streams, PostgreSQL, NATS and beanstalkd
     Schedule(schedule::ScheduleArgs),
     /// The kernel API: calls over HTTP, models, tools
-    Syscall,
+    Syscall {
+        /// These figures alone
+        #[arg(long, value_enum, value_delimiter = ',')]
+        part: Vec<syscall::Part>,
+    },
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
 }
@@ -159,10 +163,10 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }
-            Suite::Syscall => {
+            Suite::Syscall { part } => {
                 let size = schedule::Size::of(cli.quick, cli.full);
                 tokio::select! {
-                    result = syscall::measure(size, &mut report) => result?,
+                    result = syscall::measure(part, size, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use aion_client::api;
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -25,18 +26,31 @@ const TICK: Duration = Duration::from_millis(2);
 /// Calls a second, of all clients together, that come whether or not the ones before are answered.
 const PACE: u32 = 2000;
 
+/// Figures that can be asked for alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// `memory.get`, one client and many
+    Memory,
+    /// `model.generate` over its backend
+    Model,
+    /// A tool's cold start
+    Tool,
+    /// Warm tools
+    Warm,
+}
+
 /// Measures, with a pair of daemons of its own.
-pub(crate) async fn measure(size: Size, report: &mut Report) -> Result<()> {
+pub(crate) async fn measure(parts: &[Part], size: Size, report: &mut Report) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("aion-bench-").tempdir()?;
     crate::launch::open_to_all(scratch.path())?;
     let daemons =
         Daemons::start(&scratch.path().join("syscall"), Settings { slots: 4, min_run_ms: 0 }).await?;
-    let measured = all(&daemons, size, report).await;
+    let measured = all(&daemons, parts, size, report).await;
     daemons.finish()?;
     measured
 }
 
-async fn all(daemons: &Daemons, size: Size, report: &mut Report) -> Result<()> {
+async fn all(daemons: &Daemons, parts: &[Part], size: Size, report: &mut Report) -> Result<()> {
     let client = daemons.client();
     let secret = SECRET.to_vec();
     client.add_tenant(api::AddTenantRequest { name: "bench".to_owned(), secret, settings: None }).await?;
@@ -44,14 +58,45 @@ async fn all(daemons: &Daemons, size: Size, report: &mut Report) -> Result<()> {
     let mut one = Connection::open(&address).await?;
     let register = json!({"agent_id": AGENT, "capabilities": []});
     one.post("/v1/agent/register", &register).await?;
+    let wanted = |one| parts.is_empty() || parts.contains(&one);
+    if wanted(Part::Memory) {
+        memory(daemons, &address, &mut one, size, report).await.context("memory")?;
+    }
+    if wanted(Part::Model) {
+        model(&client, &mut one, size, report).await.context("models")?;
+    }
+    if wanted(Part::Tool) {
+        tool(&client, &mut one, size, report).await.context("tools")?;
+    }
+    if wanted(Part::Warm) {
+        let socket = daemons.state().join("run/aion.sock");
+        crate::warm::measure(&socket, &mut one, size.preemptions * 5, report).await?;
+    }
+    Ok(())
+}
+
+/// Memories that are read, by one client and by many.
+async fn memory(
+    daemons: &Daemons,
+    address: &str,
+    one: &mut Connection,
+    size: Size,
+    report: &mut Report,
+) -> Result<()> {
     let put = json!({"agent_id": AGENT, "key": "k", "value": {"n": 1}});
     one.post("/v1/memory/put", &put).await?;
-
     let get = json!({"agent_id": AGENT, "params": {"key": "k"}});
     for (clients, goal) in [(1, None), (CLIENTS, Some(()))] {
-        let (rate, times) = load(&address, "/v1/syscall/memory.get", &get, clients, size.time).await?;
+        let before = daemons.processor_seconds()?;
+        let (rate, times) = load(address, "/v1/syscall/memory.get", &get, clients, size.time).await?;
         let name = format!("memory.get, signed, {clients} at once");
+        let used = daemons.processor_seconds()? - before;
         report.samples(format!("{name}: time"), "us", &times);
+        report.value(
+            format!("{name}: processor time of both daemons"),
+            "us/call",
+            used * 1e6 / count(&times),
+        );
         match goal {
             Some(()) => {
                 report.at_least(format!("{name}: rate"), "calls/s", rate, 2000.0);
@@ -61,13 +106,14 @@ async fn all(daemons: &Daemons, size: Size, report: &mut Report) -> Result<()> {
         }
     }
     let name = format!("memory.get, signed, {CLIENTS} clients, {PACE} calls/s in all");
-    let times = paced(&address, "/v1/syscall/memory.get", &get, size.time).await?;
+    let times = paced(address, "/v1/syscall/memory.get", &get, size.time).await?;
     report.samples(format!("{name}: time"), "us", &times);
     report.at_most(format!("{name}: p95"), "ms", percentile(&times, 95.0) / 1000.0, 5.0);
-    model(&client, &mut one, size, report).await.context("models")?;
-    tool(&client, &mut one, size, report).await.context("tools")?;
-    let socket = daemons.state().join("run/aion.sock");
-    crate::warm::measure(&socket, &mut one, size.preemptions * 5, report).await
+    Ok(())
+}
+
+fn count(times: &[f64]) -> f64 {
+    f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX))
 }
 
 /// Calls from so many clients for a while: the rate, and how long each took in microseconds.
@@ -99,8 +145,7 @@ async fn load(
     for client in running {
         times.extend(client.await.context("a client")??);
     }
-    let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
-    Ok((f64::from(count) / begun.elapsed().as_secs_f64(), times))
+    Ok((count(&times) / begun.elapsed().as_secs_f64(), times))
 }
 
 /// Calls that come evenly, [`PACE`] a second from all clients together: how long each took, in microseconds, counted from when it was

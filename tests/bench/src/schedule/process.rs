@@ -107,6 +107,18 @@ pub(crate) fn resident(pid: u32) -> Result<f64> {
         .context("no VmRSS")
 }
 
+/// Processor time that a process has used, of all its threads, in seconds.
+pub(crate) fn processor_seconds(pid: u32) -> Result<f64> {
+    let mut sum = 0_u64;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // The first number is nanoseconds on a processor; `stat` has hundredths of seconds alone.
+        let Ok(line) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let nanoseconds = line.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        sum += nanoseconds.context("schedstat has no number")?;
+    }
+    Ok(Duration::from_nanos(sum).as_secs_f64())
+}
+
 /// Asks until there is an answer.
 pub(crate) async fn until<T>(
     what: &str,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aion_client::{Client, Options, api};
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::schedule::process::{Server, until};
+use crate::schedule::process::{Server, processor_seconds, until};
 
 /// How long a daemon may take to serve.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,6 +107,16 @@ impl Daemons {
     /// aiond's process.
     pub(crate) fn aiond_pid(&self) -> Result<u32> {
         self.aiond.as_ref().and_then(Server::pid).context("aiond does not run")
+    }
+
+    /// Processor time that both daemons have used, in seconds.
+    pub(crate) fn processor_seconds(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for server in [&self.aiond, &self.launcher] {
+            sum +=
+                processor_seconds(server.as_ref().and_then(Server::pid).context("a daemon does not run")?)?;
+        }
+        Ok(sum)
     }
 
     fn start_launcher(&mut self) -> Result<()> {
