@@ -75,6 +75,8 @@ impl Core {
         }
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), "")?;
+        // The registered one may have another by the time that this is judged.
+        batch.made_from(&record, &yaml);
         self.agents.commit(&id, batch).await?;
         let record = self.agents.update(&tenant, &id, Batch::bookkeeping(), |record, _| {
             lifecycle::begin_start(record);

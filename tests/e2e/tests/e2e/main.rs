@@ -181,7 +181,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         support::{what_helps_is_in_it_and_no_secret_is_also_without_a_daemon}
         trouble::{a_full_disk, no_more_cgroups}
         tasks::{from_submission_to_result, what_a_process_leaves_behind, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
-            quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
+            quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks,
+            what_a_running_job_keeps_is_told_by_its_launch}
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
         tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}
