@@ -171,7 +171,7 @@ impl Core {
     }
 
     /// The record of what runs; none: it is no agent, as a tool's run.
-    fn record_of(&self, state: &launcher::AgentState) -> Option<AgentRecord> {
+    pub(crate) fn record_of(&self, state: &launcher::AgentState) -> Option<AgentRecord> {
         let (tenant, id) = (TenantId::parse(&state.tenant).ok()?, AgentId::parse(&state.id).ok()?);
         self.agents.get(&tenant, &id).ok().flatten()
     }

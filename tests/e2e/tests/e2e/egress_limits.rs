@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::egress_world::{GOOD, OTHER, World};
+use crate::observe::figure;
 
 /// What both programs begin with.
 const HELP: &str = r#"
@@ -126,6 +127,21 @@ pub(crate) fn a_budget_is_held_to_the_byte_and_without_daemons() {
         "the other counts too: {before}"
     );
 
+    let of = format!("{{tenant=\"default\",agent=\"{}\"", agent.name);
+    let tells = |daemons: &Daemons| {
+        let told = until(Duration::from_secs(20), || {
+            let of = |name: &str, label: &str| {
+                figure(daemons, &format!("aion_agent_network_{name}{of},{label}}}"))
+            };
+            let full = of("limit_ratio", "limit=\"bytes_out_per_hour\"")?;
+            let refused = of("refused_total", "limit=\"bytes\"")?;
+            of("bytes_total", "direction=\"out\"")?;
+            (full == 0.988 && refused >= 1.0).then_some(())
+        });
+        told.expect("figures of the limit");
+    };
+    tells(daemons);
+
     daemons.kill(Which::Aiond);
     daemons.kill(Which::Launcher);
     std::thread::sleep(Duration::from_secs(2));
@@ -136,6 +152,7 @@ pub(crate) fn a_budget_is_held_to_the_byte_and_without_daemons() {
     let wrong: Vec<Value> = more(&agent, told + 10).into_iter().filter(|line| *line != right).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert_eq!(used()[1]["bytes_out"], before[1]["bytes_out"]);
+    tells(daemons);
 
     // Who starts anew has used no less.
     daemons.ctl(["stop", &agent.name]).ok();
@@ -164,6 +181,13 @@ pub(crate) fn connections_beyond_a_rate_are_refused_and_others_are_not() {
     let hosts = [slow, quick, named, "45.90.1.10:80"];
     let agent = start(daemons, "begins", &hosts, &limits, BEGIN);
     assert_eq!(agent.wait(), 0);
+    // It has ended, and nobody had asked before.
+    let sent = format!(
+        "aion_agent_network_bytes_total{{tenant=\"default\",agent=\"{}\",direction=\"out\"}}",
+        agent.name
+    );
+    let counted = until(Duration::from_secs(20), || figure(daemons, &sent).filter(|bytes| *bytes > 0.0));
+    counted.expect("what an ended agent sent");
     let told = lines(&agent).pop().unwrap();
     let times = |ok: usize, all: usize| -> Vec<&'static str> {
         (0..all).map(|at| if at < ok { "ok" } else { "EPERM" }).collect()
