@@ -69,6 +69,7 @@ impl Core {
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;
         let judged = self.permit(&tenant, &spec)?;
         let (record, mut plan) = self.attempt(&job, &id, &spec)?;
+        judged.limit_network(&mut plan);
         if let Some(limits) = &mut plan.network_limits {
             // Of all attempts together: they are one agent's.
             limits.account = registered.id.to_string();

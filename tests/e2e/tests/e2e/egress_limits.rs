@@ -1,5 +1,6 @@
 //! Budgets and rates of network mode `egress`, held by the kernel; seen from the other end.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use aion_e2e::{Daemons, Which, until};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::egress_live::own_policies;
 use crate::egress_world::{GOOD, OTHER, World};
 use crate::observe::figure;
 
@@ -61,18 +63,22 @@ print(json.dumps(out), flush=True)
 /// Starts an agent with hosts and limits of the network.
 fn start<'a>(daemons: &'a Daemons, stem: &str, hosts: &[&str], limits: &Value, program: &str) -> Agent<'a> {
     let name = daemons.name(stem);
+    daemons.ctl(["run", "-d", "-f", "-"]).stdin(manifest(&name, hosts, limits, program)).ok();
+    Agent { daemons, name }
+}
+
+fn manifest(name: &str, hosts: &[&str], limits: &Value, program: &str) -> String {
     let mut capabilities = vec!["subprocess".to_owned()];
     capabilities.extend(hosts.iter().map(|host| format!("net:connect:{host}")));
     // JSON is YAML.
     let manifest = json!({
-        "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": name.as_str()},
+        "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": name},
         "spec": {
             "entry": ["/usr/bin/python3", "-c", format!("{HELP}\n{program}")],
             "network": "egress", "capabilities": capabilities, "resources": {"network": limits},
         },
     });
-    daemons.ctl(["run", "-d", "-f", "-"]).stdin(manifest.to_string()).ok();
-    Agent { daemons, name }
+    manifest.to_string()
 }
 
 fn lines(agent: &Agent<'_>) -> Vec<Value> {
@@ -205,6 +211,29 @@ pub(crate) fn connections_beyond_a_rate_are_refused_and_others_are_not() {
     {
         refused(&agent, "net.connect", &format!("resources.network.destinations[{at}].{limit}"));
     }
+    drop(agent);
+    world.finish();
+}
+
+/// An operator's bound: more is refused, and who names no limit has it.
+pub(crate) fn what_the_operator_bounds_is_refused_or_given() {
+    let world = World::start();
+    let daemons = world.daemons();
+    let file = own_policies(daemons).join("agent.capabilities.yaml");
+    let rules = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{rules}resources:\n  network: {{bytes_out_per_hour: 64Ki}}\n")).unwrap();
+    daemons.ctl(["policy", "reload"]).ok();
+    let _sink = world.internet.run(|| UdpSocket::bind((GOOD[0], 9999)).unwrap());
+    let to = "45.90.1.10:9999";
+    let greedy = manifest(&daemons.name("greedy"), &[to], &json!({"bytes_out_per_hour": "1Mi"}), SPEND);
+    let refused = daemons.ctl(["run", "-d", "-f", "-"]).stdin(greedy).done();
+    refused.expect(125).says("spec.resources.network.bytes_out_per_hour").says("use 64Ki or less");
+    let agent = start(daemons, "bounded", &[to], &json!({}), SPEND);
+    let fit = (64 << 10) / 1028;
+    let seen = more(&agent, 0)[0].clone();
+    assert_eq!((&seen["sent"], &seen["last"]), (&json!(fit * 1000), &json!("EPERM")), "{seen}");
+    let samples = daemons.ctl(["stats", "--no-stream", &agent.name]).json();
+    assert_eq!(samples[0]["network"][0]["bytes_out_per_hour"], 64 << 10, "{samples}");
     drop(agent);
     world.finish();
 }

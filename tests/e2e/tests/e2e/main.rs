@@ -163,7 +163,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
     where_it_can!(suite, egress_world::missing() => egress_limits::{a_budget_is_held_to_the_byte_and_without_daemons,
-        connections_beyond_a_rate_are_refused_and_others_are_not});
+        connections_beyond_a_rate_are_refused_and_others_are_not, what_the_operator_bounds_is_refused_or_given});
     where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
         a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found,
         moving_all_the_time_keeps_nothing});
