@@ -21,6 +21,7 @@ use crate::agents::Agents;
 use crate::attach::Attached;
 use crate::detections::Detections;
 use crate::exec_exits::ExecExits;
+use crate::figures::Figures;
 use crate::journal_watch::JournalWatch;
 use crate::permitted::Permitted;
 use crate::policies::ReadPolicy;
@@ -105,6 +106,8 @@ pub(crate) struct Core {
     /// Held while agents are held to their bounds: one change after the other.
     pub(crate) policy_turn: tokio::sync::Mutex<()>,
     pub(crate) detections: Detections,
+    /// What agents use.
+    pub(crate) figures: Figures,
     /// Held by the backup that is being made: one at a time.
     pub(crate) backup_turn: Arc<tokio::sync::Mutex<()>>,
     pub(crate) shutdown: CancellationToken,
@@ -132,6 +135,7 @@ impl Core {
             read_policy: OnceLock::new(),
             policy_turn: tokio::sync::Mutex::default(),
             detections: Detections::default(),
+            figures: Figures::default(),
             backup_turn: Arc::default(),
             shutdown: CancellationToken::new(),
             started: Instant::now(),

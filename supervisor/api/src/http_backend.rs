@@ -156,6 +156,7 @@ impl Backend for ForHttp {
             };
             text.push_str(&self.core.detections.metrics());
             text.push_str(&self.core.options.webhooks.metrics());
+            text.push_str(&self.core.figures_text().await);
             text
         })
     }

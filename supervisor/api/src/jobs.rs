@@ -69,12 +69,15 @@ impl Core {
             AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests)?;
         let judged = self.permit(&tenant, &spec)?;
         let (record, mut plan) = self.attempt(&job, &id, &spec)?;
+        judged.limit_network(&mut plan);
         if let Some(limits) = &mut plan.network_limits {
             // Of all attempts together: they are one agent's.
             limits.account = registered.id.to_string();
         }
         let mut batch = Batch::new();
         batch.create_agent(&record, &plan.encode_to_vec(), "")?;
+        // The registered one may have another by the time that this is judged.
+        batch.made_from(&record, &yaml);
         self.agents.commit(&id, batch).await?;
         let record = self.agents.update(&tenant, &id, Batch::bookkeeping(), |record, _| {
             lifecycle::begin_start(record);

@@ -137,6 +137,26 @@ fn network_limit(limit: NetworkLimit) -> launcher::NetworkLimit {
     }
 }
 
+/// Gives a launch with a network what it may use of it at most, where its manifest does not say.
+pub(crate) fn limit_network(plan: &mut launcher::Launch, most: NetworkLimit) {
+    if plan.network() == launcher::Network::None || most == NetworkLimit::default() {
+        return;
+    }
+    let most = network_limit(most);
+    let all = plan.network_limits.get_or_insert_default().all.get_or_insert_default();
+    if all.bytes_out_per_hour == 0 {
+        all.bytes_out_per_hour = most.bytes_out_per_hour;
+    }
+    if all.bytes_in_per_hour == 0 {
+        all.bytes_in_per_hour = most.bytes_in_per_hour;
+    }
+    if all.connections_per_second == 0 && all.connections_per_minute == 0 {
+        all.connections_per_second = most.connections_per_second;
+        all.connections_per_minute = most.connections_per_minute;
+        all.connections_burst = most.connections_burst;
+    }
+}
+
 /// The environment, built from nothing; the manifest's own entries come last and win, but for AION's two.
 fn environment(spec: &AgentSpec, id: &AgentId) -> Vec<Vec<u8>> {
     let mut env = std::collections::BTreeMap::new();
@@ -245,7 +265,8 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use aion_manifest::{Context, Overrides};
+    use aion_manifest::{ConnectionRate, Context, Overrides};
+    use aion_types::ByteSize;
 
     use super::*;
 
@@ -304,6 +325,31 @@ mod tests {
             (one.to.as_str(), one.limit.as_ref().unwrap().bytes_out_per_hour),
             ("a.example:443", 1 << 20)
         );
+    }
+
+    #[test]
+    fn who_names_no_limit_has_the_operator_s() {
+        let rate = ConnectionRate { count: 5, per_minute: false, burst: 9 };
+        let most = NetworkLimit {
+            bytes_out_per_hour: Some(ByteSize(1 << 30)),
+            bytes_in_per_hour: None,
+            connections: Some(rate),
+        };
+        let limited = |spec: &str, most: NetworkLimit| {
+            let mut plan = planned(&format!("  entry: [x]\n{spec}"));
+            limit_network(&mut plan, most);
+            plan.network_limits.and_then(|limits| limits.all)
+        };
+        let egress = "  network: egress\n  capabilities: ['net:connect:a.example:443']\n";
+        let all = limited(egress, most).unwrap();
+        assert_eq!((all.bytes_out_per_hour, all.bytes_in_per_hour), (1 << 30, 0));
+        assert_eq!((all.connections_per_second, all.connections_burst), (5, 9));
+        let own = "  resources: {network: {bytes_out_per_hour: 1Mi, connections_per_minute: 7}}\n";
+        let all = limited(&format!("{egress}{own}"), most).unwrap();
+        assert_eq!((all.bytes_out_per_hour, all.connections_per_second), (1 << 20, 0));
+        assert_eq!((all.connections_per_minute, all.connections_burst), (7, 7));
+        assert_eq!(limited("", most), None, "without a network there is nothing to limit");
+        assert_eq!(limited(egress, NetworkLimit::default()), None);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod events;
 mod exec;
 mod exec_exits;
 mod explain;
+mod figures;
 mod files;
 mod held_files;
 mod host;

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aion_kernel::Kernel;
+use aion_launcher_proto::v1 as launcher;
 use aion_manifest::{AgentSpec, CapabilityPolicy, Overrides};
 use aion_store::AgentRecord;
 use aion_tenants::Tenant;
 use aion_types::{AgentId, ErrorCode, TenantId};
 
 use crate::core::Core;
+use crate::launch;
 use crate::problem::{Outcome, Problem};
 
 /// The tenant of local operators: it has no bounds of its own.
@@ -38,6 +40,13 @@ impl Bounds {
     /// The same under other rules of the operator.
     pub(crate) fn under(self, global: Arc<CapabilityPolicy>) -> Self {
         Self { global: Some(global), ..self }
+    }
+
+    /// Gives a launch the limits of the network that its manifest does not name.
+    pub(crate) fn limit_network(&self, plan: &mut launcher::Launch) {
+        for policy in self.policies() {
+            launch::limit_network(plan, policy.network().limit);
+        }
     }
 
     /// All of them.

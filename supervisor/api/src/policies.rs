@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aion_api_proto::v1 as api;
 use aion_egress::{Rule, Rules};
 use aion_launcher_proto::v1 as launcher;
-use aion_manifest::{AgentSpec, CapabilityPolicy, withheld_hosts};
+use aion_manifest::{AgentSpec, CapabilityPolicy, Overrides, withheld_hosts};
 use aion_store::AgentRecord;
 use aion_types::{AgentId, ErrorCode, TenantId};
 use futures::{StreamExt as _, stream};
@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::core::Core;
 use crate::permitted::Bounds;
 use crate::problem::{Outcome, Problem};
-use crate::tasks::{AGENT, ATTEMPT};
+use crate::tasks::ATTEMPT;
 
 /// Agents that are told of at once.
 const AT_ONCE: usize = 16;
@@ -171,7 +171,7 @@ impl Core {
     }
 
     /// The record of what runs; none: it is no agent, as a tool's run.
-    fn record_of(&self, state: &launcher::AgentState) -> Option<AgentRecord> {
+    pub(crate) fn record_of(&self, state: &launcher::AgentState) -> Option<AgentRecord> {
         let (tenant, id) = (TenantId::parse(&state.tenant).ok()?, AgentId::parse(&state.id).ok()?);
         self.agents.get(&tenant, &id).ok().flatten()
     }
@@ -263,11 +263,12 @@ impl Core {
         Ok(plan.egress.into_iter().map(written).collect())
     }
 
-    /// The manifest that it runs by; the process of an attempt has that of its agent, as it is now.
+    /// The manifest that it runs by; the process of an attempt has that of its agent, as it was at the launch.
     pub(crate) fn runs_by(&self, record: &AgentRecord) -> Option<AgentSpec> {
-        match record.labels.get(AGENT).filter(|_| record.labels.contains_key(ATTEMPT)) {
-            Some(agent) => self.spec_of(&self.agents.find(&record.tenant, agent).ok()?),
-            None => self.spec_of(record),
+        if !record.labels.contains_key(ATTEMPT) {
+            return self.spec_of(record);
         }
+        let yaml = self.store.origin_of(&record.tenant, &record.id).ok().flatten()?;
+        AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests).ok()
     }
 }

@@ -146,6 +146,9 @@ impl Core {
             self.still_signed(record)?;
             self.still_permitted(record)?;
         }
+        if let Ok(bounds) = self.bounds(&record.tenant) {
+            bounds.limit_network(&mut plan);
+        }
         launch::fill_secrets(&mut plan, &self.options.state)?;
         Ok(plan)
     }

@@ -76,6 +76,7 @@ impl Core {
         if self.tool_runs.noticed(state) {
             return;
         }
+        self.figures_of_end(state);
         let (Ok(tenant), Ok(id)) = (TenantId::parse(&state.tenant), AgentId::parse(&state.id)) else {
             tracing::warn!(id = state.id, tenant = state.tenant, "a notice about what is no agent");
             return;

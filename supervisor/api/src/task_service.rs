@@ -181,7 +181,8 @@ impl TaskService for Services {
         self.admit(request, Action::ReadHost).await?;
         let text = self.0.tasks()?.metrics().await
             + &self.0.detections.metrics()
-            + &self.0.options.webhooks.metrics();
+            + &self.0.options.webhooks.metrics()
+            + &self.0.figures_text().await;
         Ok(Response::new(api::MetricsResponse { text }))
     }
 }

@@ -91,6 +91,8 @@ fn note(
         record.set_phase(Phase::Exited);
         if let Some(counters) = counters {
             record.agent.dropped_events += counters.counters.dropped;
+            let net = counters.counters.net;
+            (record.agent.net_rx_bytes, record.agent.net_tx_bytes) = (net.rx_bytes, net.tx_bytes);
             inner.last_counters = counters;
         }
         exit

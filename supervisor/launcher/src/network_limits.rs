@@ -71,6 +71,8 @@ fn to_proto(destination: String, limit: NetLimits, used: &NetUse) -> v1::Network
         connections: used.connections,
         refused: used.refused_rate.saturating_add(used.refused_bytes),
         dropped_packets: used.dropped.0.saturating_add(used.dropped.1),
+        refused_bytes: used.refused_bytes,
+        dropped_in: used.dropped.1,
     }
 }
 

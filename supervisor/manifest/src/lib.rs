@@ -7,6 +7,7 @@
 //! never does (it parses no YAML, and checks every field of its own protocol).
 
 mod alerts;
+mod bounds;
 mod capability;
 mod check;
 mod classes;
@@ -25,6 +26,7 @@ mod tool;
 mod yaml;
 
 pub use alerts::{AlertWebhook, AlertWebhooks, WebhookFile};
+pub use bounds::NetworkBound;
 pub use capability::{
     Access, ApprovalRule, Asked, Capability, CapabilityPolicy, Coarse, Effective, Exception, Family, Grant,
     HostPattern, MemoryKind, MemoryOp, NamePattern, PathPattern, PortPattern, Refusal, Rule, Verdict,

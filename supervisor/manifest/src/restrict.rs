@@ -30,6 +30,7 @@ impl AgentSpec {
         let mut problems = self.wish().refused(&result, |_| true);
         problems.extend(self.wish().taken_in_part(&result, global));
         problems.extend(self.folder_denials(global));
+        problems.extend(global.network().objections(&self.resources.network.whole));
         if problems.is_empty() { Ok(result) } else { Err(Error::new(ErrorCode::PolicyDenied, problems)) }
     }
 
@@ -54,6 +55,7 @@ impl AgentSpec {
         let mut problems = self.beyond_rules(bounds, |capability| !is_taken_back(capability));
         let folders = self.folders().filter(|(field, _)| !(holds_files && *field == WORKSPACE));
         problems.extend(folders.filter_map(|(field, wanted)| folder_denial(field, &wanted, bounds)));
+        problems.extend(bounds.network().objections(&self.resources.network.whole));
         problems
     }
 

@@ -101,7 +101,19 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn manifest_of(&self, tenant: &TenantId, id: &AgentId) -> Result<Option<String>, Error> {
-        let Some(bytes) = self.get(keys::AGENTS, &keys::manifest(tenant, id))? else { return Ok(None) };
+        self.text_of(&keys::manifest(tenant, id))
+    }
+
+    /// The manifest, as it was then, that an agent was made from which has none of its own.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn origin_of(&self, tenant: &TenantId, id: &AgentId) -> Result<Option<String>, Error> {
+        self.text_of(&keys::origin(tenant, id))
+    }
+
+    fn text_of(&self, key: &[u8]) -> Result<Option<String>, Error> {
+        let Some(bytes) = self.get(keys::AGENTS, key)? else { return Ok(None) };
         let text = codec::payload(keys::AGENTS, &bytes)?;
         Ok(Some(String::from_utf8_lossy(text).into_owned()))
     }

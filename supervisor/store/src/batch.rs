@@ -102,6 +102,12 @@ impl Batch {
         self.put_agent(record)
     }
 
+    /// The manifest that an agent was made from which has none of its own.
+    pub fn made_from(&mut self, record: &AgentRecord, manifest: &str) {
+        let key = keys::origin(&record.tenant, &record.id);
+        self.put(keys::AGENTS, key, codec::raw(manifest.as_bytes()));
+    }
+
     /// A new agent in the place of an old one of the same name, which is forgotten.
     ///
     /// # Errors
@@ -137,6 +143,7 @@ impl Batch {
         self.delete(keys::AGENTS, keys::agent(tenant, id));
         self.delete(keys::AGENTS, keys::launch(tenant, id));
         self.delete(keys::AGENTS, keys::manifest(tenant, id));
+        self.delete(keys::AGENTS, keys::origin(tenant, id));
     }
 
     /// Rows for the event index, in order; the cursor moves with them.

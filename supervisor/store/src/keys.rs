@@ -5,7 +5,8 @@
 
 use aion_types::{AgentId, AgentName, TenantId};
 
-/// `agents`: `a TENANT 0 ID` the record, `l TENANT 0 ID` the launch, `m TENANT 0 ID` the manifest.
+/// `agents`: `a TENANT 0 ID` the record, `l TENANT 0 ID` the launch, `m TENANT 0 ID` the manifest, `o TENANT 0 ID` the manifest of another
+/// agent that it was made from.
 pub(crate) const AGENTS: &str = "agents";
 /// `names`: `n TENANT 0 NAME` → id, `i ID` → `TENANT 0 NAME` (outlives the agent while events name it).
 pub(crate) const NAMES: &str = "names";
@@ -62,6 +63,10 @@ pub(crate) fn launch(tenant: &TenantId, id: &AgentId) -> Vec<u8> {
 
 pub(crate) fn manifest(tenant: &TenantId, id: &AgentId) -> Vec<u8> {
     joined(b'm', tenant, id.as_str())
+}
+
+pub(crate) fn origin(tenant: &TenantId, id: &AgentId) -> Vec<u8> {
+    joined(b'o', tenant, id.as_str())
 }
 
 pub(crate) fn name(tenant: &TenantId, name: &AgentName) -> Vec<u8> {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Found;
 use crate::core::Core;
+use crate::figures::Whose;
 use crate::lifecycle::{self, Command};
 use crate::problem::{Outcome, Problem};
 
@@ -54,8 +55,9 @@ impl Core {
         } else {
             tracing::warn!(agent, rule = rule.name, severity = %rule.severity, action = %rule.action, "detected");
         }
+        let whose = self.whose(&tenant, &agent);
         if let Some(mut state) = self.detections.lock() {
-            state.figures.found(&found.finding, done.word());
+            state.figures.found(&found.finding, whose, done.word());
         }
         let verdict = match &done {
             Ended::Failed(_) => "error",
@@ -65,6 +67,13 @@ impl Core {
         let detail = describe(&found, &done);
         self.trail.finding(&tenant, &agent, verdict, &rule.name, &detail).await;
         self.alert(&found, done.word(), &detail);
+    }
+
+    /// Whose figures a finding is of.
+    fn whose(&self, tenant: &str, id: &str) -> Option<Whose> {
+        let (tenant, id) = (TenantId::parse(tenant).ok()?, AgentId::parse(id).ok()?);
+        let record = self.agents.get(&tenant, &id).ok().flatten()?;
+        Some(Whose::of(&record))
     }
 
     async fn take_action(&self, found: &Found) -> Ended {

@@ -1,12 +1,17 @@
 //! Counters of the detections. Their labels are names of rules, of which there is a bounded number, and words of ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use aion_detect::{Engine, Finding};
 
+use crate::figures::Whose;
+
 /// Tenants with counters of their own; the others share one.
 const TENANTS: usize = 64;
+/// The same of agents.
+const AGENTS: usize = 2000;
+const OTHER: &str = "other";
 
 #[derive(Default)]
 pub(super) struct Figures {
@@ -18,16 +23,26 @@ pub(super) struct Figures {
     pub(super) refused_reloads: u64,
     found: BTreeMap<(String, &'static str, String), u64>,
     actions: BTreeMap<(&'static str, &'static str), u64>,
-    tenants: std::collections::BTreeSet<String>,
+    tenants: BTreeSet<String>,
+    /// By agent and severity.
+    agents: BTreeMap<(Whose, &'static str), u64>,
 }
 
 impl Figures {
-    pub(super) fn found(&mut self, finding: &Finding, result: &'static str) {
+    /// `whose`: by name; none: it is no agent, or not on record any more.
+    pub(super) fn found(&mut self, finding: &Finding, whose: Option<Whose>, result: &'static str) {
+        let severity = finding.rule.severity.as_str();
+        let is_known = |whose: &Whose| {
+            self.agents.len() < AGENTS || self.agents.contains_key(&(whose.clone(), severity))
+        };
+        let other = || Whose { tenant: OTHER.to_owned(), agent: OTHER.to_owned() };
+        let whose = whose.filter(is_known).unwrap_or_else(other);
+        *self.agents.entry((whose, severity)).or_default() += 1;
         let tenant = if self.tenants.contains(&finding.tenant) || self.tenants.len() < TENANTS {
             self.tenants.insert(finding.tenant.clone());
             finding.tenant.clone()
         } else {
-            "other".to_owned()
+            OTHER.to_owned()
         };
         let rule = &finding.rule;
         *self.found.entry((rule.name.clone(), rule.severity.as_str(), tenant)).or_default() += 1;
@@ -51,6 +66,12 @@ impl Figures {
         for ((rule, severity, tenant), count) in &self.found {
             let labels = format!("rule=\"{rule}\",severity=\"{severity}\",tenant=\"{tenant}\"");
             let _ = writeln!(out, "aion_detection_findings_total{{{labels}}} {count}");
+        }
+        let name = "aion_agent_findings_total";
+        let _ = writeln!(out, "# HELP {name} What detections found, by agent.\n# TYPE {name} counter");
+        for ((whose, severity), count) in &self.agents {
+            let labels = format!("tenant=\"{}\",agent=\"{}\"", whose.tenant, whose.agent);
+            let _ = writeln!(out, "{name}{{{labels},severity=\"{severity}\"}} {count}");
         }
         let name = "aion_detection_actions_total";
         let _ = writeln!(

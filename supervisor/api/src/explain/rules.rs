@@ -3,7 +3,7 @@
 //! What is certain is said as such; where several layers give the same error, they are named as what it may have been.
 
 use aion_egress::{Cidr, block_of};
-use aion_manifest::{AgentSpec, CapabilityPolicy, Network, withheld_hosts};
+use aion_manifest::{AgentSpec, CapabilityPolicy, Network, NetworkLimit, withheld_hosts};
 use aion_store::{EventRow, RestraintRow};
 use serde_json::Value;
 
@@ -362,23 +362,31 @@ fn network_limit(facts: &Facts<'_>) -> Option<Explanation> {
             None => ("the agent with that destination".to_owned(), None),
         },
     };
-    let (what, is) = match limit {
-        "bytes_out_per_hour" => {
-            ("bytes sent in an hour", is.and_then(|is| is.bytes_out_per_hour).map(|n| n.to_string()))
-        }
-        "bytes_in_per_hour" => {
-            ("bytes received in an hour", is.and_then(|is| is.bytes_in_per_hour).map(|n| n.to_string()))
-        }
-        "connections_per_second" => {
-            ("connections in a second", is.and_then(|is| is.connections).map(|rate| rate.count.to_string()))
-        }
-        _ => ("connections in a minute", is.and_then(|is| is.connections).map(|rate| rate.count.to_string())),
+    let amount = |is: NetworkLimit| match limit {
+        "bytes_out_per_hour" => is.bytes_out_per_hour.map(|n| n.to_string()),
+        "bytes_in_per_hour" => is.bytes_in_per_hour.map(|n| n.to_string()),
+        _ => is.connections.map(|rate| rate.count.to_string()),
     };
-    let is = is.map_or_else(String::new, |is| format!(" of {is}"));
-    let explained =
+    let what = match limit {
+        "bytes_out_per_hour" => "bytes sent in an hour",
+        "bytes_in_per_hour" => "bytes received in an hour",
+        "connections_per_second" => "connections in a second",
+        _ => "connections in a minute",
+    };
+    let own = is.and_then(amount);
+    // Who names none has the operator's.
+    let given = facts.bounds.iter().find_map(|policy| amount(policy.network().limit));
+    let given = given.filter(|_| place.is_empty());
+    let is = own.clone().or_else(|| given.clone()).map_or_else(String::new, |is| format!(" of {is}"));
+    let mut explained =
         Explanation::new("network", field.clone(), format!("{whom} has used up its limit{is}: {what}"))
-            .allowed_by(format!("agent.yml: {field}: more"))
             .note("`aionctl stats` shows what is used, and when the first of it stops to count");
+    if own.is_some() || given.is_none() {
+        explained = explained.allowed_by(format!("agent.yml: {field}: more"));
+    }
+    if given.is_some() && (own.is_none() || own == given) {
+        explained = explained.allowed_by(format!("the operator's rules: resources.network.{line}: more"));
+    }
     Some(match limit {
         "bytes_out_per_hour" | "bytes_in_per_hour" => {
             explained.note("a connection is begun only where a packet of 1500 bytes has room; an agent that is started again has used no less")
@@ -499,6 +507,10 @@ mod tests {
         let said = told(&row("limit.hit", line), &packets, Some(&agent), &[]);
         assert!(said.why.contains("with a.example:443 has used up its limit of 1Mi"), "{said:?}");
         assert_eq!(said.allow, [format!("agent.yml: spec.resources.network.{line}: more")]);
+        let rules = ["[network]\nresources: {network: {bytes_out_per_hour: 3Mi}}"];
+        let said = told(&row("limit.hit", "bytes_out_per_hour"), &packets, Some(&agent), &rules);
+        assert!(said.why.contains("its limit of 3Mi"), "{said:?}");
+        assert_eq!(said.allow, ["the operator's rules: resources.network.bytes_out_per_hour: more"]);
         let gone = told(&row("limit.hit", "destinations[7].bytes_in_per_hour"), &packets, None, &[]);
         assert!(gone.why.contains("that destination"), "{gone:?}");
     }

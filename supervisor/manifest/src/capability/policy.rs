@@ -6,6 +6,7 @@ use aion_types::ErrorCode;
 
 use super::effective::Verdict;
 use super::grammar::{Capability, parse_rule};
+use crate::bounds::{self, NetworkBound};
 use crate::error::{Error, Problem};
 use crate::raw;
 use crate::yaml;
@@ -103,6 +104,7 @@ pub struct CapabilityPolicy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     approval: Vec<ApprovalRule>,
+    network: NetworkBound,
 }
 
 impl CapabilityPolicy {
@@ -172,7 +174,15 @@ impl CapabilityPolicy {
                 Err(text) => problems.push(wrong(&text)),
             }
         }
-        if problems.is_empty() { Ok(Self { allow, deny, approval }) } else { Err(failed(problems)) }
+        let ceiling = document.resources.and_then(|resources| resources.network).unwrap_or_default();
+        let limit = bounds::network(&ceiling, |line, message, fix| {
+            let field = format!("resources.network.{line}");
+            let place = Some(tree.place_of(&field));
+            problems.push(Problem { file: file.to_owned(), place, field, message, fix });
+        });
+        let place = format!("{file}:{}", tree.place_of("resources.network").line);
+        let network = NetworkBound { limit, place };
+        if problems.is_empty() { Ok(Self { allow, deny, approval, network }) } else { Err(failed(problems)) }
     }
 
     /// Rules from a list, each of them allowed; `origin` is what verdicts name. An empty list allows nothing.
@@ -196,7 +206,8 @@ impl CapabilityPolicy {
             }
             Ok(rules)
         };
-        Ok(Self { allow: read(allow, true)?, deny: read(deny, false)?, approval: Vec::new() })
+        let (allow, deny) = (read(allow, true)?, read(deny, false)?);
+        Ok(Self { allow, deny, approval: Vec::new(), network: NetworkBound::NONE })
     }
 
     /// Rules that allow everything there is but what `deny` names; `origin` is what verdicts name.
@@ -210,7 +221,7 @@ impl CapabilityPolicy {
     /// Rules that allow nothing.
     #[must_use]
     pub const fn nothing() -> Self {
-        Self { allow: Vec::new(), deny: Vec::new(), approval: Vec::new() }
+        Self { allow: Vec::new(), deny: Vec::new(), approval: Vec::new(), network: NetworkBound::NONE }
     }
 
     /// Whether these rules alone let a single thing be done.
@@ -235,6 +246,12 @@ impl CapabilityPolicy {
     #[must_use]
     pub fn approval(&self) -> &[ApprovalRule] {
         &self.approval
+    }
+
+    /// What may be used of a network at most.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkBound {
+        &self.network
     }
 
     /// What may not, whatever else says so.

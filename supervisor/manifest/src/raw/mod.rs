@@ -20,7 +20,7 @@ pub(crate) use manifest::{
     Memory, Metadata, NetworkLimits, NetworkMode, Resources, Restart, Spec, Workspace,
 };
 pub use manifest::{AuditMode, Budget, Mode, PolicyOverrides, Privacy, Quota, RestartPolicy, Sla};
-pub(crate) use policy::{CapabilityPolicy, CgroupProfiles};
+pub(crate) use policy::{CapabilityPolicy, CgroupProfiles, NetworkCeiling};
 pub(crate) use scheduler::{Quotas as SchedulerQuotas, Scheduler};
 pub use shapes::{Gpu, Usd};
 pub(crate) use shapes::{ListOr, TextOrList, WordOr};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aion_types::{ByteSize, CpuMillis};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::manifest::{ApiVersion, Io};
 use super::shapes::Gpu;
@@ -28,6 +28,42 @@ pub(crate) struct CapabilityPolicy {
     /// What a person must agree to each time: system calls (`net.fetch`, `tool.*`) or capabilities (`tool:deploy`).
     #[serde(default)]
     pub(crate) approval: Vec<String>,
+    /// What agents may ask for in `spec.resources` at most. One that asks for more is refused; one that does not name a limit has this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<Ceilings>,
+}
+
+/// What agents may ask for at most.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ceilings {
+    /// Of the network, with `network: egress` or `host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<NetworkCeiling>,
+}
+
+/// What an agent may use of its network at most.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkCeiling {
+    /// Bytes sent within any hour, such as "10Gi".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_out_per_hour: Option<ByteSize>,
+    /// Bytes received within any hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_in_per_hour: Option<ByteSize>,
+    /// Connections that begin in a second, and datagrams to somewhere new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_second: Option<u64>,
+    /// The same in a minute; one of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_per_minute: Option<u64>,
+    /// How many of them at once. Default: as many as in the second, or minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) connections_burst: Option<u64>,
 }
 
 /// The kind of that file.

@@ -55,8 +55,8 @@ impl AgentSpec {
 /// Which of the rules that an agent was launched with, by their names, bounds do not leave it, and why; `workspace` is the host folder
 /// that it has there.
 ///
-/// A launch knows paths alone. How each was meant, one file or a folder, says the manifest as it is now (`spec`), where it has such a rule.
-/// What it does not have must be left to the agent as either: a manifest that was changed or is gone gives nothing back.
+/// A launch knows paths alone. How each was meant, one file or a folder, says the manifest that it was made from (`spec`), where that has such
+/// a rule. What it does not have must be left to the agent as either: a manifest that was changed or is gone gives nothing back.
 #[must_use]
 pub fn withheld_of_launch(
     names: &BTreeSet<String>,

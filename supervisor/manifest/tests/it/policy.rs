@@ -194,3 +194,60 @@ fn wrong_policy_files_are_explained() {
     );
     assert!(said("apiVersion: aion.os/v1\nkind: CapabilityPolicy\n").contains("allow is missing"));
 }
+
+const BOUND: &str = "allow: [network]
+resources:
+  network: {bytes_out_per_hour: 1Gi, connections_per_second: 2, connections_burst: 50}";
+
+#[test]
+fn who_asks_for_more_of_the_network_than_there_is_is_told_where() {
+    let policy = global(BOUND);
+    let host = |limits: &str| {
+        good(&format!("network: host\ncapabilities: [network]\nresources: {{network: {{{limits}}}}}"))
+    };
+    for limits in ["", "bytes_out_per_hour: 1Gi", "bytes_in_per_hour: 1Ti", "connections_per_minute: 50"] {
+        assert!(host(limits).restrict(&policy).is_ok(), "{limits}");
+    }
+    let told = |limits: &str| {
+        let error = host(limits).restrict(&policy).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::PolicyDenied);
+        error.to_string()
+    };
+    assert_eq!(
+        told("bytes_out_per_hour: 2Gi"),
+        "spec.resources.network.bytes_out_per_hour: 2Gi is more than caps.yaml:5 gives, which is 1Gi; \
+         use 1Gi or less, or have the operator change it"
+    );
+    // In another unit, and at once.
+    assert_eq!(
+        told("connections_per_minute: 121, connections_burst: 51"),
+        "spec.resources.network.connections_per_minute: connections_per_minute: 121 is more than caps.yaml:5 gives, \
+         which is connections_per_second: 2; use connections_per_second: 2 or less, or have the operator change it\n\
+         spec.resources.network.connections_burst: 51 is more than caps.yaml:5 gives, which is 50; \
+         use 50 or less, or have the operator change it"
+    );
+    let kept = host("bytes_out_per_hour: 2Gi").beyond_while_running(&policy, true);
+    assert_eq!(kept.len(), 1, "it keeps that until its next start");
+    assert_eq!(global("allow: []").network().limit, Default::default());
+}
+
+#[test]
+fn bounds_that_cannot_be_are_explained() {
+    let said = |network: &str| {
+        let text = format!(
+            "apiVersion: aion.os/v1\nkind: CapabilityPolicy\nallow: []\nresources:\n  network: {{{network}}}\n"
+        );
+        CapabilityPolicy::parse(text.as_bytes(), "caps.yaml").unwrap_err().to_string()
+    };
+    for (network, parts) in [
+        ("bytes_out_per_hour: 1Ki", ["resources.network.bytes_out_per_hour", "use 64Ki to 1Ti"]),
+        ("connections_per_second: 0", ["resources.network.connections_per_second", "use 1 to 10000"]),
+        ("connections_per_second: 1, connections_per_minute: 1", ["connections_per_minute", "remove one"]),
+        ("connections_burst: 5", ["resources.network.connections_burst", "a burst is of a rate"]),
+        ("connections_per_minute: 1, connections_burst: 61", ["connections_burst", "use 1 to 60"]),
+        ("destinations: []", ["destinations", ""]),
+    ] {
+        let said = said(network);
+        assert!(said.starts_with("caps.yaml:5") && parts.iter().all(|part| said.contains(part)), "{said}");
+    }
+}

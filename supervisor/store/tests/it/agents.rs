@@ -40,6 +40,26 @@ fn a_name_belongs_to_one_agent_of_a_tenant() {
 }
 
 #[test]
+fn what_an_agent_was_made_from_goes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let made = record("a", 1, "x-1-1");
+    let mut batch = Batch::new();
+    batch.create_agent(&made, b"launch", "").unwrap();
+    batch.made_from(&made, "manifest: 1");
+    store.commit(batch, Durability::Process).unwrap();
+    assert_eq!(store.origin_of(&tenant("a"), &id(1)).unwrap().as_deref(), Some("manifest: 1"));
+    // It is no manifest of its own, by which it could speak.
+    assert_eq!(store.manifest_of(&tenant("a"), &id(1)).unwrap().as_deref(), Some(""));
+    assert_eq!(store.origin_of(&tenant("b"), &id(1)).unwrap(), None);
+
+    let mut batch = Batch::new();
+    batch.remove_agent(&made);
+    store.commit(batch, Durability::Process).unwrap();
+    assert_eq!(store.origin_of(&tenant("a"), &id(1)).unwrap(), None);
+}
+
+#[test]
 fn replacing_frees_and_takes_the_name_in_one_batch() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

@@ -164,10 +164,15 @@ pub(crate) fn what_is_run_and_how_is_found_and_answered() {
     };
     assert_eq!((fired("memfd-exec"), fired("escape-attempt"), fired("reverse-shell")), (1, 1, 0));
     let figures = daemons.ctl(["queue", "--metrics"]).ok().text();
+    let by_agent = format!(
+        "aion_agent_findings_total{{tenant=\"default\",agent=\"{}\",severity=\"medium\"}} ",
+        agent.name
+    );
     for line in [
         r#"aion_detection_findings_total{rule="memfd-exec",severity="high",tenant="default"} 1"#,
         r#"aion_detection_findings_total{rule="reverse-shell",severity="critical",tenant="default"} 0"#,
         r#"aion_detection_actions_total{action="kill",result="done"} 1"#,
+        by_agent.as_str(),
     ] {
         assert!(figures.contains(line), "{line} is not in\n{figures}");
     }

@@ -1,5 +1,6 @@
 //! Budgets and rates of network mode `egress`, held by the kernel; seen from the other end.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use aion_e2e::{Daemons, Which, until};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::egress_live::own_policies;
 use crate::egress_world::{GOOD, OTHER, World};
+use crate::observe::figure;
 
 /// What both programs begin with.
 const HELP: &str = r#"
@@ -60,18 +63,22 @@ print(json.dumps(out), flush=True)
 /// Starts an agent with hosts and limits of the network.
 fn start<'a>(daemons: &'a Daemons, stem: &str, hosts: &[&str], limits: &Value, program: &str) -> Agent<'a> {
     let name = daemons.name(stem);
+    daemons.ctl(["run", "-d", "-f", "-"]).stdin(manifest(&name, hosts, limits, program)).ok();
+    Agent { daemons, name }
+}
+
+fn manifest(name: &str, hosts: &[&str], limits: &Value, program: &str) -> String {
     let mut capabilities = vec!["subprocess".to_owned()];
     capabilities.extend(hosts.iter().map(|host| format!("net:connect:{host}")));
     // JSON is YAML.
     let manifest = json!({
-        "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": name.as_str()},
+        "apiVersion": "aion.os/v1", "kind": "Agent", "metadata": {"name": name},
         "spec": {
             "entry": ["/usr/bin/python3", "-c", format!("{HELP}\n{program}")],
             "network": "egress", "capabilities": capabilities, "resources": {"network": limits},
         },
     });
-    daemons.ctl(["run", "-d", "-f", "-"]).stdin(manifest.to_string()).ok();
-    Agent { daemons, name }
+    manifest.to_string()
 }
 
 fn lines(agent: &Agent<'_>) -> Vec<Value> {
@@ -126,6 +133,21 @@ pub(crate) fn a_budget_is_held_to_the_byte_and_without_daemons() {
         "the other counts too: {before}"
     );
 
+    let of = format!("{{tenant=\"default\",agent=\"{}\"", agent.name);
+    let tells = |daemons: &Daemons| {
+        let told = until(Duration::from_secs(20), || {
+            let of = |name: &str, label: &str| {
+                figure(daemons, &format!("aion_agent_network_{name}{of},{label}}}"))
+            };
+            let full = of("limit_ratio", "limit=\"bytes_out_per_hour\"")?;
+            let refused = of("refused_total", "limit=\"bytes\"")?;
+            of("bytes_total", "direction=\"out\"")?;
+            (full == 0.988 && refused >= 1.0).then_some(())
+        });
+        told.expect("figures of the limit");
+    };
+    tells(daemons);
+
     daemons.kill(Which::Aiond);
     daemons.kill(Which::Launcher);
     std::thread::sleep(Duration::from_secs(2));
@@ -136,6 +158,7 @@ pub(crate) fn a_budget_is_held_to_the_byte_and_without_daemons() {
     let wrong: Vec<Value> = more(&agent, told + 10).into_iter().filter(|line| *line != right).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert_eq!(used()[1]["bytes_out"], before[1]["bytes_out"]);
+    tells(daemons);
 
     // Who starts anew has used no less.
     daemons.ctl(["stop", &agent.name]).ok();
@@ -164,6 +187,13 @@ pub(crate) fn connections_beyond_a_rate_are_refused_and_others_are_not() {
     let hosts = [slow, quick, named, "45.90.1.10:80"];
     let agent = start(daemons, "begins", &hosts, &limits, BEGIN);
     assert_eq!(agent.wait(), 0);
+    // It has ended, and nobody had asked before.
+    let sent = format!(
+        "aion_agent_network_bytes_total{{tenant=\"default\",agent=\"{}\",direction=\"out\"}}",
+        agent.name
+    );
+    let counted = until(Duration::from_secs(20), || figure(daemons, &sent).filter(|bytes| *bytes > 0.0));
+    counted.expect("what an ended agent sent");
     let told = lines(&agent).pop().unwrap();
     let times = |ok: usize, all: usize| -> Vec<&'static str> {
         (0..all).map(|at| if at < ok { "ok" } else { "EPERM" }).collect()
@@ -181,6 +211,29 @@ pub(crate) fn connections_beyond_a_rate_are_refused_and_others_are_not() {
     {
         refused(&agent, "net.connect", &format!("resources.network.destinations[{at}].{limit}"));
     }
+    drop(agent);
+    world.finish();
+}
+
+/// An operator's bound: more is refused, and who names no limit has it.
+pub(crate) fn what_the_operator_bounds_is_refused_or_given() {
+    let world = World::start();
+    let daemons = world.daemons();
+    let file = own_policies(daemons).join("agent.capabilities.yaml");
+    let rules = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{rules}resources:\n  network: {{bytes_out_per_hour: 64Ki}}\n")).unwrap();
+    daemons.ctl(["policy", "reload"]).ok();
+    let _sink = world.internet.run(|| UdpSocket::bind((GOOD[0], 9999)).unwrap());
+    let to = "45.90.1.10:9999";
+    let greedy = manifest(&daemons.name("greedy"), &[to], &json!({"bytes_out_per_hour": "1Mi"}), SPEND);
+    let refused = daemons.ctl(["run", "-d", "-f", "-"]).stdin(greedy).done();
+    refused.expect(125).says("spec.resources.network.bytes_out_per_hour").says("use 64Ki or less");
+    let agent = start(daemons, "bounded", &[to], &json!({}), SPEND);
+    let fit = (64 << 10) / 1028;
+    let seen = more(&agent, 0)[0].clone();
+    assert_eq!((&seen["sent"], &seen["last"]), (&json!(fit * 1000), &json!("EPERM")), "{seen}");
+    let samples = daemons.ctl(["stats", "--no-stream", &agent.name]).json();
+    assert_eq!(samples[0]["network"][0]["bytes_out_per_hour"], 64 << 10, "{samples}");
     drop(agent);
     world.finish();
 }

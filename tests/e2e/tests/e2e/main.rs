@@ -163,7 +163,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, egress_world::missing() => egress_live::{rules_are_taken_and_given_back_under_open_connections,
         what_stays_until_the_next_start_is_told});
     where_it_can!(suite, egress_world::missing() => egress_limits::{a_budget_is_held_to_the_byte_and_without_daemons,
-        connections_beyond_a_rate_are_refused_and_others_are_not});
+        connections_beyond_a_rate_are_refused_and_others_are_not, what_the_operator_bounds_is_refused_or_given});
     where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
         a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found,
         moving_all_the_time_keeps_nothing});
@@ -181,7 +181,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         support::{what_helps_is_in_it_and_no_secret_is_also_without_a_daemon}
         trouble::{a_full_disk, no_more_cgroups}
         tasks::{from_submission_to_result, what_a_process_leaves_behind, order_dependencies_retries_and_cancelling, bad_input_changes_nothing,
-            quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks}
+            quotas_say_why_and_when, everybody_has_their_own, a_journal_moves, a_full_disk_refuses_new_tasks,
+            what_a_running_job_keeps_is_told_by_its_launch}
         tasks_preempt::{a_service_and_a_job_leave_checkpoints_and_go_on, who_does_not_answer_is_frozen_in_place,
             who_may_not_be_frozen_is_stopped, under_pressure_all_results_are_right}
         tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}

@@ -131,6 +131,20 @@ pub(crate) fn system_calls_are_counted(shared: &Shared) {
     let call = found.expect("5000 calls of getppid");
     assert_eq!(call["count"], 5000, "exactly");
     assert!(call["p50_ns"].as_u64().is_some_and(|ns| ns > 0), "{call}");
+    // The same for Prometheus, by agent.
+    let of = format!("{{tenant=\"default\",agent=\"{}\"", agent.name);
+    let seen = until(Duration::from_secs(20), || {
+        let all = figure(daemons, &format!("aion_agent_syscall_latency_seconds_count{of}}}"))?;
+        let written = figure(daemons, &format!("aion_agent_io_latency_seconds_count{of},op=\"write\"}}"))?;
+        (all >= 5000.0 && written >= 1.0).then_some(())
+    });
+    seen.expect("histograms of the agent's calls");
+}
+
+/// What the daemon tells Prometheus of a figure, by its name and labels.
+pub(crate) fn figure(daemons: &Daemons, name: &str) -> Option<f64> {
+    let text = daemons.ctl(["queue", "--metrics"]).ok().text();
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 pub(crate) fn doctor_and_version(shared: &Shared) {

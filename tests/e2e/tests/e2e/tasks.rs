@@ -5,6 +5,7 @@ use std::time::Duration;
 use aion_e2e::{Ctl, Verdict, eventually};
 use serde_json::json;
 
+use crate::egress_live::{own_policies, policy};
 use crate::tasks_node::{Chain, Node, count, kinds};
 
 const ROOMY: &str = "node: {slots: 8}";
@@ -72,6 +73,27 @@ pub(crate) fn from_submission_to_result() {
     for name in ["aion_kernel_scheduler_queue_depth{queue=\"high\"} 0", "aion_kernel_preemption_count 0"] {
         assert!(metrics.contains(name), "{name}: {metrics}");
     }
+    node.finish();
+}
+
+/// What a job's process was launched with counts, whatever its agent is registered with by then.
+pub(crate) fn what_a_running_job_keeps_is_told_by_its_launch() {
+    let node = Node::start(ROOMY);
+    let folder = own_policies(&node.daemons);
+    let entry = json!(["/bin/sleep", "600"]);
+    let open = json!({ "subprocess": true, "network": true });
+    node.job("keeps", json!({ "entry": entry, "network": "host", "capabilities": open }));
+    node.submit("keeps", "keeps", "normal", "1");
+    node.until_state("keeps", "running");
+    node.job("keeps", json!({ "entry": entry }));
+    policy(&folder, "  - network\n");
+    let held = node.daemons.ctl(["policy", "reload"]).json();
+    assert_eq!(held[0]["error"], "", "{held:#}");
+    assert!(held[0]["name"].as_str().unwrap().starts_with("keeps-"), "{held:#}");
+    let told = held[0]["until_restart"].to_string();
+    assert!(told.contains("net:connect:") && told.contains("agent.capabilities.yaml:"), "{held:#}");
+    node.daemons.ctl(["task", "cancel", "keeps"]).ok();
+    node.until_state("keeps", "cancelled");
     node.finish();
 }
 
