@@ -85,6 +85,12 @@ impl Order<'_> {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Whether the packages have a program of this name.
+#[cfg(test)]
+pub(crate) fn installs(program: &str) -> bool {
+    tree::programs().any(|(name, _)| name == program)
+}
+
 /// Builds and packs.
 pub(crate) fn dist(project: &Project, args: &DistArgs) -> Result<()> {
     setup(&[Group::Build, Group::Dist])?;
