@@ -116,3 +116,20 @@ fn packages(project: &Project, folder: &Path) -> Result<Vec<PathBuf>> {
     }
     Ok(packages)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_host_has_a_pace_and_the_suite_is_python() {
+        let project = Project::locate().unwrap();
+        let pace = pace(&project).unwrap();
+        assert!(pace > 0.001 && pace < 10.0, "{pace}");
+        for name in ["host.py", "pace.py", "ship.py"] {
+            let path = project.root.join("tests/vm").join(name);
+            let parse = "import ast, sys; ast.parse(open(sys.argv[1]).read())";
+            read(Command::new("python3").args(["-c", parse]).arg(path)).unwrap();
+        }
+    }
+}
