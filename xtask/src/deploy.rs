@@ -1,5 +1,7 @@
 //! That what is kept for operators' own tools (deploy/, .github/) is what they take, and speaks of nothing that AION does not have.
 
+mod container;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
@@ -169,23 +171,6 @@ fn prometheus_takes_the_rules() {
         ["test", "rules", "aion.rules.test.yml"],
     ] {
         read(Command::new("promtool").args(words).current_dir(&folder)).unwrap();
-    }
-}
-
-#[test]
-fn the_container_has_what_the_daemons_need_and_the_files_that_it_names_are_there() {
-    let compose = yaml("deploy/compose.yml");
-    for service in ["aiond", "aion-launcher"] {
-        assert!(compose["services"][service].is_object(), "{service}");
-    }
-    let launcher = &compose["services"]["aion-launcher"];
-    assert_eq!(launcher["privileged"], true);
-    assert_eq!(text(launcher, "cgroup"), "host");
-    assert_eq!(text(launcher, "pid"), "host");
-    assert!(compose["services"]["aiond"]["privileged"].is_null(), "aiond has no privileges");
-    let recipe = file("Dockerfile");
-    for word in ["FROM debian:bookworm", "${PACKAGE}", "HEALTHCHECK"] {
-        assert!(recipe.contains(word), "{word}");
     }
 }
 

@@ -47,14 +47,11 @@ const RUN: &[&str] = &["git", "iproute2", "procps", "python3", "util-linux"];
 /// What clients and servers from other registries are installed with.
 const PEERS: &[&str] = &["python3-venv"];
 
-/// What reads the packages that tests make, besides what makes them.
-const READERS: &[&str] = &["rpm"];
-
 /// The VMs. QEMU itself comes from backports: the one in Debian 12 proper panics 6.12 kernels.
 const VM: &[&str] = &["binutils", "e2fsprogs", "mmdebstrap", "xz-utils"];
 
-/// Packages: objdump and strip, dpkg-shlibdeps, signatures.
-const DIST: &[&str] = &["binutils", "dpkg-dev", "openssl"];
+/// Packages: objdump and strip, dpkg-shlibdeps, signatures, and what reads the RPM as its distributions do.
+const DIST: &[&str] = &["binutils", "dpkg-dev", "openssl", "rpm"];
 
 /// The rivals of the benchmarks.
 const BENCH: &[&str] = &["bpftrace", "bubblewrap", "crun", "git", "runc", "strace"];
@@ -71,7 +68,6 @@ pub(crate) fn setup(groups: &[Group]) -> Result<()> {
     }
     if groups.contains(&Group::Test) {
         packages.extend(PEERS);
-        packages.extend(READERS);
         if !crate::process::in_path("npm") {
             packages.push("npm");
         }

@@ -1,13 +1,15 @@
 //! What the service manager is told: that the launcher is ready, that it stops, and, while it can do its work, that it lives.
 //!
-//! The sign of life comes after a request that went the whole way: accept, a thread, every agent's lock, the answer. What hangs there
-//! sends none and is started again; agents do not notice. Without a service manager nothing of this happens.
+//! A thread that does nothing else gives the signs of life, so that a process that is stopped is found out within seconds. It goes on only
+//! while requests that go the whole way come back: accept, a thread, every agent's lock, the answer. What hangs there is started again;
+//! agents do not notice. Without a service manager nothing of this happens.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aion_launcher_proto::frame;
 use aion_launcher_proto::v1::{List, Request, request::Op};
@@ -15,14 +17,40 @@ use sd_notify::NotifyState;
 
 /// Signs in the time that the service manager allows between two.
 const SIGNS: u32 = 3;
+/// Between two requests.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Without an answer for so long there are no more signs. Launches hold locks, and a busy host takes its time for them.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When the last answer came.
+struct Answered(Mutex<Instant>);
+
+impl Answered {
+    fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn within(&self, patience: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < patience
+    }
+}
 
 /// The launcher serves from now on.
 pub(crate) fn ready(socket: &Path) {
     say_ready();
     let Some(allowed) = sd_notify::watchdog_enabled() else { return };
-    let socket = socket.to_owned();
-    let thread = Builder::new().name("watchdog".into()).spawn(move || live(&socket, allowed));
-    if let Err(e) = thread {
+    let answered = Arc::new(Answered::new());
+    let (socket, told) = (socket.to_owned(), Arc::clone(&answered));
+    begin("watchdog-asks", move || ask_again(&socket, &told));
+    begin("watchdog", move || live(&answered, allowed / SIGNS));
+}
+
+fn begin(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(e) = Builder::new().name(name.to_owned()).spawn(work) {
         tracing::error!(error = %e, "no thread for the watchdog: the service manager will start the launcher again");
     }
 }
@@ -37,13 +65,27 @@ pub(crate) fn stopping() {
     notify(&NotifyState::Stopping);
 }
 
-fn live(socket: &Path, allowed: Duration) {
+fn live(answered: &Answered, pause: Duration) {
     loop {
-        match ask(socket, allowed) {
-            Ok(()) => notify(&NotifyState::Watchdog),
-            Err(e) => tracing::warn!(error = %e, "the launcher does not answer itself: no sign of life"),
+        if answered.within(PATIENCE) {
+            notify(&NotifyState::Watchdog);
+        } else {
+            tracing::error!(
+                seconds = PATIENCE.as_secs(),
+                "the launcher does not answer itself: no sign of life"
+            );
         }
-        std::thread::sleep(allowed / SIGNS);
+        std::thread::sleep(pause);
+    }
+}
+
+fn ask_again(socket: &Path, answered: &Answered) {
+    loop {
+        match ask(socket, PATIENCE) {
+            Ok(()) => answered.now(),
+            Err(e) => tracing::warn!(error = %e, "a request to the launcher's own socket failed"),
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -73,6 +115,16 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn an_answer_counts_for_a_while() {
+        let answered = Answered::new();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(answered.within(PATIENCE) && !answered.within(Duration::from_millis(20)));
+        answered.now();
+        assert!(answered.within(PATIENCE));
+        assert!(PATIENCE >= 2 * PAUSE);
+    }
 
     #[test]
     fn who_does_not_answer_shows_no_life() {

@@ -5,6 +5,8 @@
 #![expect(clippy::print_stderr, reason = "a command-line tool talks to people")]
 
 mod package;
+#[cfg(test)]
+mod scripts;
 mod tree;
 
 use std::process::ExitCode;

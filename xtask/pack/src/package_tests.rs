@@ -1,4 +1,4 @@
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -120,6 +120,41 @@ fn rpm_reads_it() {
     let scripts = rpm(&["-qp", "--scripts"]);
     for word in ["postinstall scriptlet", "preuninstall scriptlet", "postuninstall scriptlet"] {
         assert!(scripts.contains(word), "{word}: {scripts}");
+    }
+}
+
+/// Below a folder of its own, without the scripts: `dist` does the same with the packages that it makes.
+#[test]
+fn rpm_installs_it_and_removes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    if fs::metadata(folder.path()).unwrap().uid() != 0
+        || Command::new("rpm").arg("--version").output().is_err()
+    {
+        eprintln!("skipped: this wants root and rpm (Debian's package rpm)");
+        return;
+    }
+    let (package, root) = (packed(folder.path()), folder.path().join("root"));
+    fs::create_dir(&root).unwrap();
+    let rpm = |args: &[&str]| {
+        let mut command = Command::new("rpm");
+        if Path::new("/etc/debian_version").exists() {
+            command.arg("--force-debian");
+        }
+        command.arg("--root").arg(&root).args(["--dbpath", "/var/lib/rpm", "--nodeps", "--noscripts"]);
+        let output = command.args(args).output().unwrap();
+        assert!(output.status.success(), "rpm {args:?}: {output:?}");
+    };
+    rpm(&["--install", "--nosignature", package.to_str().unwrap()]);
+    let program = fs::metadata(root.join("usr/bin/aionctl")).unwrap();
+    assert_eq!((program.mode(), program.uid(), program.gid()), (0o100_755, 0, 0));
+    let text = fs::read_to_string(root.join("usr/lib/systemd/system/aiond.service")).unwrap();
+    assert_eq!(text, "lib/systemd/system/aiond.service\n".repeat(1000));
+    let link = fs::read_link(root.join("usr/share/aion/env")).unwrap();
+    assert_eq!(link, Path::new("/etc/aion/aiond.env"));
+    rpm(&["--verify", "aion"]);
+    rpm(&["--erase", "aion"]);
+    for left in ["etc/aion", "usr/share/aion", "usr/bin/aionctl"] {
+        assert!(!root.join(left).exists(), "{left}");
     }
 }
 

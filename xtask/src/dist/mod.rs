@@ -4,6 +4,7 @@
 //! Reproducible from the binaries on: names in order, times of the commit (SOURCE_DATE_EPOCH), root as owner, one thread of compression.
 //! `--check` makes all of it twice and compares.
 
+mod agree;
 mod deb;
 mod elf;
 mod linked;
@@ -84,6 +85,12 @@ impl Order<'_> {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Whether the packages have a program of this name.
+#[cfg(test)]
+pub(crate) fn installs(program: &str) -> bool {
+    tree::programs().any(|(name, _)| name == program)
+}
+
 /// Builds and packs.
 pub(crate) fn dist(project: &Project, args: &DistArgs) -> Result<()> {
     setup(&[Group::Build, Group::Dist])?;
@@ -148,6 +155,7 @@ fn pack_in(project: &Project, order: &Order<'_>, work: &Path) -> Result<Vec<Path
     let tarball = tarball::make(&root, order)?;
     // Last: it adds its own folder to the tree.
     let deb = deb::make(project, work, &root, order)?;
+    agree::check(project, work, &deb, &rpm)?;
     let sums = sums(order.out, &[&deb, &rpm, &tarball, &bill])?;
     Ok(vec![deb, rpm, tarball, bill, sums])
 }

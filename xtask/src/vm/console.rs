@@ -34,8 +34,9 @@ impl Outcome {
 pub(crate) struct Console {
     suites: Vec<(String, Outcome)>,
     running: Option<Duration>,
-    /// PID 1 of the guest was reached.
-    pub(crate) booted: bool,
+    /// How often PID 1 of the guest was reached.
+    pub(crate) boots: u32,
+    cut: bool,
     switched_off: bool,
     /// Why the machine's end is not the one it should have come to.
     pub(crate) ended_badly: Option<String>,
@@ -82,7 +83,8 @@ impl Console {
                     outcome.seconds = at.saturating_sub(begun).as_secs();
                 }
             }
-            (Some("up"), ..) => self.booted = true,
+            (Some("up"), ..) => self.boots += 1,
+            (Some("cut"), ..) => self.cut = true,
             (Some("off"), ..) => self.switched_off = true,
             (Some("fail"), ..) => self.ended_badly = Some(marker.to_owned()),
             _ => {}
@@ -92,6 +94,11 @@ impl Console {
     /// It said that it is done, or will never be.
     pub(crate) fn is_over(&self) -> bool {
         self.switched_off || self.ended_badly.is_some()
+    }
+
+    /// Whether the power is to be cut; told once.
+    pub(crate) fn take_cut(&mut self) -> bool {
+        std::mem::take(&mut self.cut)
     }
 
     /// To be called when the machine is gone.
@@ -146,6 +153,17 @@ mod tests {
         assert_eq!(console.suite("e2e").word(), "DID NOT END");
         assert_eq!(console.suite("escape").word(), "DID NOT END");
         assert!(console.ended_badly.is_some());
+    }
+
+    #[test]
+    fn a_cut_is_told_once_and_ends_nothing() {
+        let mut console = Console::default();
+        for line in ["@@aion up", "@@aion begin ship", "@@aion cut"] {
+            console.read(line, Duration::ZERO);
+        }
+        assert!(console.take_cut() && !console.take_cut() && !console.is_over());
+        console.read("@@aion up", Duration::ZERO);
+        assert_eq!(console.boots, 2);
     }
 
     #[test]

@@ -186,6 +186,7 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
             once: if args.once { ABOVE_THE_KERNEL } else { "" },
             daemons,
             packages: &[],
+            pace: None,
         },
     )?;
     let mut table = Table::new(&["kernel", "suite", "passed", "failed", "ignored", "seconds", "result"]);

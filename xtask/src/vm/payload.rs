@@ -24,6 +24,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) daemons: bool,
     /// Packages to install, into `packages/`.
     pub(crate) packages: &'a [PathBuf],
+    /// Seconds of the work of tests/vm/pace.py on this host, where the suite holds lengths of time.
+    pub(crate) pace: Option<f64>,
 }
 
 /// The image of this run.
@@ -83,6 +85,9 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
     set("AION_TEST_ONCE", contents.once);
+    if let Some(pace) = contents.pace {
+        set("AION_HOST_PACE", &pace.to_string());
+    }
     set("AION_BIN_DIR", &project.bin().to_string_lossy());
     set("AION_INIT", &project.binary("aion-init").to_string_lossy());
     set("AION_PROBES_OBJECT", &project.stage().join(ebpf::OBJECT).to_string_lossy());

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -26,14 +26,17 @@ pub(crate) struct Machine<'a> {
     pub(crate) log: &'a Path,
     /// What runs as PID 1 after the initramfs, when it is not guest-init.
     pub(crate) init: Option<&'a str>,
-    /// Whether it may go down and come up again: its disks keep what was written until QEMU ends.
+    /// Whether it may go down and come up again, also because QEMU was killed: it writes to `root` itself.
     pub(crate) reboots: bool,
 }
 
 impl Machine<'_> {
     fn command(&self) -> Command {
-        let disk =
-            |path: &Path| format!("file={},if=virtio,format=raw,snapshot=on,cache=unsafe", path.display());
+        // What is raw and unsafe is in the host's cache before the guest hears that it is written: QEMU's death takes nothing of it along.
+        let disk = |path: &Path, kept: bool| {
+            let snapshot = if kept { "off" } else { "on" };
+            format!("file={},if=virtio,format=raw,snapshot={snapshot},cache=unsafe", path.display())
+        };
         // It ends with us: a machine that nobody reads would take both processors for as long as the host is up.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
@@ -53,7 +56,8 @@ impl Machine<'_> {
             "console=ttyS0 panic={panic} oops=panic quiet loglevel=4 random.trust_cpu=on mitigations=off \
              lsm=landlock,lockdown,yama,integrity,apparmor,bpf{init}"
         ));
-        command.arg("-drive").arg(disk(self.root)).arg("-drive").arg(disk(self.payload));
+        command.arg("-drive").arg(disk(self.root, self.reboots));
+        command.arg("-drive").arg(disk(self.payload, false));
         command
     }
 
@@ -67,7 +71,7 @@ impl Machine<'_> {
     pub(crate) fn boot(&self, limit: Duration) -> Result<Console> {
         for _ in 1..BOOTS {
             let console = self.boot_once(limit)?;
-            if console.booted {
+            if console.boots > 0 {
                 return Ok(console);
             }
             warn("the machine did not come up: booting it again");
@@ -75,8 +79,8 @@ impl Machine<'_> {
         self.boot_once(limit)
     }
 
-    /// Boots, copies the console to the log, and shows what matters of it while it runs.
-    fn boot_once(&self, limit: Duration) -> Result<Console> {
+    /// Starts QEMU, and a thread that reads its console.
+    fn start(&self) -> Result<(Child, Receiver<String>)> {
         let mut command = self.command();
         note(&format!("$ {}", show(&command)));
         let mut child = command
@@ -86,8 +90,6 @@ impl Machine<'_> {
             .spawn()
             .context("cannot run qemu-system-x86_64")?;
         let output = child.stdout.take().context("QEMU has no console")?;
-        let mut log =
-            File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(output);
@@ -100,10 +102,20 @@ impl Machine<'_> {
                 line.clear();
             }
         });
+        Ok((child, lines))
+    }
+
+    /// Boots, copies the console to the log, and shows what matters of it while it runs.
+    fn boot_once(&self, limit: Duration) -> Result<Console> {
+        let (mut child, mut lines) = self.start()?;
+        let mut log =
+            File::create(self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let begun = Instant::now();
         let mut console = Console::default();
+        // What is to be reached, by when, and how often that is tried again: only after a cut, where nobody else does.
+        let (mut boots, mut up_by, mut tries) = (1, BOOT, 0);
         loop {
-            let limit = if console.booted { limit } else { BOOT.min(limit) };
+            let limit = if console.boots >= boots { limit } else { up_by.min(limit) };
             match lines.recv_timeout(limit.saturating_sub(begun.elapsed())) {
                 Ok(line) => {
                     writeln!(log, "{:8.2} {line}", begun.elapsed().as_secs_f64())?;
@@ -115,14 +127,27 @@ impl Machine<'_> {
                         child.kill().context("cannot stop QEMU")?;
                         break;
                     }
+                    if !(self.reboots && console.take_cut()) {
+                        continue;
+                    }
+                    note("the power is cut: QEMU is killed");
+                    (boots, tries) = (console.boots + 1, BOOTS);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if console.boots < boots && tries > 1 => {
+                    warn("the machine did not come up again: booting it once more");
+                    tries -= 1;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     console.ended_badly = Some(format!("it hung: switched off after {} s", limit.as_secs()));
                     child.kill().context("cannot stop QEMU")?;
                     break;
                 }
             }
+            child.kill().context("cannot stop QEMU")?;
+            child.wait()?;
+            (child, lines) = self.start()?;
+            up_by = begun.elapsed() + BOOT;
         }
         child.wait()?;
         console.finish();
