@@ -342,6 +342,12 @@ impl Probes {
         self.lock().slots.get(cgroup_id).is_some_and(|agent| agent.flags & flag::GRAMS != 0)
     }
 
+    /// Whether an agent's mode counts system calls.
+    #[must_use]
+    pub fn counts_syscalls(&self, cgroup_id: u64) -> bool {
+        self.lock().slots.get(cgroup_id).is_some_and(|agent| agent.flags & flag::SYSCALLS != 0)
+    }
+
     /// What was found of the sequences of an agent's system calls; none while they are not looked at.
     ///
     /// # Errors
