@@ -1,4 +1,4 @@
-//! System calls: counts, latencies, single records. Attached only while an agent asks for them, because a
+//! System calls: counts, latencies, sequences, single records. Attached only while an agent asks for them, because a
 //! system-call tracepoint costs every process on the host.
 //!
 //! Everything but the time of entry is seen at the return, where the number, the arguments and the result
