@@ -73,6 +73,8 @@ pub mod flag {
     pub const DESTINATIONS: u32 = 1 << 11;
     /// Files or programs are withheld from it: `WITHHELD` says which.
     pub const FILES: u32 = 1 << 16;
+    /// The sequences of its system calls are looked at, see [`crate::ngram`]: it has one of [`SYSCALLS`] and a table in `GRAMS`.
+    pub const GRAMS: u32 = 1 << 17;
     /// Any of the modes that need a system-call probe.
     pub const SYSCALLS: u32 = COUNT | LATENCY | TRACE;
 }

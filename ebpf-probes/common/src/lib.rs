@@ -12,6 +12,7 @@ mod decode;
 mod event;
 pub mod hour;
 pub mod layout;
+pub mod ngram;
 pub mod withheld;
 
 pub use decode::{DecodeError, decode};

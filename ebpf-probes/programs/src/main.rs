@@ -21,6 +21,7 @@ mod limits;
 mod lsm;
 mod maps;
 mod net;
+mod ngrams;
 mod oom;
 mod process;
 mod shim;

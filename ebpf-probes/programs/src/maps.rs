@@ -4,6 +4,7 @@ use aion_probe_types::layout::{
     self, Agent, Count, Egress, EgressKey, Flow, Hist, Limit, LimitKey, Process, Spent, SpentKey, Start,
     State, Stats, Throttled,
 };
+use aion_probe_types::ngram::{self, Window};
 use aion_probe_types::withheld::{MAX_WITHHELD, Withheld, WithheldKey};
 use aya_ebpf::{
     Global,
@@ -22,6 +23,8 @@ const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
 const EXITED_COUNT: usize = layout::MAX_EXITED as usize;
 const THROTTLED_COUNT: usize = layout::MAX_THROTTLED as usize;
+const WINDOW_COUNT: usize = ngram::WINDOWS as usize;
+const GRAM_COUNT: usize = ngram::ENTRIES as usize;
 /// The words of [`Count`] and [`Hist`]. Not the structures themselves: kernels before 6.2 take a map without
 /// BTF, as the loader makes them, for another kind than one whose value is a structure.
 const COUNT_WORDS: usize = size_of::<Count>() / 8;
@@ -80,6 +83,20 @@ pub static HISTS: ArrayOfMaps<PerCpuArray<[u64; HIST_WORDS], SYSCALL_COUNT>, AGE
 /// When threads entered their system calls, by thread id modulo the size. A collision loses one sample.
 #[btf_map]
 pub static STARTS: Array<Start, START_COUNT> = Array::new();
+
+/// The last calls of threads whose sequences are looked at, by thread id modulo the size. Of two that share one neither makes a gram while
+/// both run.
+#[btf_map]
+pub static WINDOWS: Array<Window, WINDOW_COUNT> = Array::new();
+
+/// Per slot: the sequences that an agent's threads have made, made by the loader while somebody asks. A table of its own for each agent:
+/// none pushes out another's, and what it takes is bounded.
+#[btf_map]
+pub static GRAMS: ArrayOfMaps<Array<[u64; ngram::WAYS], GRAM_COUNT>, AGENT_COUNT> = ArrayOfMaps::new();
+
+/// Per slot and CPU: sequences that were looked at.
+#[btf_map]
+pub static GRAM_CALLS: PerCpuArray<u64, AGENT_COUNT> = PerCpuArray::new();
 
 /// Processes of strict agents that are stopped until the reader has caught up.
 #[btf_map]

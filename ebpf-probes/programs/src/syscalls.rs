@@ -1,4 +1,4 @@
-//! System calls: counts, latencies, single records. Attached only while an agent asks for them, because a
+//! System calls: counts, latencies, sequences, single records. Attached only while an agent asks for them, because a
 //! system-call tracepoint costs every process on the host.
 //!
 //! Everything but the time of entry is seen at the return, where the number, the arguments and the result
@@ -21,6 +21,7 @@ use aya_ebpf::{
 use crate::agent::{self, Found};
 use crate::emit::{self, Hold, Urgency};
 use crate::maps::{COUNTS, HISTS, SCRATCH_BUF, STARTS};
+use crate::ngrams;
 use crate::shim::{self, Regs};
 
 const EPERM: i64 = -1;
@@ -35,6 +36,9 @@ mod nr {
     pub const OPEN: u32 = 2;
     pub const CONNECT: u32 = 42;
     pub const BIND: u32 = 49;
+    pub const CLONE: u32 = 56;
+    pub const FORK: u32 = 57;
+    pub const VFORK: u32 = 58;
     pub const EXECVE: u32 = 59;
     pub const TRUNCATE: u32 = 76;
     pub const RENAME: u32 = 82;
@@ -62,6 +66,7 @@ mod nr {
     pub const SETNS: u32 = 308;
     pub const RENAMEAT2: u32 = 316;
     pub const EXECVEAT: u32 = 322;
+    pub const CLONE3: u32 = 435;
     pub const OPENAT2: u32 = 437;
 }
 
@@ -118,6 +123,11 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     }
     if who.has(flag::NO_LSM) && ret >= 0 {
         notable(&who, regs, number);
+    }
+    if who.has(flag::GRAMS) {
+        // What a new thread or process returns from first is the call that made it.
+        let begins = ret == 0 && matches!(number, nr::CLONE..=nr::VFORK | nr::CLONE3);
+        ngrams::called(&who, index, begins);
     }
     0
 }

@@ -78,9 +78,16 @@ const KINDS: &[(&str, Fields)] = &[
             ("disk_written", Number),
             ("pids", Number),
             ("syscalls", Number),
+            ("syscall_grams", Number),
+            ("novel_grams", Number),
+            ("unkept_grams", Number),
+            ("learned_grams", Number),
         ],
     ),
 ];
+
+/// Fields of samples that are of sequences of system calls.
+pub(crate) const GRAM_FIELDS: [&str; 4] = ["syscall_grams", "novel_grams", "unkept_grams", "learned_grams"];
 
 /// How many there are.
 pub(crate) const COUNT: usize = KINDS.len();
@@ -131,5 +138,7 @@ mod tests {
         assert_eq!(field_type(exec, "verdict"), Some(("verdict", Text)));
         assert_eq!(field_type(exec, "path"), None);
         assert_eq!(KindId::parse("proc.*"), None);
+        let sample = KindId::parse(crate::event::SAMPLE).unwrap();
+        assert!(GRAM_FIELDS.iter().all(|field| field_type(sample, field) == Some((*field, Number))));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::event::Event;
-use crate::kinds::{FieldType, KindId};
+use crate::kinds::{FieldType, GRAM_FIELDS, KindId};
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -76,12 +76,14 @@ words! {
         BytesIn = "bytes_in",
         /// Bytes written to disks.
         DiskWritten = "disk_written",
+        /// Sequences of system calls that the agent never made before, where those are looked at.
+        NovelGrams = "novel_grams",
     }
 }
 
 impl Rate {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Forks,
         Self::Execs,
         Self::Connects,
@@ -91,6 +93,7 @@ impl Rate {
         Self::BytesOut,
         Self::BytesIn,
         Self::DiskWritten,
+        Self::NovelGrams,
     ];
 
     /// The kinds of events that it counts, and the field that is added up.
@@ -110,6 +113,7 @@ impl Rate {
             Self::BytesOut => (SAMPLE, "bytes_out"),
             Self::BytesIn => (SAMPLE, "bytes_in"),
             Self::DiskWritten => (SAMPLE, "disk_written"),
+            Self::NovelGrams => (SAMPLE, "novel_grams"),
         }
     }
 }
@@ -315,6 +319,14 @@ impl Exception {
     }
 }
 
+fn is_of_grams(field: &str) -> bool {
+    GRAM_FIELDS.contains(&field)
+}
+
+fn have_grams(tests: &[Test]) -> bool {
+    tests.iter().any(|test| is_of_grams(&test.field))
+}
+
 impl Rule {
     /// The filters of which an event must match one to be looked at.
     pub(crate) fn filters(&self) -> Vec<&Filter> {
@@ -342,6 +354,26 @@ impl Rule {
                 When::Sum { of, field, .. } => field == "syscalls" || tested(of),
                 _ => self.filters().into_iter().any(tested),
             }
+    }
+
+    /// Whether what it looks for rests on sequences of system calls. What is new is no proof of anything, so such a rule only tells.
+    #[must_use]
+    pub fn rests_on_grams(&self) -> bool {
+        let named = match &self.when {
+            When::Count { .. } => false,
+            When::Distinct { field, .. } | When::Sum { field, .. } => is_of_grams(field),
+            When::Sequence(steps) => steps.iter().any(|step| step.key.as_deref().is_some_and(is_of_grams)),
+            When::Beacon(beacon) => beacon.by.iter().any(|field| is_of_grams(field)),
+            When::Deviation(deviation) => deviation.rate == Rate::NovelGrams,
+        };
+        named || self.filters().into_iter().any(|filter| have_grams(&filter.tests))
+    }
+
+    /// Whether it looks at sequences of system calls at all.
+    #[must_use]
+    pub fn wants_grams(&self) -> bool {
+        let excepted = || self.exceptions.iter().any(|exception| have_grams(&exception.tests));
+        self.enabled && (self.rests_on_grams() || excepted())
     }
 
     pub(crate) fn wants(&self, kind: &str) -> bool {

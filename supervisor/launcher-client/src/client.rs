@@ -172,12 +172,12 @@ impl Client {
         }
     }
 
-    /// What an agent uses.
+    /// What an agent uses; with `grams` also what is known of the sequences of its system calls, which are looked at from then on.
     ///
     /// # Errors
     /// The launcher's refusal, or that it cannot be reached.
-    pub async fn stats(&self, id: &str) -> Result<v1::StatsOk> {
-        let op = Op::Stats(v1::Stats { id: id.to_owned() });
+    pub async fn stats(&self, id: &str, grams: bool) -> Result<v1::StatsOk> {
+        let op = Op::Stats(v1::Stats { id: id.to_owned(), grams });
         match self.call("Stats", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
             Answer::Stats(stats) => Ok(stats),
             _ => Err(Error::Unexpected { op: "Stats" }),

@@ -14,6 +14,7 @@ use crate::audit::Entry;
 use crate::clock;
 use crate::denials::{self, syscall_name};
 use crate::failure::chain;
+use crate::grams;
 use crate::launcher::{END_PATIENCE, Launcher};
 use crate::limits;
 use crate::lock::lock;
@@ -35,12 +36,15 @@ pub(crate) fn finish(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: &Arc<Run
     limits::look(launcher, agent, run, true);
     network_limits::look(launcher, agent, run, true);
     let drained = launcher.drain.now();
-    let counters = match launcher.probes.get() {
+    let mut counters = match launcher.probes.get() {
         Some(probes) if run.probed => probes.remove_agent(group.id()).ok(),
         _ => None,
     };
     if let Some(counters) = &counters {
         crate::drops::tell(launcher, agent, run, counters.counters.dropped);
+    }
+    if let Some(model) = counters.as_mut().and_then(|counters| counters.grams.take()) {
+        grams::keep(launcher, &agent.id, &model);
     }
     // Records that still wait keep their owner: a group's number is not given out again.
     if drained {

@@ -23,7 +23,7 @@ use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
 use crate::state::{Phase, Record};
 use crate::task::TaskFds;
-use crate::{egress, network_limits, plan, restrain, withhold, workspace};
+use crate::{egress, grams, network_limits, plan, restrain, withhold, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -436,6 +436,7 @@ impl<'a> Attempt<'a> {
             AgentConfig { mode: launch.audit, strict: launch.audit_strict, net },
         )?;
         self.probed = true;
+        grams::launching(launcher, probes, &launch.id, self.cgroup_id);
         if isolated {
             probes.isolate(self.cgroup_id, true)?;
         }

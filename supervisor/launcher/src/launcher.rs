@@ -15,6 +15,7 @@ use crate::audit::{Allowance, AuditLog, Shared};
 use crate::ceilings::Ceilings;
 use crate::drain::Drain;
 use crate::exits::Exits;
+use crate::grams::Grams;
 use crate::hub::Hub;
 use crate::lock::{lock, read, write};
 use crate::profiles::Profiles;
@@ -50,6 +51,7 @@ pub(crate) struct Launcher {
     pub(crate) hub: Arc<Hub>,
     pub(crate) exits: Exits,
     pub(crate) drain: Drain,
+    pub(crate) grams: Grams,
     /// Held while the set of agents changes, so that one id is launched once.
     pub(crate) births: Mutex<()>,
 }

@@ -18,6 +18,7 @@ mod exec;
 mod exits;
 mod failure;
 mod files;
+mod grams;
 mod hold;
 mod host;
 mod hub;

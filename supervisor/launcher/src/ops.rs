@@ -19,7 +19,7 @@ use crate::launcher::{END_PATIENCE, Launcher};
 use crate::lock::lock;
 use crate::request::Op;
 use crate::state::{Phase, remove_tree};
-use crate::{Failure, files, host, limits, network_limits, restrain, terminal};
+use crate::{Failure, files, grams, host, limits, network_limits, restrain, terminal};
 
 /// How long processes may take to stand still.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             let seq = launcher.audit.append_durable(Entry::from(*entry))?;
             only(Answer::Audit(v1::AuditSeq { seq }))
         }
-        Op::Stats(id) => only(Answer::Stats(launcher.stats(&id)?)),
+        Op::Stats { id, grams } => only(Answer::Stats(launcher.stats(&id, grams)?)),
         Op::Host => only(Answer::Host(host::answer(launcher))),
         Op::OpenLog(id) => {
             let agent = launcher.agent(&id)?;
@@ -211,7 +211,7 @@ impl Launcher {
         Ok(())
     }
 
-    fn stats(&self, id: &AgentId) -> Result<v1::StatsOk, Failure> {
+    fn stats(&self, id: &AgentId, with_grams: bool) -> Result<v1::StatsOk, Failure> {
         let (agent, run) = self.running(id)?;
         let stats = run.held.group.stats();
         let counters = match self.probes.get() {
@@ -233,6 +233,7 @@ impl Launcher {
             events: counters.events,
             disk_bytes: disk_used(&run).unwrap_or(0),
             network: network_limits::used(self, &agent, &run),
+            grams: if with_grams { grams::asked(self, &agent, &run) } else { None },
         })
     }
 

@@ -110,6 +110,7 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         hub,
         exits,
         drain: Drain::new()?,
+        grams: crate::grams::Grams::new(),
         births: Mutex::default(),
         folder,
     });

@@ -5,8 +5,8 @@ mod words;
 use std::collections::{BTreeMap, HashMap};
 
 use aion_detect::{
-    Beacon, Deviation, Exception, FieldType, Filter, KindId, MAX_BEATS, MAX_DISTINCT, Op, Rate, Rule, Step,
-    Test, When, field_type, fields_of, kind_names,
+    Action, Beacon, Deviation, Exception, FieldType, Filter, KindId, MAX_BEATS, MAX_DISTINCT, Op, Rate, Rule,
+    Step, Test, When, field_type, fields_of, kind_names,
 };
 use aion_types::ErrorCode;
 
@@ -46,6 +46,7 @@ shipped![
     "fork-rate.yaml",
     "mass-write.yaml",
     "memfd-exec.yaml",
+    "novel-syscalls.yaml",
     "privilege-change.yaml",
     "rate-deviation.yaml",
     "reverse-shell.yaml",
@@ -158,7 +159,7 @@ impl Problems<'_> {
         for (at, given) in spec.exceptions.into_iter().enumerate() {
             exceptions.push(self.exception(&format!("spec.exceptions[{at}]"), given, &when));
         }
-        Rule {
+        let rule = Rule {
             name: metadata.name,
             description: metadata.description,
             severity: severity(spec.severity),
@@ -168,7 +169,18 @@ impl Problems<'_> {
             action: action(spec.action),
             exceptions,
             enabled: spec.enabled.unwrap_or(true),
+        };
+        if rule.rests_on_grams() && rule.action != Action::Alert {
+            self.wrong(
+                "spec.action",
+                format!(
+                    "{} cannot rest on sequences of system calls, of which new ones prove nothing",
+                    rule.action
+                ),
+                "use alert",
+            );
         }
+        rule
     }
 
     fn when(&mut self, condition: Option<raw::Condition>, deviation: Option<raw::DeviationOf>) -> When {

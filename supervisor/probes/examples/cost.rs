@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aion_probes::{AgentConfig, AuditMode, Event, NetPolicy, Object, Opened, Options, Probes};
+use aion_probes::{AgentConfig, AuditMode, Event, GramModel, NetPolicy, Object, Opened, Options, Probes};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -201,6 +201,11 @@ fn measure(object: PathBuf, rounds: usize) -> Result<()> {
             }
             opened.probes.remove_agent(id)?;
         }
+        opened.probes.add_agent(id, config(AuditMode::Count, false))?;
+        opened.probes.watch_grams(id, &GramModel::default())?;
+        calls.add("bystander_grams", bench.run(Some(&mut opened), false, &["getppid"])?);
+        calls.add("agent_grams", bench.run(Some(&mut opened), true, &["getppid"])?);
+        opened.probes.remove_agent(id)?;
         drop(opened);
         Probes::unpin_all(&bench.options.pin_dir)?;
     }

@@ -1,5 +1,7 @@
 //! Counters of an agent, summed over all CPUs.
 
+use crate::grams::GramModel;
+
 /// What the programs counted for an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AgentCounters {
@@ -49,4 +51,6 @@ pub struct FinalCounters {
     pub counters: AgentCounters,
     /// System calls that were made at least once.
     pub syscalls: Vec<SyscallCounter>,
+    /// What its system calls are known for, when that was looked at.
+    pub grams: Option<GramModel>,
 }

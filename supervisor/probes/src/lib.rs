@@ -11,6 +11,7 @@ mod counters;
 mod debug_log;
 mod egress;
 mod error;
+mod grams;
 mod heap;
 mod limits;
 mod load;
@@ -37,6 +38,7 @@ pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 #[cfg(feature = "log")]
 pub use debug_log::DebugLog;
 pub use error::Error;
+pub use grams::{GramCounts, GramModel};
 pub use limits::{ConnectionRate, NetLimits, NetUse};
 pub use options::{Object, Options};
 pub use probes::{Opened, Probes};

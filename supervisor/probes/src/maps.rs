@@ -9,7 +9,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use crate::error::Error;
 
 /// Names of the maps that are pinned.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 17] = [
     "AGENTS",
     "STATE",
     "EVENTS",
@@ -24,6 +24,9 @@ pub(crate) const NAMES: [&str; 14] = [
     "SPENT",
     "FLOWS",
     "WITHHELD",
+    "WINDOWS",
+    "GRAMS",
+    "GRAM_CALLS",
 ];
 
 pub(crate) type CountMap = PerCpuArray<MapData, [u64; 2]>;

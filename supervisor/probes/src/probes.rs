@@ -15,6 +15,7 @@ use crate::config::AgentConfig;
 use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 use crate::egress::EgressTable;
 use crate::error::Error;
+use crate::grams::{GramCounts, GramModel, GramTables};
 use crate::heap;
 use crate::limits::{LimitTable, NetLimits, NetUse};
 use crate::load;
@@ -49,11 +50,13 @@ struct Inner {
     egress: EgressTable,
     limits: LimitTable,
     withheld: WithheldTable,
+    grams: GramTables,
     syscalls: SyscallProbes,
 }
 
 /// Flags that calls of their own set, beside the configuration of an agent.
-const BESIDE: u32 = flag::ARMED | flag::ISOLATED | flag::LIMITED | flag::DESTINATIONS | flag::FILES;
+const BESIDE: u32 =
+    flag::ARMED | flag::ISOLATED | flag::LIMITED | flag::DESTINATIONS | flag::FILES | flag::GRAMS;
 
 /// What [`Probes::open_or_load`] gives.
 #[derive(Debug)]
@@ -125,10 +128,15 @@ impl Probes {
     pub fn update_agent(&self, cgroup_id: u64, config: AgentConfig) -> Result<(), Error> {
         let inner = &mut *self.lock();
         let agent = inner.find(cgroup_id)?;
-        let flags = config.flags() | self.no_lsm | agent.flags & BESIDE;
+        // Without a system-call probe there is nothing to look at.
+        let beside = if config.mode.traces_syscalls() { BESIDE } else { BESIDE & !flag::GRAMS };
+        let flags = config.flags() | self.no_lsm | agent.flags & beside;
         inner.tables.prepare(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.ensure(inner.slots.flags() | flags)?;
         inner.write(cgroup_id, Agent { flags, ..agent })?;
+        if agent.flags & !flags & flag::GRAMS != 0 {
+            inner.grams.end(agent.slot)?;
+        }
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.settle(inner.slots.flags())
     }
@@ -183,6 +191,7 @@ impl Probes {
         let last = FinalCounters {
             counters: inner.maps.counters(agent.slot)?,
             syscalls: inner.maps.syscalls(agent)?,
+            grams: inner.end_grams(agent)?,
         };
         inner.egress.clear(cgroup_id)?;
         inner.limits.clear(cgroup_id)?;
@@ -311,6 +320,60 @@ impl Probes {
         inner.maps.syscalls(inner.find(cgroup_id)?)
     }
 
+    /// Looks at the sequences of an agent's system calls from now on; `known` is what it is known for already. False, and nothing
+    /// changes, when that is done already, or its mode counts no system calls.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], or a map that cannot be made or written.
+    pub fn watch_grams(&self, cgroup_id: u64, known: &GramModel) -> Result<bool, Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        if agent.flags & flag::SYSCALLS == 0 || agent.flags & flag::GRAMS != 0 {
+            return Ok(false);
+        }
+        inner.grams.begin(agent.slot, known)?;
+        inner.write(cgroup_id, Agent { flags: agent.flags | flag::GRAMS, ..agent })?;
+        Ok(true)
+    }
+
+    /// Whether the sequences of an agent's system calls are looked at.
+    #[must_use]
+    pub fn watches_grams(&self, cgroup_id: u64) -> bool {
+        self.lock().slots.get(cgroup_id).is_some_and(|agent| agent.flags & flag::GRAMS != 0)
+    }
+
+    /// Whether an agent's mode counts system calls.
+    #[must_use]
+    pub fn counts_syscalls(&self, cgroup_id: u64) -> bool {
+        self.lock().slots.get(cgroup_id).is_some_and(|agent| agent.flags & flag::SYSCALLS != 0)
+    }
+
+    /// What was found of the sequences of an agent's system calls; none while they are not looked at.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], or a map that cannot be read.
+    pub fn grams(&self, cgroup_id: u64) -> Result<Option<GramCounts>, Error> {
+        let inner = self.lock();
+        let agent = inner.find(cgroup_id)?;
+        if agent.flags & flag::GRAMS == 0 {
+            return Ok(None);
+        }
+        inner.grams.counts(agent.slot).map(Some)
+    }
+
+    /// Lets the sequences of an agent's system calls be, and gives what it is known for; none when they were not looked at.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], or a map that cannot be read or written.
+    pub fn rest_grams(&self, cgroup_id: u64) -> Result<Option<GramModel>, Error> {
+        let inner = &mut *self.lock();
+        let agent = inner.find(cgroup_id)?;
+        if agent.flags & flag::GRAMS != 0 {
+            inner.write(cgroup_id, Agent { flags: agent.flags & !flag::GRAMS, ..agent })?;
+        }
+        inner.end_grams(agent)
+    }
+
     /// Runs that the kernel left out because the program was already running on that processor: losses that
     /// belong to no agent. 0 on every kernel that was tested; worth an alarm otherwise.
     ///
@@ -389,6 +452,14 @@ impl Inner {
             .map_err(|source| maps::error("AGENTS", "write", source))?;
         self.slots.insert(cgroup_id, agent);
         Ok(())
+    }
+
+    /// Of an agent that is looked at no more.
+    fn end_grams(&mut self, agent: Agent) -> Result<Option<GramModel>, Error> {
+        if agent.flags & flag::GRAMS == 0 {
+            return Ok(None);
+        }
+        self.grams.end(agent.slot).map(Some)
     }
 
     fn add_files(&mut self, cgroup_id: u64, agent: Agent, files: &[WithheldFile]) -> Result<(), Error> {
@@ -505,7 +576,8 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
             withheld.clear(cgroup)?;
         }
     }
-    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, withheld, syscalls };
+    let grams = GramTables::open(&dir)?;
+    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, withheld, grams, syscalls };
     let report = Report { adoption, programs };
     Ok(Opened { probes: Probes { pins, lsm, files, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

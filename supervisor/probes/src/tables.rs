@@ -73,6 +73,15 @@ impl Tables {
     }
 }
 
+/// Values that an element of a per-CPU map has.
+pub(crate) fn cpus() -> Result<usize, Error> {
+    nr_cpus().map_err(|(_, source)| Error::Io {
+        action: "count the processors from",
+        path: "/sys/devices/system/cpu/possible".into(),
+        source,
+    })
+}
+
 /// Sums the words of all CPUs.
 fn sum<const N: usize>(values: &PerCpuValues<[u64; N]>) -> [u64; N] {
     let mut total = [0u64; N];
@@ -86,13 +95,8 @@ fn sum<const N: usize>(values: &PerCpuValues<[u64; N]>) -> [u64; N] {
 
 impl Maps {
     pub(crate) fn clear_stats(&mut self, slot: u32) -> Result<(), Error> {
-        let cpus = nr_cpus().map_err(|(_, source)| Error::Io {
-            action: "count the processors from",
-            path: "/sys/devices/system/cpu/possible".into(),
-            source,
-        })?;
         let failed = |source| maps::error("STATS", "write", source);
-        let zero = PerCpuValues::try_from(vec![[0; Stats::WORDS]; cpus])
+        let zero = PerCpuValues::try_from(vec![[0; Stats::WORDS]; cpus()?])
             .map_err(|source| failed(MapError::IoError(source)))?;
         self.stats.set(slot, zero, 0).map_err(failed)
     }

@@ -49,6 +49,8 @@ fn probes(program: &Path, object: &Path, report: &mut Report) -> Result<()> {
         ("system call of a bystander, enforce mode: added", "bystander_enforce", 0.0),
         ("system call of a bystander, counting: added", "bystander_count", 100.0),
         ("system call of an agent, counted: added", "agent_count", 100.0),
+        ("system call of a bystander, counting with sequences: added", "bystander_grams", 100.0),
+        ("system call of an agent, counted with sequences: added", "agent_grams", 100.0),
         ("system call of an agent, with latency: added", "agent_latency", 350.0),
         ("system call of an agent, an event each: added", "agent_full", 240.0),
     ] {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aion_detect::{Event, KindId, SAMPLE, Who};
+use aion_detect::{Engine, Event, KindId, Rule, SAMPLE, Who};
 use aion_launcher_proto::v1 as launcher;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -29,14 +29,11 @@ impl Core {
         let mut found = Vec::new();
         // The launcher may be away: the next look is over a longer time.
         let Ok(agents) = self.launcher.list().await else { return found };
-        let counted = self
-            .detections
-            .lock()
-            .is_some_and(|state| state.engine.status().iter().any(|status| status.rule.wants_syscalls()));
+        let (counted, grams) = (self.some_rule(Rule::wants_syscalls), self.some_rule(Rule::wants_grams));
         let running: Vec<_> = agents.into_iter().filter(|agent| agent.state == "running").collect();
         samples.0.retain(|id, _| running.iter().any(|agent| agent.id == *id));
         for agent in running {
-            let Ok(stats) = self.launcher.stats(&agent.id).await else { continue };
+            let Ok(stats) = self.launcher.stats(&agent.id, grams).await else { continue };
             let syscalls = if counted {
                 let counters = self.launcher.counters(&agent.id).await.unwrap_or_default();
                 counters.iter().fold(0, |sum: u64, counter| sum.saturating_add(counter.count))
@@ -53,6 +50,11 @@ impl Core {
             samples.0.insert(agent.id, now);
         }
         found
+    }
+
+    fn some_rule(&self, wants: fn(&Rule) -> bool) -> bool {
+        let any = |engine: &Engine| engine.status().iter().any(|status| wants(&status.rule));
+        self.detections.lock().is_some_and(|state| any(&state.engine))
     }
 
     fn look_at(&self, agent: &launcher::AgentState, detail: Map<String, Value>, found: &mut Vec<Found>) {
@@ -76,6 +78,7 @@ fn difference(before: &Last, now: &Last, agent: &launcher::AgentState) -> Map<St
     };
     let used_us = new.cpu_usec.saturating_sub(old.cpu_usec);
     let span_us = u64::try_from(span.as_micros()).unwrap_or(u64::MAX).max(1);
+    let [looked, new_grams, unkept, learned] = grams(old, new);
     let detail = json!({
         "network": network,
         "span_ms": span_us / 1000,
@@ -85,9 +88,43 @@ fn difference(before: &Last, now: &Last, agent: &launcher::AgentState) -> Map<St
         "disk_written": new.io_write_bytes.saturating_sub(old.io_write_bytes),
         "pids": new.pids,
         "syscalls": now.syscalls.saturating_sub(before.syscalls),
+        "syscall_grams": looked,
+        "novel_grams": new_grams,
+        "unkept_grams": unkept,
+        "learned_grams": learned,
     });
     match detail {
         Value::Object(fields) => fields,
         _ => Map::new(),
+    }
+}
+
+/// Sequences of system calls: looked at, new, and without room in this span, and looked at before it. All 0 where there are none, or none
+/// to compare with.
+fn grams(old: &launcher::StatsOk, new: &launcher::StatsOk) -> [u64; 4] {
+    let (Some(old), Some(new)) = (&old.grams, &new.grams) else { return [0; 4] };
+    [
+        new.looked.saturating_sub(old.looked),
+        new.known.saturating_sub(old.known),
+        new.unkept.saturating_sub(old.unkept),
+        old.looked,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_are_those_of_the_span_and_what_was_learned_is_of_before() {
+        let stats = |looked, known, unkept| launcher::StatsOk {
+            grams: Some(launcher::Grams { looked, known, unkept }),
+            ..launcher::StatsOk::default()
+        };
+        assert_eq!(grams(&stats(1000, 40, 2), &stats(1500, 47, 3)), [500, 7, 1, 1000]);
+        let none = launcher::StatsOk::default();
+        assert_eq!(grams(&none, &stats(1500, 47, 3)), [0; 4], "the first look finds all of it new");
+        assert_eq!(grams(&stats(1500, 47, 3), &none), [0; 4]);
+        assert_eq!(grams(&stats(1500, 47, 3), &stats(1500, 47, 0)), [0, 0, 0, 1500], "it was begun anew");
     }
 }

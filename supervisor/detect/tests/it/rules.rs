@@ -1,6 +1,6 @@
 //! What each kind of rule finds, and what it does not.
 
-use aion_detect::{Beacon, Deviation, Exception, FieldType, Op, Rate, Step, When};
+use aion_detect::{Beacon, Deviation, Exception, FieldType, Op, Rate, SAMPLE, Step, When};
 use serde_json::{Value, json};
 
 use crate::stream::{S, Stream, T0, kinds, rule, test};
@@ -131,6 +131,52 @@ fn far_above_habit_is_found() {
     }
     assert_eq!(stream.findings.len(), 1);
     assert!(stream.findings[0].value >= 20);
+}
+
+#[test]
+fn new_sequences_of_system_calls_count_once_enough_was_learned() {
+    let mut of = kinds(&[SAMPLE]);
+    of.tests = vec![test("learned_grams", FieldType::Number, Op::AtLeast(1000))];
+    let sum = When::Sum { of, field: "novel_grams".to_owned(), at_least: 50 };
+    let mut stream = Stream::new(vec![rule("novel", 60, sum)]);
+    let sample = |learned: u64, novel: u64| json!({"learned_grams": learned, "novel_grams": novel});
+    assert_eq!(stream.tell(T0, SAMPLE, sample(0, 900)), 0, "all of it is new at first");
+    assert_eq!(stream.tell(T0 + 10 * S, SAMPLE, sample(5000, 30)), 0);
+    assert_eq!(stream.tell(T0 + 80 * S, SAMPLE, sample(6000, 30)), 0, "too late");
+    assert_eq!(stream.tell(T0 + 90 * S, SAMPLE, sample(7000, 30)), 1);
+    assert_eq!(stream.findings[0].value, 60);
+}
+
+#[test]
+fn who_looks_at_sequences_is_known() {
+    let sample = |field: Option<&str>| {
+        let mut of = kinds(&[SAMPLE]);
+        of.tests = field.map(|field| test(field, FieldType::Number, Op::AtLeast(1))).into_iter().collect();
+        of
+    };
+    let sum = |field: &str| When::Sum { of: sample(None), field: field.to_owned(), at_least: 1 };
+    let of = kinds(Rate::NovelGrams.source().0);
+    let deviation =
+        Deviation { rate: Rate::NovelGrams, of, every_ns: 10 * S, sigma: 6, at_least: 20, warm_up: 6 };
+    let steps = [None, Some("unkept_grams")].map(|field| Step { of: sample(field), key: None });
+    let keyed = [None, None].map(|field| Step { of: sample(field), key: Some("syscall_grams".to_owned()) });
+    for when in [
+        sum("novel_grams"),
+        When::Deviation(deviation),
+        When::Count { of: sample(Some("learned_grams")), at_least: 1 },
+        When::Sequence(steps.to_vec()),
+        When::Sequence(keyed.to_vec()),
+    ] {
+        let rests = rule("grams", 60, when);
+        assert!(rests.rests_on_grams() && rests.wants_grams() && rests.wants_samples(), "{rests:?}");
+        assert!(!aion_detect::Rule { enabled: false, ..rests }.wants_grams());
+    }
+    let mut other = rule("bytes", 60, sum("bytes_out"));
+    assert!(!other.rests_on_grams() && !other.wants_grams());
+    // What is excepted by it does not rest on it.
+    let tests = vec![test("novel_grams", FieldType::Number, Op::AtMost(3))];
+    other.exceptions = vec![Exception { tests, ..Exception::default() }];
+    assert!(!other.rests_on_grams() && other.wants_grams());
 }
 
 #[test]

@@ -131,6 +131,11 @@ impl Folder {
         self.agent(id).join("journal")
     }
 
+    /// What the sequences of its system calls are known for.
+    pub(crate) fn grams(&self, id: &AgentId) -> PathBuf {
+        self.agent(id).join("grams")
+    }
+
     /// Whether a path of the host would show this folder, or part of it, to an agent.
     #[must_use]
     pub fn touches(&self, path: &Path) -> bool {

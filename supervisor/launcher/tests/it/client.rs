@@ -137,7 +137,7 @@ impl Client {
     }
 
     pub(crate) fn stats(&mut self, id: &str) -> v1::StatsOk {
-        match self.call(Op::Stats(v1::Stats { id: id.into() })).unwrap() {
+        match self.call(Op::Stats(v1::Stats { id: id.into(), ..Default::default() })).unwrap() {
             Answer::Stats(stats) => stats,
             other => panic!("not stats: {other:?}"),
         }

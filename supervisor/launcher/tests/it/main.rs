@@ -14,6 +14,7 @@ mod exec;
 mod failures;
 mod files;
 mod fixtures;
+mod grams;
 mod leftovers;
 mod lifecycle;
 mod limits;

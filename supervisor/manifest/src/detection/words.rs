@@ -54,5 +54,6 @@ pub(super) const fn rate(word: raw::RateWord) -> Rate {
         raw::RateWord::BytesOut => Rate::BytesOut,
         raw::RateWord::BytesIn => Rate::BytesIn,
         raw::RateWord::DiskWritten => Rate::DiskWritten,
+        raw::RateWord::NovelGrams => Rate::NovelGrams,
     }
 }

@@ -63,7 +63,7 @@ pub(crate) struct DetectionSpec {
     /// A rate far above the agent's own habit.
     #[serde(default)]
     pub(crate) deviation: Option<DeviationOf>,
-    /// What is done; `alert` when absent, and always besides.
+    /// What is done; `alert` when absent, and always besides. Rules that rest on sequences of system calls only alert.
     #[serde(default)]
     pub(crate) action: Option<ActionWord>,
     /// What it does not look at.
@@ -253,6 +253,8 @@ pub(crate) enum RateWord {
     BytesIn,
     /// Bytes written to disks.
     DiskWritten,
+    /// Sequences of six system calls that the agent never made before, with audit mode count or more. With action alert alone.
+    NovelGrams,
 }
 
 /// What must hold of a field: all that is given.

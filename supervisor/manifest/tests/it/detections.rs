@@ -6,9 +6,13 @@ use serde_json::{Value, json};
 
 const S: u64 = 1_000_000_000;
 
-fn refused(spec: &str) -> String {
+fn read(spec: &str) -> Result<Rule, aion_manifest::Error> {
     let text = format!("apiVersion: aion.os/v1\nkind: Detection\nmetadata: {{name: x}}\nspec:\n{spec}");
-    parse_detection(text.as_bytes(), "x.yaml").unwrap_err().to_string()
+    parse_detection(text.as_bytes(), "x.yaml")
+}
+
+fn refused(spec: &str) -> String {
+    read(spec).unwrap_err().to_string()
 }
 
 #[test]
@@ -50,6 +54,33 @@ fn every_problem_has_its_place() {
         let said = refused(&format!("{head}{spec}"));
         assert!(said.contains(part), "{spec}: {part} is not in\n{said}");
     }
+}
+
+#[test]
+fn what_rests_on_sequences_of_system_calls_only_alerts() {
+    let samples = "events: [agent.sample]";
+    for looked_for in [
+        "deviation: {rate: novel_grams, at_least: 5}".to_owned(),
+        format!("condition: {{sum: {{{samples}, field: novel_grams, at_least: 5}}}}"),
+        format!("condition: {{count: {{{samples}, where: {{learned_grams: {{at_least: 5}}}}}}}}"),
+        format!(
+            "condition: {{sequence: [{{events: [proc.exec]}}, {{{samples}, where: {{novel_grams: {{at_least: 5}}}}}}]}}"
+        ),
+    ] {
+        let spec =
+            |action: &str| format!("  severity: low\n  window: 10s\n  action: {action}\n  {looked_for}\n");
+        for action in ["throttle", "freeze", "isolate_network", "kill"] {
+            let said = refused(&spec(action));
+            let wanted =
+                format!("x.yaml:7:11: spec.action: {action} cannot rest on sequences of system calls");
+            assert!(said.contains(&wanted) && said.contains("use alert"), "{said}");
+        }
+        let rule = read(&spec("alert")).unwrap();
+        assert!(rule.wants_grams() && rule.rests_on_grams());
+    }
+    let excepted = "  severity: low\n  window: 10s\n  action: throttle\n  condition: {sum: {events: [agent.sample], field: bytes_out, at_least: 5}}\n  \
+        exceptions: [{where: {novel_grams: {at_most: 3}}}]\n";
+    assert!(read(excepted).unwrap().wants_grams());
 }
 
 #[test]
@@ -183,6 +214,16 @@ fn the_network() {
     Told::new().events(4, 10 * S, SAMPLE, "allowed", &sent("egress")).finds("data-exfiltration");
     Told::new().events(4, 10 * S, SAMPLE, "allowed", &sent("none")).finds_nothing();
     Told::new().events(4, 30 * S, SAMPLE, "allowed", &sent("host")).finds_nothing();
+}
+
+#[test]
+fn sequences_of_system_calls() {
+    let sample = |learned: u64, novel: u64| json!({"learned_grams": learned, "novel_grams": novel});
+    let told =
+        |count, learned, novel| Told::new().events(count, 10 * S, SAMPLE, "allowed", &sample(learned, novel));
+    told(3, 60_000, 20).finds("novel-syscalls");
+    told(3, 40_000, 2000).finds_nothing();
+    told(12, 60_000, 8).finds_nothing();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What runs inside agents: this test program again, told by a variable what to do. Prints `HELPER word`.
 
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -78,6 +79,27 @@ fn helper() {
         "getppid" => {
             for _ in 0..number(1) {
                 std::hint::black_box(nix::unistd::getppid());
+            }
+            say("ok");
+        }
+        // Rounds of the same calls, in the order that each line names.
+        "rounds" => {
+            say("round");
+            for line in std::io::stdin().lines() {
+                let calls: [fn(); 4] = match line.unwrap().as_str() {
+                    "one" => [CALLS[0], CALLS[1], CALLS[2], CALLS[3]],
+                    _ => [CALLS[0], CALLS[2], CALLS[1], CALLS[3]],
+                };
+                (0..200).for_each(|_| calls.iter().for_each(|call| call()));
+                say("round");
+            }
+        }
+        // So many calls in an order that hardly ever comes again.
+        "random-calls" => {
+            let mut state = 1u64;
+            for _ in 0..number(1) {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                CALLS[usize::try_from(state >> 61).unwrap()]();
             }
             say("ok");
         }
@@ -162,6 +184,18 @@ fn helper() {
         other => panic!("no such helper: {other}"),
     }
 }
+
+/// Calls that do nothing.
+const CALLS: [fn(); 8] = [
+    || _ = black_box(nix::unistd::getppid()),
+    || _ = black_box(nix::unistd::getuid()),
+    || _ = black_box(nix::unistd::getgid()),
+    || _ = black_box(nix::unistd::geteuid()),
+    || _ = black_box(nix::unistd::getegid()),
+    || _ = black_box(nix::unistd::getpid()),
+    || _ = black_box(nix::unistd::gettid()),
+    || _ = black_box(nix::unistd::getpgrp()),
+];
 
 fn connected(to: &str) -> std::io::Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;

@@ -133,12 +133,18 @@ impl Agent {
         self.command(argv).spawn().unwrap()
     }
 
-    /// Runs a helper in this cgroup and gives the words that it printed.
-    pub(crate) fn help(&self, words: &[&str]) -> String {
+    /// A helper in this cgroup.
+    pub(crate) fn helper(&self, words: &[&str]) -> Command {
         let me = std::env::current_exe().unwrap();
         let argv = [me.to_str().unwrap(), "--exact", "helper::helper", "--nocapture", "--test-threads=1"];
         let mut command = self.command(&argv);
         command.env("AION_IT_HELPER", words.join(" "));
+        command
+    }
+
+    /// Runs a helper in this cgroup and gives the words that it printed.
+    pub(crate) fn help(&self, words: &[&str]) -> String {
+        let mut command = self.helper(words);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut out = String::new();
         child.stdout.take().unwrap().read_to_string(&mut out).unwrap();

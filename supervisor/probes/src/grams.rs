@@ -1,0 +1,148 @@
+//! Sequences of agents' system calls: the user's side of the maps `GRAMS` and `GRAM_CALLS`.
+//!
+//! The programs learn; this makes the tables, with what an agent is known for already, and takes them away. As with `tables`, a slot
+//! without a table of its own points at a shared empty one. Layout and arithmetic are `aion_probe_types::ngram`.
+
+use std::fmt;
+use std::path::Path;
+
+use aion_probe_types::ngram::{self, Placed};
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError, PerCpuArray, PerCpuValues};
+
+use crate::error::Error;
+use crate::maps;
+use crate::tables;
+
+type Bucket = [u64; ngram::WAYS];
+type Table = Array<MapData, Bucket>;
+
+/// What an agent's system calls are known for: kept by the caller from one cgroup of the agent to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GramModel {
+    /// Sequences that were looked at.
+    pub looked: u64,
+    /// The different ones among them, in no order.
+    pub grams: Vec<u64>,
+}
+
+/// How far that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GramCounts {
+    /// Sequences that were looked at, with those of the model that it began with.
+    pub looked: u64,
+    /// Different ones that are known.
+    pub known: u64,
+    /// How often one was not known and found no room, since the table was made.
+    pub unkept: u64,
+}
+
+impl GramModel {
+    /// Different sequences that are kept at most.
+    pub const MAX_GRAMS: u32 = ngram::CAPACITY;
+}
+
+/// The tables of all agents.
+pub(crate) struct GramTables {
+    tables: ArrayOfMaps<MapData, Table>,
+    looked: PerCpuArray<MapData, u64>,
+    empty: Option<Table>,
+}
+
+impl fmt::Debug for GramTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GramTables").finish_non_exhaustive()
+    }
+}
+
+fn failed(map: &'static str, action: &'static str) -> impl Fn(MapError) -> Error {
+    move |source| maps::error(map, action, source)
+}
+
+fn make() -> Result<Table, Error> {
+    Array::create(ngram::ENTRIES, 0).map_err(failed("GRAMS", "make a table for"))
+}
+
+/// The buckets of a model, and how many grams they hold. What is no gram is left out.
+fn buckets(model: &GramModel) -> (Vec<Bucket>, u64) {
+    let mut buckets: Vec<Bucket> = (0..ngram::BUCKETS).map(|_| [0; ngram::WAYS]).collect();
+    let mut known = 0;
+    for &gram in &model.grams {
+        if ngram::is_gram(gram) && ngram::place(&mut buckets, gram) == Placed::New {
+            known += 1;
+        }
+    }
+    (buckets, known)
+}
+
+impl GramTables {
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let (tables, looked) = (maps::open(dir, "GRAMS")?, maps::open(dir, "GRAM_CALLS")?);
+        Ok(Self { tables, looked, empty: None })
+    }
+
+    /// Gives a slot a table with what is known.
+    pub(crate) fn begin(&mut self, slot: u32, model: &GramModel) -> Result<(), Error> {
+        let write = failed("GRAMS", "write");
+        let (buckets, known) = buckets(model);
+        let mut table = make()?;
+        for (at, bucket) in (0u32..).zip(&buckets) {
+            if *bucket != [0; ngram::WAYS] {
+                table.set(at, bucket, 0).map_err(&write)?;
+            }
+        }
+        let mut tally = [0; ngram::WAYS];
+        tally[0] = known;
+        table.set(ngram::TALLY, tally, 0).map_err(&write)?;
+        let looked = failed("GRAM_CALLS", "write");
+        let mut words = vec![0; tables::cpus()?];
+        if let Some(first) = words.first_mut() {
+            *first = model.looked;
+        }
+        let words = PerCpuValues::try_from(words).map_err(|source| looked(MapError::IoError(source)))?;
+        self.looked.set(slot, words, 0).map_err(looked)?;
+        self.tables.set(slot, &table, 0).map_err(write)
+    }
+
+    /// How far a slot's table is.
+    pub(crate) fn counts(&self, slot: u32) -> Result<GramCounts, Error> {
+        let read = failed("GRAMS", "read");
+        let table = self.tables.get(&slot, 0).map_err(&read)?;
+        let [known, unkept, ..] = table.get(&ngram::TALLY, 0).map_err(read)?;
+        let looked = self.looked.get(&slot, 0).map_err(failed("GRAM_CALLS", "read"))?;
+        let looked = looked.iter().fold(0u64, |sum, words| sum.wrapping_add(*words));
+        Ok(GramCounts { looked, known, unkept })
+    }
+
+    /// Takes a slot's table away, and gives what it held. No program may write to it any more.
+    pub(crate) fn end(&mut self, slot: u32) -> Result<GramModel, Error> {
+        let read = failed("GRAMS", "read");
+        let looked = self.counts(slot)?.looked;
+        let table = self.tables.get(&slot, 0).map_err(&read)?;
+        let mut grams = Vec::new();
+        for at in 0..ngram::BUCKETS {
+            grams.extend(table.get(&at, 0).map_err(&read)?.into_iter().filter(|&word| word != 0));
+        }
+        let empty = match self.empty.take() {
+            Some(empty) => empty,
+            None => make()?,
+        };
+        self.tables.set(slot, &empty, 0).map_err(failed("GRAMS", "write"))?;
+        self.empty = Some(empty);
+        Ok(GramModel { looked, grams })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_from_outside_is_taken_as_far_as_it_is_one() {
+        let gram = (0..ngram::CALLS).fold(0, ngram::push);
+        let model = GramModel { looked: 9, grams: vec![gram, 0, u64::MAX, gram] };
+        let (table, known) = buckets(&model);
+        assert_eq!(known, 1);
+        let held: Vec<u64> = table.into_iter().flatten().filter(|&word| word != 0).collect();
+        assert_eq!(held, [gram]);
+    }
+}
