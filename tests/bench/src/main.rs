@@ -8,6 +8,7 @@
 
 mod aion;
 mod audit;
+mod enforce;
 mod launch;
 mod memory;
 mod peers;
@@ -74,6 +75,8 @@ enum Suite {
     Schedule(schedule::ScheduleArgs),
     /// The kernel API: calls over HTTP, models, tools
     Syscall,
+    /// Verdicts, names, many agents with rules, detections, rules that change
+    Enforce(enforce::EnforceArgs),
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
 }
@@ -163,6 +166,13 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
                 let size = schedule::Size::of(cli.quick, cli.full);
                 tokio::select! {
                     result = syscall::measure(size, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::Enforce(args) => {
+                let size = enforce::Size::of(cli.quick, cli.full);
+                tokio::select! {
+                    result = enforce::measure(args, size, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }
