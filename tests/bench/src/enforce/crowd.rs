@@ -124,7 +124,7 @@ impl Seen {
 
 /// Takes all names from all of them, by one reload of the operator's rules.
 async fn reload(world: &World, agents: u32, report: &mut Report) -> Result<()> {
-    world.deny(Some(&format!("net:connect:*.{}:*", DOMAIN)))?;
+    world.deny(Some(&format!("net:connect:*.{DOMAIN}:*")))?;
     let begun = Instant::now();
     let held = world.daemons.client().reload_policy(api::ReloadPolicyRequest::default()).await?;
     let elapsed = begun.elapsed().as_secs_f64() * 1e3;
