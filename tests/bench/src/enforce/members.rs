@@ -20,7 +20,7 @@ const AT_ONCE: usize = 4;
 /// Fewer are no crowd.
 const FEWEST: usize = 10;
 /// What one takes of the machine's memory, with what its daemons keep of it, generously.
-const EACH_KIB: u64 = 8 << 10;
+const EACH_KIB: u64 = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Names of one agent, for C's printf.

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::Size;
 use super::agents::{Network, Programs};
 use super::space::Space;
-use super::world::{Detections, GATE, SERVER, World};
+use super::world::{Detections, GATE, SERVER, World, server};
 use crate::aion::stdout;
 use crate::report::{Report, percentile};
 use crate::schedule::process::until;
@@ -122,8 +122,7 @@ impl Times {
 
 impl Server {
     fn start(beyond: &Space) -> Result<Self> {
-        let bound = || std::net::TcpListener::bind((SERVER, PORT)).context("a server");
-        let listener = beyond.run(bound)?;
+        let listener = beyond.run(|| server(PORT))?;
         listener.set_nonblocking(true)?;
         let (listener, seen) = (TcpListener::from_std(listener)?, Arc::new(Seen::default()));
         let task = tokio::spawn(serve(listener, Arc::clone(&seen))).abort_handle();

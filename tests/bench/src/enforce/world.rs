@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockProtocol, SockType, listen, socket};
 
 use super::names;
 use super::space::Space;
@@ -83,10 +83,7 @@ impl World {
         Ok(Self { daemons, host, beyond, policies })
     }
 
-    /// What lies beyond the host.
-    ///
-    /// # Errors
-    /// Nothing: why agents cannot have network mode `egress` here.
+    /// What lies beyond the host; an error says why there is nothing, and so no network mode `egress`.
     pub(crate) fn beyond(&self) -> Result<&Space> {
         self.beyond.as_ref().map_err(|why| anyhow!("no network mode egress here: {why}"))
     }
@@ -139,12 +136,19 @@ fn reach(host: &Space) -> Result<Space> {
     }
     beyond.run(|| {
         names::serve(UdpSocket::bind((BEYOND, 53)).context("a name server")?);
-        let gate = TcpListener::bind((SERVER, GATE_PORT)).context("a server")?;
+        let gate = server(GATE_PORT)?;
         // Until the benchmark ends; each connection is let go at once.
         std::thread::spawn(move || gate.incoming().for_each(drop));
         Ok(())
     })?;
     Ok(beyond)
+}
+
+/// Takes connections beyond the host, where this is called. As many wait as the kernel lets: one that finds no room comes again after a second.
+pub(crate) fn server(port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((SERVER, port)).context("a server")?;
+    listen(&listener, Backlog::MAXALLOWABLE).context("a server")?;
+    Ok(listener)
 }
 
 #[cfg(test)]
