@@ -25,6 +25,8 @@ pub(crate) enum Figures {
     Schedule,
     /// The kernel API: calls over HTTP, models and tools, next to bubblewrap
     Syscall,
+    /// Verdicts on connections, names, a thousand agents with rules, detections, rules that change
+    Enforce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,7 +54,7 @@ pub(crate) struct BenchArgs {
     dev: bool,
     #[arg(long, hide = true)]
     prebuilt: bool,
-    /// For `schedule`: where the data folders are made, and which figures (see `aion-bench schedule --help`)
+    /// For `schedule` and `enforce`: where the data folders are made, and which figures (see `aion-bench schedule --help`)
     #[arg(last = true)]
     more: Vec<String>,
 }
@@ -70,9 +72,15 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
         again.args(["bench", "--prebuilt"]).args(std::env::args_os().skip(2));
         return run(again.envs(project.environment()).current_dir(&project.root));
     }
-    if args.figures == Figures::Schedule {
+    // These start daemons of their own.
+    let suite = match args.figures {
+        Figures::Schedule => Some("schedule"),
+        Figures::Enforce => Some("enforce"),
+        Figures::Launch | Figures::Audit | Figures::Syscall => None,
+    };
+    if let Some(name) = suite {
         note(&format!("this machine: {}", machine()));
-        return run(program(project, args).arg("schedule").args(&args.more));
+        return run(program(project, args).arg(name).args(&args.more));
     }
     if args.figures == Figures::Syscall {
         note(&format!("this machine: {}", machine()));
@@ -93,7 +101,12 @@ pub(crate) fn bench(project: &Project, args: &BenchArgs) -> Result<()> {
 /// Installs and builds what these figures want.
 fn prepare(project: &Project, args: &BenchArgs) -> Result<()> {
     let queues = args.figures == Figures::Schedule;
-    setup(&[Group::Build, if queues { Group::Queues } else { Group::Bench }])?;
+    let groups: &[Group] = match args.figures {
+        Figures::Schedule => &[Group::Build, Group::Queues],
+        Figures::Enforce => &[Group::Build],
+        Figures::Launch | Figures::Audit | Figures::Syscall => &[Group::Build, Group::Bench],
+    };
+    setup(groups)?;
     if args.dev {
         binaries::build(project)?;
     } else {

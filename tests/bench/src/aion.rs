@@ -78,14 +78,19 @@ impl Aion {
 
     /// All it wrote to standard output, once it has ended.
     pub(crate) async fn stdout(&self, id: &str) -> Result<Vec<u8>> {
-        let request = api::LogsRequest { agent: id.to_owned(), ..api::LogsRequest::default() };
-        let mut follower = self.client.logs(request);
-        let mut output = Vec::new();
-        while let Some(chunk) = follower.next().await? {
-            if chunk.stream() == api::log_chunk::Stream::Stdout {
-                output.extend_from_slice(&chunk.data);
-            }
-        }
-        Ok(output)
+        stdout(&self.client, id).await
     }
+}
+
+/// What an agent wrote to standard output until now.
+pub(crate) async fn stdout(client: &Client, id: &str) -> Result<Vec<u8>> {
+    let request = api::LogsRequest { agent: id.to_owned(), ..api::LogsRequest::default() };
+    let mut follower = client.logs(request);
+    let mut output = Vec::new();
+    while let Some(chunk) = follower.next().await? {
+        if chunk.stream() == api::log_chunk::Stream::Stdout {
+            output.extend_from_slice(&chunk.data);
+        }
+    }
+    Ok(output)
 }

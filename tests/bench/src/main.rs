@@ -8,6 +8,7 @@
 
 mod aion;
 mod audit;
+mod enforce;
 mod launch;
 mod memory;
 mod peers;
@@ -78,6 +79,8 @@ enum Suite {
         #[arg(long, value_enum, value_delimiter = ',')]
         part: Vec<syscall::Part>,
     },
+    /// Verdicts, names, many agents with rules, detections, rules that change
+    Enforce(enforce::EnforceArgs),
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
 }
@@ -167,6 +170,13 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
                 let size = schedule::Size::of(cli.quick, cli.full);
                 tokio::select! {
                     result = syscall::measure(part, size, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::Enforce(args) => {
+                let size = enforce::Size::of(cli.quick, cli.full);
+                tokio::select! {
+                    result = enforce::measure(args, size, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }

@@ -8,7 +8,7 @@ mod load;
 #[cfg(feature = "peers")]
 mod peers;
 mod preempt;
-mod process;
+pub(crate) mod process;
 mod rates;
 mod restart;
 mod restore;
@@ -136,7 +136,7 @@ async fn rates(args: &ScheduleArgs, scratch: &Path, size: Size, report: &mut Rep
 }
 
 /// The one, five and fifteen minutes' load, for who judges the figures.
-fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }

@@ -1,5 +1,6 @@
 //! Servers that the benchmark starts itself: their data beside AION's, gone with them.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -94,6 +95,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A program in a network namespace, which is given by its file. Not by `ip netns exec`: that mounts a /sys without control groups.
+pub(crate) fn inside(netns: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", netns.display())).arg(program);
+    command
 }
 
 /// Memory that a process has, in bytes.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aion_client::{Client, Options, api};
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::ground::{Ground, clone_dir, copy};
 use crate::schedule::process::{Server, processor_seconds, until};
 
 /// How long a daemon may take to serve.
@@ -42,6 +43,7 @@ pub(crate) struct Daemons {
     bin: PathBuf,
     clone: PathBuf,
     folder: PathBuf,
+    ground: Ground,
     launcher: Option<Server>,
     aiond: Option<Server>,
 }
@@ -49,14 +51,19 @@ pub(crate) struct Daemons {
 impl Daemons {
     /// Starts a pair below `folder`, which must be empty.
     pub(crate) async fn start(folder: &Path, settings: Settings) -> Result<Self> {
-        let mut daemons = Self::prepare(folder, settings)?;
+        Self::start_on(folder, settings, Ground::default()).await
+    }
+
+    /// The same on a ground of its own.
+    pub(crate) async fn start_on(folder: &Path, settings: Settings, ground: Ground) -> Result<Self> {
+        let mut daemons = Self::prepare(folder, settings, ground)?;
         daemons.begin().await?;
         Ok(daemons)
     }
 
     /// Restores a backup below `folder`, which must be empty, and starts a pair on it.
     pub(crate) async fn restored(folder: &Path, settings: Settings, archive: &Path) -> Result<Self> {
-        let mut daemons = Self::prepare(folder, settings)?;
+        let mut daemons = Self::prepare(folder, settings, Ground::default())?;
         let mut command = Command::new(daemons.bin.join("aionctl"));
         command.args(["backup", "restore", "--state"]).arg(daemons.state()).arg(archive);
         output(command)?;
@@ -77,12 +84,16 @@ impl Daemons {
         output(command)
     }
 
-    fn prepare(folder: &Path, settings: Settings) -> Result<Self> {
+    /// Runs a program in an agent; gives what it printed.
+    pub(crate) fn exec(&self, agent: &str, argv: &[&str]) -> Result<Vec<u8>> {
+        let mut command = Command::new(self.bin.join("aionctl"));
+        command.env("AION_SOCKET", self.state().join("run/aion.sock")).args(["exec", agent]).args(argv);
+        output(command)
+    }
+
+    fn prepare(folder: &Path, settings: Settings, ground: Ground) -> Result<Self> {
         let bin = PathBuf::from(std::env::var_os("AION_BIN_DIR").context("AION_BIN_DIR is not set")?);
-        let clone = match std::env::var_os("AION_CLONE").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("a clone")?.to_owned(),
-        };
+        let clone = clone_dir()?;
         for name in ["aiond", "aion-launcher", "aion-init"] {
             ensure!(bin.join(name).is_file(), "no {name} in {}: run `cargo xtask build`", bin.display());
         }
@@ -90,7 +101,7 @@ impl Daemons {
         copy(&clone.join("profiles"), &folder.join("profiles"))?;
         fs::write(folder.join("profiles/scheduler.yaml"), settings.yaml())?;
         fs::create_dir_all(folder.join("state"))?;
-        Ok(Self { bin, clone, folder, launcher: None, aiond: None })
+        Ok(Self { bin, clone, folder, ground, launcher: None, aiond: None })
     }
 
     /// The state folder.
@@ -109,14 +120,14 @@ impl Daemons {
         self.aiond.as_ref().and_then(Server::pid).context("aiond does not run")
     }
 
+    /// The launcher's process.
+    pub(crate) fn launcher_pid(&self) -> Result<u32> {
+        self.launcher.as_ref().and_then(Server::pid).context("aion-launcher does not run")
+    }
+
     /// Processor time that both daemons have used, in seconds.
     pub(crate) fn processor_seconds(&self) -> Result<f64> {
-        let mut sum = 0.0;
-        for server in [&self.aiond, &self.launcher] {
-            sum +=
-                processor_seconds(server.as_ref().and_then(Server::pid).context("a daemon does not run")?)?;
-        }
-        Ok(sum)
+        Ok(processor_seconds(self.aiond_pid()?)? + processor_seconds(self.launcher_pid()?)?)
     }
 
     fn start_launcher(&mut self) -> Result<()> {
@@ -128,7 +139,11 @@ impl Daemons {
     /// Starts aiond and waits until it answers for its tasks. Gives the time that took.
     pub(crate) async fn start_aiond(&mut self) -> Result<Duration> {
         let mut command = self.command("aiond");
-        command.arg("--policies").arg(self.clone.join("policies")).arg("--http").arg("127.0.0.1:0");
+        let policies = self.ground.policies.clone().unwrap_or_else(|| self.clone.join("policies"));
+        command.arg("--policies").arg(policies).arg("--http").arg("127.0.0.1:0");
+        if let Some(dns) = &self.ground.dns {
+            command.arg("--dns").arg(dns);
+        }
         let begun = Instant::now();
         let mut server = Server::start(command, None, &self.folder.join("aiond.log"))?;
         let socket = self.state().join("run/aion.sock");
@@ -164,7 +179,7 @@ impl Daemons {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.bin.join(name));
+        let mut command = self.ground.command(self.bin.join(name));
         command.arg("--state").arg(self.state()).arg("--profiles").arg(self.folder.join("profiles"));
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("AION_CONFIG", "none");
@@ -179,23 +194,7 @@ impl Daemons {
 
     /// Registers an agent from `spec` and starts it when it is one that serves.
     pub(crate) async fn agent(&self, name: &str, spec: serde_json::Value) -> Result<api::Agent> {
-        let serves = spec["mode"] != "job";
-        let manifest = serde_json::json!({
-            "apiVersion": "aion.os/v1", "kind": "Agent",
-            "metadata": { "name": name, "version": "1.0.0" }, "spec": spec,
-        });
-        let request = api::RegisterRequest {
-            manifest: manifest.to_string().into_bytes(),
-            manifest_name: "bench.json".to_owned(),
-            ..api::RegisterRequest::default()
-        };
-        let client = self.client();
-        let agent = client.register(request).await.with_context(|| format!("registering {name}"))?;
-        if !serves {
-            return Ok(agent);
-        }
-        let request = api::StartRequest { agent: agent.id.clone(), ..api::StartRequest::default() };
-        client.start(request).await.with_context(|| format!("starting {name}"))
+        launch(&self.client(), name, spec).await
     }
 
     /// An agent that only holds a door open: who serves at it is the benchmark itself.
@@ -217,7 +216,9 @@ impl Daemons {
         }
         drop(self.aiond.take());
         drop(self.launcher.take());
-        let purged = Command::new(self.bin.join("aion-launcher"))
+        let purged = self
+            .ground
+            .command(self.bin.join("aion-launcher"))
             .arg("purge")
             .arg("--state")
             .arg(self.state())
@@ -237,22 +238,28 @@ impl Drop for Daemons {
     }
 }
 
+/// Registers an agent from `spec` and starts it when it is one that serves.
+pub(crate) async fn launch(client: &Client, name: &str, spec: serde_json::Value) -> Result<api::Agent> {
+    let serves = spec["mode"] != "job";
+    let manifest = serde_json::json!({
+        "apiVersion": "aion.os/v1", "kind": "Agent",
+        "metadata": { "name": name, "version": "1.0.0" }, "spec": spec,
+    });
+    let request = api::RegisterRequest {
+        manifest: manifest.to_string().into_bytes(),
+        manifest_name: "bench.json".to_owned(),
+        ..api::RegisterRequest::default()
+    };
+    let agent = client.register(request).await.with_context(|| format!("registering {name}"))?;
+    if !serves {
+        return Ok(agent);
+    }
+    let request = api::StartRequest { agent: agent.id.clone(), ..api::StartRequest::default() };
+    client.start(request).await.with_context(|| format!("starting {name}"))
+}
+
 fn output(mut command: Command) -> Result<Vec<u8>> {
     let done = command.output().context("aionctl")?;
     ensure!(done.status.success(), "aionctl: {}", String::from_utf8_lossy(&done.stderr).trim());
     Ok(done.stdout)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).with_context(|| format!("{}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

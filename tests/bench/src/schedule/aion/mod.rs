@@ -3,12 +3,14 @@
 mod agent;
 mod contender;
 mod daemons;
+mod ground;
 
 use anyhow::{Result, bail};
 
 pub(crate) use agent::{Door, Seat, completion, token};
 pub(crate) use contender::{Calls, Streamed};
-pub(crate) use daemons::{Daemons, Settings};
+pub(crate) use daemons::{Daemons, Settings, launch};
+pub(crate) use ground::{Ground, clone_dir, copy};
 
 /// What the answer to a batch refuses.
 pub(crate) fn refusal(results: &[aion_client::api::SubmitResult]) -> Result<()> {
