@@ -22,6 +22,9 @@ impl std::fmt::Debug for Client {
     }
 }
 
+/// How many agents are asked for at once; the launcher gives fewer when they are long.
+const PAGE: u32 = 256;
+
 /// Whether doing it twice does more than doing it once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
@@ -140,12 +143,22 @@ impl Client {
 
     /// All agents of the launcher's table.
     ///
+    /// They come in pages: one that is launched or removed meanwhile may be in it or not.
+    ///
     /// # Errors
     /// That it cannot be reached.
     pub async fn list(&self) -> Result<Vec<v1::AgentState>> {
-        match self.call("List", Op::List(v1::List {}), Vec::new(), Repeat::Safe, self.quick()).await?.0 {
-            Answer::List(list) => Ok(list.agents),
-            _ => Err(Error::Unexpected { op: "List" }),
+        let (mut agents, mut after) = (Vec::new(), String::new());
+        loop {
+            let op = Op::List(v1::List { after, limit: PAGE });
+            let (answer, _) = self.call("List", op, Vec::new(), Repeat::Safe, self.quick()).await?;
+            let Answer::List(page) = answer else { return Err(Error::Unexpected { op: "List" }) };
+            let last = page.agents.last().map(|agent| agent.id.clone());
+            agents.extend(page.agents);
+            match last {
+                Some(last) if page.more => after = last,
+                _ => return Ok(agents),
+            }
         }
     }
 

@@ -27,6 +27,9 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
 /// An answer and the descriptors that go with it.
 pub(crate) type Done = Result<(Answer, Vec<OwnedFd>), Failure>;
 
+/// What the agents of a page take at most, unless one alone takes more: a frame has room for four times that.
+const PAGE_BYTES: usize = 256 << 10;
+
 /// Does what was asked. `raw` is the same request as it came, `fds` its descriptors.
 pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: Vec<OwnedFd>) -> Done {
     let only = |answer| Ok((answer, Vec::new()));
@@ -56,7 +59,10 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             launcher.remove(&id, keep_journal)?;
             only(Answer::Empty(v1::Empty {}))
         }
-        Op::List => only(Answer::List(v1::AgentList { agents: launcher.views() })),
+        Op::List { limit: 0, .. } => {
+            only(Answer::List(v1::AgentList { agents: launcher.views(), more: false }))
+        }
+        Op::List { after, limit } => only(Answer::List(launcher.page(after.as_ref(), limit))),
         Op::Watch { .. } => only(Answer::Empty(v1::Empty {})),
         Op::Exec(exec) => only(Answer::Exec(launcher.exec(*exec, fds)?)),
         Op::AppendAudit(entry) => {
@@ -93,6 +99,12 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
     }
 }
 
+/// What is told of an agent that was launched.
+fn known(agent: &Arc<Agent>) -> Option<v1::AgentState> {
+    let inner = agent.lock();
+    matches!(inner.record.phase(), Phase::Running | Phase::Exited).then(|| inner.view())
+}
+
 impl Launcher {
     pub(crate) fn running(&self, id: &AgentId) -> Result<(Arc<Agent>, Arc<Run>), Failure> {
         let agent = self.agent(id)?;
@@ -102,11 +114,24 @@ impl Launcher {
 
     /// The current states of all agents that were ever launched.
     pub(crate) fn views(&self) -> Vec<v1::AgentState> {
-        let known = |agent: &Arc<Agent>| {
-            let inner = agent.lock();
-            matches!(inner.record.phase(), Phase::Running | Phase::Exited).then(|| inner.view())
-        };
         self.all().iter().filter_map(known).collect()
+    }
+
+    /// The current states of agents after this one, so many at most.
+    fn page(&self, after: Option<&AgentId>, limit: usize) -> v1::AgentList {
+        let all = self.all();
+        let rest = &all[after.map_or(0, |after| all.partition_point(|agent| agent.id <= *after))..];
+        let mut page = v1::AgentList::default();
+        let mut bytes = 0;
+        for view in rest.iter().filter_map(known) {
+            bytes += prost::Message::encoded_len(&view);
+            if page.agents.len() >= limit || (bytes > PAGE_BYTES && !page.agents.is_empty()) {
+                page.more = true;
+                break;
+            }
+            page.agents.push(view);
+        }
+        page
     }
 
     fn signal(&self, id: &AgentId, signal: i32) -> Result<v1::AgentState, Failure> {

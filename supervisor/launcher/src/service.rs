@@ -12,13 +12,16 @@ use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use aion_launcher_proto::frame;
-use aion_launcher_proto::v1::{List, Request, request::Op};
+use aion_launcher_proto::v1::response::Result as Answer;
+use aion_launcher_proto::v1::{AgentList, List, Request, Response, request::Op};
 use sd_notify::NotifyState;
 
 /// Signs in the time that the service manager allows between two.
 const SIGNS: u32 = 3;
 /// Between two requests.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Agents that are asked for at once.
+const PAGE: u32 = 256;
 /// Without an answer for so long there are no more signs. Launches hold locks, and a busy host takes its time for them.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,28 +83,37 @@ fn live(answered: &Answered, pause: Duration) {
 }
 
 fn ask_again(socket: &Path, answered: &Answered) {
+    let mut after = String::new();
     loop {
-        match ask(socket, PATIENCE) {
-            Ok(()) => answered.now(),
-            Err(e) => tracing::warn!(error = %e, "a request to the launcher's own socket failed"),
-        }
+        after = match ask(socket, PATIENCE, after) {
+            Ok(last) => {
+                answered.now();
+                last
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "a request to the launcher's own socket failed");
+                String::new()
+            }
+        };
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Asks for the list of agents, and waits for the answer, whatever it is.
-fn ask(socket: &Path, patience: Duration) -> std::io::Result<()> {
+/// Asks for a page of the agents, and waits for the answer, whatever it is. Gives where the next page begins, so that each agent's turn comes.
+fn ask(socket: &Path, patience: Duration, after: String) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    let request = Request { seq: 1, op: Some(Op::List(List {})) };
+    let request = Request { seq: 1, op: Some(Op::List(List { after, limit: PAGE })) };
     stream.write_all(&frame::encode(&request).map_err(std::io::Error::other)?)?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u64::from(u32::from_be_bytes(length));
-    // To its end, so that the connection is not broken off in the middle.
-    std::io::copy(&mut stream.take(length), &mut std::io::sink())?;
-    Ok(())
+    let mut body = Vec::new();
+    stream.take(length).read_to_end(&mut body)?;
+    let answer = <Response as prost::Message>::decode(body.as_slice()).map_err(std::io::Error::other)?.result;
+    let Some(Answer::List(AgentList { mut agents, more: true })) = answer else { return Ok(String::new()) };
+    Ok(agents.pop().map(|agent| agent.id).unwrap_or_default())
 }
 
 fn notify(state: &NotifyState<'_>) {
@@ -113,6 +125,8 @@ fn notify(state: &NotifyState<'_>) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use aion_launcher_proto::v1::AgentState;
 
     use super::*;
 
@@ -132,7 +146,7 @@ mod tests {
         let path = dir.path().join("launcher.sock");
         let listener = UnixListener::bind(&path).unwrap();
         // Connected, because the kernel's queue takes it, and never answered.
-        assert!(ask(&path, Duration::from_millis(50)).is_err());
+        assert!(ask(&path, Duration::from_millis(50), String::new()).is_err());
         let (silent, _) = listener.accept().unwrap();
         drop(silent);
         let answering = std::thread::spawn(move || {
@@ -142,10 +156,13 @@ mod tests {
             let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
             peer.read_exact(&mut body).unwrap();
             let request: Request = prost::Message::decode(body.as_slice()).unwrap();
-            assert!(matches!(request.op, Some(Op::List(_))));
-            peer.write_all(&[0, 0, 0, 2, 8, 1]).unwrap();
+            let Some(Op::List(List { after, .. })) = request.op else { panic!("{request:?}") };
+            assert_eq!(after, "a");
+            let agents = vec![AgentState { id: "b".to_owned(), ..AgentState::default() }];
+            let result = Some(Answer::List(AgentList { agents, more: true }));
+            peer.write_all(&frame::encode(&Response { seq: 1, result }).unwrap()).unwrap();
         });
-        ask(&path, Duration::from_secs(30)).unwrap();
+        assert_eq!(ask(&path, Duration::from_secs(30), "a".to_owned()).unwrap(), "b");
         answering.join().unwrap();
     }
 }

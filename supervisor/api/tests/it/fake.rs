@@ -238,7 +238,7 @@ impl Server {
             }
             Op::List(_) => {
                 let agents = lock(&self.table).agents.values().cloned().collect();
-                Reply::Answer(Answer::List(v1::AgentList { agents }))
+                Reply::Answer(Answer::List(v1::AgentList { agents, more: false }))
             }
             Op::Watch(_) => Reply::Answer(Answer::Empty(v1::Empty {})),
             Op::Exec(exec) => self.exec(exec, fds),

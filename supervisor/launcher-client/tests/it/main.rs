@@ -128,7 +128,7 @@ async fn watch_syncs_first_and_again_after_a_restart() {
             notice::Kind::Audit(v1::AuditSeq { seq: watch.audit_after_seq + 5 }),
             notice::Kind::Agent(state("n")),
         ]),
-        Op::List(_) => Reply::Answer(Answer::List(v1::AgentList { agents: vec![state("l")] })),
+        Op::List(_) => Reply::Answer(Answer::List(v1::AgentList { agents: vec![state("l")], more: false })),
         _ => Reply::Hang,
     };
     let launcher = Launcher::start(&path, answer);

@@ -13,7 +13,11 @@ pub(crate) type Checked<T> = Result<T, Failure>;
 pub(crate) const MAX_PATH: usize = 4095;
 
 pub(crate) fn agent_id(text: &str) -> Checked<AgentId> {
-    AgentId::parse(text).map_err(|e| Failure::field("id", e.to_string()))
+    agent_id_of("id", text)
+}
+
+pub(crate) fn agent_id_of(field: &'static str, text: &str) -> Checked<AgentId> {
+    AgentId::parse(text).map_err(|e| Failure::field(field, e.to_string()))
 }
 
 pub(crate) fn tenant(text: &str) -> Checked<TenantId> {

@@ -126,8 +126,15 @@ impl Client {
     }
 
     pub(crate) fn list(&mut self) -> Vec<v1::AgentState> {
-        match self.call(Op::List(v1::List {})).unwrap() {
+        match self.call(Op::List(v1::List::default())).unwrap() {
             Answer::List(list) => list.agents,
+            other => panic!("not a list: {other:?}"),
+        }
+    }
+
+    pub(crate) fn page(&mut self, after: &str, limit: u32) -> Result<v1::AgentList, v1::Error> {
+        match self.call(Op::List(v1::List { after: after.into(), limit }))? {
+            Answer::List(list) => Ok(list),
             other => panic!("not a list: {other:?}"),
         }
     }

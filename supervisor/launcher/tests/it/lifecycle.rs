@@ -234,3 +234,27 @@ fn many_agents_in_a_row() {
     }
     assert!(client.list().is_empty());
 }
+
+#[test]
+fn the_table_comes_in_pages() {
+    let Some(daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let mut ids: Vec<String> = (0..3)
+        .map(|_| {
+            let asked = launch(&["/bin/true"]);
+            client.launch(&asked).unwrap();
+            asked.id
+        })
+        .collect();
+    ids.sort();
+    let mut page = |after: &str, limit| {
+        let page = client.page(after, limit).unwrap();
+        (page.agents.into_iter().map(|agent| agent.id).collect::<Vec<_>>(), page.more)
+    };
+    assert_eq!(page("", 2), (ids[..2].to_vec(), true));
+    assert_eq!(page(&ids[1], 2), (ids[2..].to_vec(), false));
+    assert_eq!(page("", 3), (ids.clone(), false));
+    assert_eq!(page(&ids[2], 3), (Vec::new(), false));
+    assert_eq!(page("", 0), (ids, false));
+    assert_eq!(client.page("no id", 2).unwrap_err().message.split(':').next(), Some("after"));
+}

@@ -77,7 +77,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         request(2, Op::Launch(launch)),
         [
             request(3, Op::Freeze(v1::Freeze { id: "x".into(), ..Default::default() })),
-            request(4, Op::List(v1::List {})),
+            request(4, Op::List(v1::List::default())),
         ]
         .concat(),
         frame::encode(&response).unwrap_or_default(),
