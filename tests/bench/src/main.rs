@@ -8,6 +8,7 @@
 
 mod aion;
 mod audit;
+mod detect;
 mod launch;
 mod memory;
 mod peers;
@@ -76,6 +77,8 @@ enum Suite {
     Syscall,
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
+    /// What detections are for, and workloads of which they must say nothing
+    SoakDetect(detect::DetectArgs),
 }
 
 /// Figures of launches that can be asked for alone.
@@ -169,6 +172,12 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
             Suite::SoakSchedule(args) => {
                 tokio::select! {
                     result = schedule::soak::run(args, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::SoakDetect(args) => {
+                tokio::select! {
+                    result = detect::run(args, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }

@@ -8,7 +8,7 @@ mod load;
 #[cfg(feature = "peers")]
 mod peers;
 mod preempt;
-mod process;
+pub(crate) mod process;
 mod rates;
 mod restart;
 mod restore;
