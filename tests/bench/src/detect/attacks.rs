@@ -261,7 +261,7 @@ fn tell(caught: &[Caught], report: &mut Report) {
         .iter()
         .map(|one| {
             let word = if one.times.is_some() { "yes" } else { "NO" };
-            let near = if one.faults.is_empty() || one.times.is_none() { "" } else { "FOUND" };
+            let near = if one.faults.is_empty() || one.times.is_none() { "" } else { "FAULT" };
             let mut row =
                 [one.scenario.rule, one.scenario.what, word, one.action.as_str()].map(str::to_owned).to_vec();
             row.extend(one.times.iter().flatten().map(|ms| format!("{ms:.0}")));
