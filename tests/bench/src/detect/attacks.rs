@@ -169,10 +169,10 @@ fn sdk(clone: &Path) -> Result<Vec<(String, String)>> {
 
 async fn act(world: Arc<World>, scenario: &'static Scenario, sink: u16) -> Result<Caught> {
     let agent = start(&world, scenario, "act", sink).await?;
-    let mut acted_ns = None;
+    let (mut acted_ns, mut hindered) = (None, None);
     if scenario.rule == "privilege-change" {
         acted_ns = Some(now_ns());
-        privileges::change(&agent.look().await?.cgroup).await?;
+        hindered = privileges::change(&agent.look().await?.cgroup).await.err();
     }
     let begun = Instant::now();
     let mut found = None;
@@ -183,7 +183,8 @@ async fn act(world: Arc<World>, scenario: &'static Scenario, sink: u16) -> Resul
     if acted_ns.is_none() {
         acted_ns = agent.acted_ns().await?;
     }
-    let caught = judge(&agent, scenario, acted_ns, found).await?;
+    let mut caught = judge(&agent, scenario, acted_ns, found).await?;
+    caught.faults.extend(hindered.map(|error| format!("{error:#}")));
     let word = if caught.times.is_some() { "caught" } else { "MISSED" };
     eprintln!("{}: {word}", scenario.rule);
     agent.remove().await?;
