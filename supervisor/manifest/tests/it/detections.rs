@@ -190,6 +190,7 @@ fn ways_out() {
 fn the_network() {
     let beat = json!({"addr": "198.51.100.7", "port": 443});
     Told::new().events(10, 60 * S, "net.connect", "allowed", &beat).finds("beaconing");
+    Told::new().events(10, 60 * S, "net.connect", "denied", &beat).finds_nothing();
     let own = json!({"addr": "127.0.0.1", "port": 443});
     Told::new().events(10, 60 * S, "net.connect", "allowed", &own).finds_nothing();
     let gaps = [5, 90, 7, 300, 11, 45, 200, 6, 80, 30, 150];
