@@ -74,7 +74,7 @@ enum Task {
     Vm(vm::VmArgs),
     /// Measure, next to bubblewrap, crun, runc, strace and bpftrace; tasks next to Redis, PostgreSQL and NATS
     Bench(bench::BenchArgs),
-    /// Run the end-to-end suite at full scale, or tasks under kill -9
+    /// Run the end-to-end suite at full scale, tasks under kill -9, or attacks and ordinary work under detections
     Soak(soak::SoakArgs),
     /// Run the fuzz targets for a while
     Fuzz(soak::FuzzArgs),

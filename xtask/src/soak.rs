@@ -5,10 +5,10 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::process::{as_root, head, in_path, is_root, note, run};
+use crate::process::{as_root, head, in_path, is_root, note, run, warn};
 use crate::project::Project;
 use crate::setup::{Group, setup};
-use crate::{binaries, test};
+use crate::{binaries, sdk, test};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
@@ -16,6 +16,8 @@ enum Suite {
     E2e,
     /// Tasks under random SIGKILLs of aiond, and preempted work
     Schedule,
+    /// What detections are for, and workloads of which they must say nothing
+    Detect,
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +37,21 @@ pub(crate) struct SoakArgs {
     /// For `schedule`: the seed of what is left to chance
     #[arg(long)]
     seed: Option<u64>,
+    /// For `detect`: what detections are for, and what only comes near; both halves unless one is named
+    #[arg(long)]
+    attacks: bool,
+    /// For `detect`: ten workloads of which nothing above `info` may be found
+    #[arg(long)]
+    benign: bool,
+    /// For `detect`: how long each workload works
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
+    /// For `detect`: workloads side by side
+    #[arg(long, default_value_t = 2)]
+    at_once: u32,
+    /// For `detect`: these rules and workloads alone
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
     #[arg(long, hide = true)]
     prebuilt: bool,
 }
@@ -42,8 +59,10 @@ pub(crate) struct SoakArgs {
 /// The end-to-end suite at full scale: 100 rounds of kill -9, storms of 10,000 processes, 10,000 agents.
 /// The scale is the only difference; the tests are the same.
 pub(crate) fn soak(project: &Project, args: &SoakArgs) -> Result<()> {
-    if args.suite == Suite::Schedule {
-        return schedule(project, args);
+    match args.suite {
+        Suite::Schedule => return bench(project, args, schedule(args)),
+        Suite::Detect => return bench(project, args, detect(args)),
+        Suite::E2e => {}
     }
     setup(&[Group::Build])?;
     binaries::build(project)?;
@@ -54,9 +73,29 @@ pub(crate) fn soak(project: &Project, args: &SoakArgs) -> Result<()> {
 }
 
 /// Daemons that are killed again and again under load; every acknowledged task must end once, as if nothing had been.
-fn schedule(project: &Project, args: &SoakArgs) -> Result<()> {
+fn schedule(args: &SoakArgs) -> Vec<String> {
+    let mut words = vec!["soak-schedule".to_owned(), format!("--kills={}", args.kills)];
+    words.push(format!("--tasks={}", args.tasks));
+    words.extend(args.seed.map(|seed| format!("--seed={seed}")));
+    words
+}
+
+/// Each detection is caused, and ordinary work causes none.
+fn detect(args: &SoakArgs) -> Vec<String> {
+    let mut words = vec!["soak-detect".to_owned(), format!("--minutes={}", args.minutes)];
+    words.push(format!("--at-once={}", args.at_once));
+    words.extend(args.attacks.then(|| "--attacks".to_owned()));
+    words.extend(args.benign.then(|| "--benign".to_owned()));
+    words.extend(args.only.iter().map(|name| format!("--only={name}")));
+    words
+}
+
+/// Soaks that are part of the benchmarks' program.
+fn bench(project: &Project, args: &SoakArgs, words: Vec<String>) -> Result<()> {
     if !args.prebuilt {
-        setup(&[Group::Build])?;
+        // npm is one of the workloads.
+        let more = (args.suite == Suite::Detect).then_some(Group::Test);
+        setup(&[Group::Build].into_iter().chain(more).collect::<Vec<_>>())?;
         binaries::build(project)?;
         run(project.cargo().args(["build", "-p", "aion-bench"]))?;
     }
@@ -66,9 +105,14 @@ fn schedule(project: &Project, args: &SoakArgs) -> Result<()> {
         return run(again.envs(project.environment()).current_dir(&project.root));
     }
     let mut command = Command::new(project.target.join("debug/aion-bench"));
-    command.args(["soak-schedule", "--kills", &args.kills.to_string(), "--tasks", &args.tasks.to_string()]);
-    if let Some(seed) = args.seed {
-        command.args(["--seed", &seed.to_string()]);
+    command.args(words);
+    if args.suite == Suite::Detect {
+        match sdk::python(project) {
+            Ok(folder) => {
+                command.env("AION_SDK", folder);
+            }
+            Err(error) => warn(&format!("the workload of the SDK is skipped: {error:#}")),
+        }
     }
     run(command.env("AION_BIN_DIR", project.bin()).env("AION_CLONE", &project.root))
 }

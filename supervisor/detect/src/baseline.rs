@@ -43,7 +43,9 @@ impl Baseline {
     pub(crate) fn limit(&self, rule: &Deviation) -> f64 {
         // What comes at random deviates by the root of its mean.
         let deviation = self.variance.sqrt().max(self.mean.sqrt()).max(1.0);
-        real(rule.at_least).max(self.mean + f64::from(rule.sigma) * deviation)
+        real(rule.at_least)
+            .max(self.mean + f64::from(rule.sigma) * deviation)
+            .max(self.mean * f64::from(rule.factor))
     }
 
     fn close(&mut self, rule: &Deviation) {
@@ -82,15 +84,19 @@ mod tests {
 
     fn rule() -> Deviation {
         let of = Filter { kinds: Vec::new(), tests: Vec::new() };
-        Deviation { rate: Rate::Forks, of, every_ns: EVERY, sigma: 6, at_least: 50, warm_up: 6 }
+        Deviation { rate: Rate::Forks, of, every_ns: EVERY, sigma: 6, at_least: 50, factor: 1, warm_up: 6 }
     }
 
     fn run(intervals: impl IntoIterator<Item = u64>) -> Option<usize> {
+        run_by(&rule(), intervals)
+    }
+
+    fn run_by(rule: &Deviation, intervals: impl IntoIterator<Item = u64>) -> Option<usize> {
         let mut line = Baseline::default();
         intervals
             .into_iter()
             .enumerate()
-            .position(|(at, amount)| line.add(&rule(), (at as u64 + 1) * EVERY, 1, amount).is_some())
+            .position(|(at, amount)| line.add(rule, (at as u64 + 1) * EVERY, 1, amount).is_some())
     }
 
     #[test]
@@ -99,6 +105,15 @@ mod tests {
         assert_eq!(run([10, 500, 10, 10, 10]), None, "not learned yet");
         assert_eq!(run([10, 11, 9, 10, 12, 10, 40]), None, "below the floor");
         assert_eq!(run([1000, 1020, 990, 1000, 1010, 1000, 1100]), None, "within the noise");
+    }
+
+    #[test]
+    fn steady_work_may_get_more_of_the_processors_by_a_factor() {
+        let steady = |last| (0..20).map(|at| 1000 + at % 3 * 10).chain([last]);
+        let fourfold = Deviation { factor: 4, ..rule() };
+        assert_eq!(run(steady(2500)), Some(20));
+        assert_eq!(run_by(&fourfold, steady(2500)), None);
+        assert_eq!(run_by(&fourfold, steady(4500)), Some(20));
     }
 
     #[test]

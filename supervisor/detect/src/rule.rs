@@ -223,6 +223,8 @@ pub struct Deviation {
     pub sigma: u32,
     /// Never below this.
     pub at_least: u64,
+    /// Never below so many times the mean.
+    pub factor: u32,
     /// Intervals that are learned from first.
     pub warm_up: u32,
 }

@@ -19,7 +19,7 @@ use crate::launcher::{END_PATIENCE, Launcher};
 use crate::lock::lock;
 use crate::request::Op;
 use crate::state::{Phase, remove_tree};
-use crate::{Failure, files, grams, host, limits, network_limits, restrain, terminal};
+use crate::{Failure, files, grams, host, limits, network_limits, process, restrain, terminal};
 
 /// How long processes may take to stand still.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -259,6 +259,10 @@ impl Launcher {
             disk_bytes: disk_used(&run).unwrap_or(0),
             network: network_limits::used(self, &agent, &run),
             grams: if with_grams { grams::asked(self, &agent, &run) } else { None },
+            deleted_programs: process::deleted_programs(
+                run.init_pid,
+                &run.held.group.processes().unwrap_or_default(),
+            ),
         })
     }
 

@@ -39,11 +39,13 @@ shipped![
     "crypto-miner.yaml",
     "data-exfiltration.yaml",
     "deleted-binary.yaml",
+    "deleted-running.yaml",
     "denied-burst.yaml",
     "escape-attempt.yaml",
     "exec-writable.yaml",
     "fork-bomb.yaml",
     "fork-rate.yaml",
+    "mass-encrypt.yaml",
     "mass-write.yaml",
     "memfd-exec.yaml",
     "novel-syscalls.yaml",
@@ -277,11 +279,14 @@ impl Problems<'_> {
         };
         let every = raw.every.unwrap_or(Span(10_000));
         let every_ns = nanos(self.span(&format!("{place}.every"), every, 1000, 3_600_000));
-        let (sigma, warm_up) = (raw.sigma.unwrap_or(6), raw.warm_up.unwrap_or(30));
+        let (sigma, factor, warm_up) =
+            (raw.sigma.unwrap_or(6), raw.factor.unwrap_or(1), raw.warm_up.unwrap_or(30));
         self.range(&format!("{place}.sigma"), u64::from(sigma), 2, 100);
+        self.range(&format!("{place}.factor"), u64::from(factor), 1, 1000);
         self.range(&format!("{place}.warm_up"), u64::from(warm_up), 3, 10_000);
         let at_least = self.range(&format!("{place}.at_least"), raw.at_least.0, 1, u64::MAX / 4);
-        When::Deviation(Deviation { rate, of: Filter { kinds, tests }, every_ns, sigma, at_least, warm_up })
+        let of = Filter { kinds, tests };
+        When::Deviation(Deviation { rate, of, every_ns, sigma, at_least, factor, warm_up })
     }
 
     fn filter(&mut self, place: &str, events: &[String], tests: &BTreeMap<String, raw::TestOf>) -> Filter {

@@ -8,6 +8,7 @@
 
 mod aion;
 mod audit;
+mod detect;
 mod enforce;
 mod launch;
 mod memory;
@@ -83,6 +84,8 @@ enum Suite {
     Enforce(enforce::EnforceArgs),
     /// Tasks under random SIGKILLs of aiond, and preempted work
     SoakSchedule(schedule::soak::SoakArgs),
+    /// What detections are for, and workloads of which they must say nothing
+    SoakDetect(detect::DetectArgs),
 }
 
 /// Figures of launches that can be asked for alone.
@@ -183,6 +186,12 @@ fn run(cli: &Cli) -> anyhow::Result<Report> {
             Suite::SoakSchedule(args) => {
                 tokio::select! {
                     result = schedule::soak::run(args, &mut report) => result?,
+                    _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                }
+            }
+            Suite::SoakDetect(args) => {
+                tokio::select! {
+                    result = detect::run(args, &mut report) => result?,
                     _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
                 }
             }

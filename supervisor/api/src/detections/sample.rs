@@ -87,6 +87,7 @@ fn difference(before: &Last, now: &Last, agent: &launcher::AgentState) -> Map<St
         "bytes_in": new.net_rx_bytes.saturating_sub(old.net_rx_bytes),
         "disk_written": new.io_write_bytes.saturating_sub(old.io_write_bytes),
         "pids": new.pids,
+        "deleted_programs": new.deleted_programs,
         "syscalls": now.syscalls.saturating_sub(before.syscalls),
         "syscall_grams": looked,
         "novel_grams": new_grams,

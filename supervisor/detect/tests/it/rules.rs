@@ -80,9 +80,9 @@ fn different_values_and_sums() {
 #[test]
 fn a_sequence_wants_its_order_its_key_and_its_time() {
     let step = |kind: &str, key: &str| Step { of: kinds(&[kind]), key: Some(key.to_owned()) };
-    let steps = vec![step("file.open_write", "path"), step("proc.exec", "file")];
+    let steps = vec![step("file.open_write", "path"), step("proc.exec", "filename")];
     let mut stream = Stream::new(vec![rule("dropped", 30, When::Sequence(steps))]);
-    let exec = |path: &str| json!({"file": path});
+    let exec = |path: &str| json!({"filename": path});
     let write = |path: &str| json!({"path": path});
     assert_eq!(stream.tell(T0, "proc.exec", exec("/tmp/x")), 0, "executed before it was written");
     assert_eq!(stream.tell(T0 + S, "file.open_write", write("/tmp/x")), 0);
@@ -118,7 +118,8 @@ fn beats_are_told_apart_by_whom_they_go_to() {
 #[test]
 fn far_above_habit_is_found() {
     let of = kinds(Rate::Forks.source().0);
-    let deviation = Deviation { rate: Rate::Forks, of, every_ns: 10 * S, sigma: 6, at_least: 20, warm_up: 6 };
+    let deviation =
+        Deviation { rate: Rate::Forks, of, every_ns: 10 * S, sigma: 6, at_least: 20, factor: 1, warm_up: 6 };
     let mut stream = Stream::new(vec![rule("forks-odd", 60, When::Deviation(deviation))]);
     for interval in 0..10 {
         for n in 0..5 {

@@ -225,6 +225,10 @@ pub(crate) struct DeviationOf {
     pub(crate) sigma: Option<u32>,
     /// Never below this in an interval, as 100 or 64Mi.
     pub(crate) at_least: ByteSize,
+    /// Never below so many times the mean in an interval; 1 when absent.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) factor: Option<u32>,
     /// Intervals with something in them that are learned from first; 30 when absent.
     #[serde(default)]
     #[schemars(range(min = 3, max = 10_000))]

@@ -163,7 +163,7 @@ fn programs() {
     exec(json!({"deleted": true})).finds("deleted-binary");
     exec(json!({"writable": true})).finds("exec-writable");
     exec(json!({"secure": true})).finds("privilege-change");
-    exec(json!({"file": "/usr/bin/true"})).finds_nothing();
+    exec(json!({"filename": "/usr/bin/true"})).finds_nothing();
     let argv = |words: &[&str]| exec(json!({"argv": words}));
     argv(&["./x", "-o", "stratum+tcp://pool:3333"]).finds("crypto-miner");
     argv(&["pip", "install", "stratum"]).finds_nothing();
@@ -178,14 +178,31 @@ fn floods() {
     Told::new().events(2, S, "limit.hit", "denied", &hit("pids")).finds("fork-bomb");
     Told::new().events(2, S, "limit.hit", "denied", &hit("memory")).finds_nothing();
     Told::new().events(2, 20 * S, "limit.hit", "denied", &hit("pids")).finds_nothing();
-    Told::new().events(5000, S / 1000, "proc.fork", "allowed", &none).finds("fork-rate");
-    Told::new().events(5000, S / 100, "proc.fork", "allowed", &none).finds_nothing();
+    Told::new().events(9000, S / 1500, "proc.fork", "allowed", &none).finds("fork-rate");
+    // A shell that runs small programs, as fast as it can.
+    Told::new().events(9000, S / 600, "proc.fork", "allowed", &none).finds_nothing();
     Told::new().events(1000, S / 1000, "file.open_write", "allowed", &none).finds("mass-write");
     Told::new().events(1000, S / 50, "file.open_write", "allowed", &none).finds_nothing();
     let refused = json!({"syscall": "socket", "count": 100});
     Told::new().events(6, S, "sys.denied", "denied", &refused).finds("denied-burst");
     Told::new().events(6, S, "net.connect", "allowed", &json!({"addr": "127.0.0.1"})).finds_nothing();
     Told::new().events(4, S, "sys.denied", "denied", &refused).finds_nothing();
+    // What libc tries first each time.
+    let tried = json!({"syscall": "clone3", "count": 100});
+    Told::new().events(60, S / 10, "sys.denied", "denied", &tried).finds_nothing();
+}
+
+#[test]
+fn files() {
+    let written = |count: u64, name: &dyn Fn(u64) -> String| {
+        (0..count).fold(Told::new(), |told, n| {
+            told.events(1, S / 100, "file.open_write", "allowed", &json!({"path": name(n)}))
+        })
+    };
+    written(60, &|n| format!("/workspace/{n}.docx.locked")).finds("mass-encrypt");
+    written(60, &|_| "/workspace/backup.tar.enc".to_owned()).finds_nothing();
+    written(900, &|n| format!("/workspace/{n}.o")).finds_nothing();
+    written(20, &|n| format!("/workspace/{n}.enc")).finds_nothing();
 }
 
 #[test]
@@ -204,6 +221,7 @@ fn ways_out() {
 fn the_network() {
     let beat = json!({"addr": "198.51.100.7", "port": 443});
     Told::new().events(10, 60 * S, "net.connect", "allowed", &beat).finds("beaconing");
+    Told::new().events(10, 60 * S, "net.connect", "denied", &beat).finds_nothing();
     let own = json!({"addr": "127.0.0.1", "port": 443});
     Told::new().events(10, 60 * S, "net.connect", "allowed", &own).finds_nothing();
     let gaps = [5, 90, 7, 300, 11, 45, 200, 6, 80, 30, 150];
@@ -227,6 +245,21 @@ fn sequences_of_system_calls() {
 }
 
 #[test]
+fn programs_that_are_gone() {
+    let sample = |deleted: u64| {
+        Told::new().events(
+            3,
+            10 * S,
+            SAMPLE,
+            "allowed",
+            &json!({"network": "none", "deleted_programs": deleted}),
+        )
+    };
+    sample(1).finds("deleted-running");
+    sample(0).finds_nothing();
+}
+
+#[test]
 fn a_canary() {
     let call = |target: &str| {
         Told::new().events(1, 1, "api.syscall", "denied", &json!({"syscall": "fs.read", "target": target}))
@@ -244,5 +277,12 @@ fn beyond_habit() {
         told
     });
     usual.events(600, 1, "proc.exec", "allowed", &none).finds("rate-deviation");
+    // A build that gets the other processor, too.
+    let steady = (0..40).fold(Told::new(), |mut told, _| {
+        told = told.events(700, 1, "proc.exec", "allowed", &none);
+        told.now += 10 * S;
+        told
+    });
+    steady.events(1500, 1, "proc.exec", "allowed", &none).finds_nothing();
     Told::new().events(600, 1, "proc.exec", "allowed", &none).finds_nothing();
 }

@@ -206,8 +206,8 @@ pub(crate) fn what_floods_is_slowed_or_stopped() {
     assert_eq!((restraints(&agent).len(), quota(&agent)), (0, Some(500)), "what it was launched with");
     assert!(!agent.records("agent.throttled").is_empty() && !agent.records("agent.unthrottled").is_empty());
 
-    let busy = "import os\nfor n in range(40000):\n  if os.fork() == 0: os._exit(0)\n  os.wait()\n";
-    let agent = py(daemons, "busy", &[], busy);
+    let busy = "import os\nmine = os.fork()\nfor n in range(40000):\n  child = os.fork()\n  if child == 0: os._exit(0)\n  os.waitpid(child, 0)\n";
+    let agent = py(daemons, "busy", &["--cpus", "2"], busy);
     assert_eq!(world.finding(&agent, "fork-rate")["action"], "throttle");
 
     // Files are recorded where there is BPF LSM, or system calls are counted.

@@ -15,6 +15,7 @@ mod crash_aiond;
 mod crash_launcher;
 mod detections;
 mod detections_grams;
+mod detections_near;
 mod detections_rules;
 mod egress;
 mod egress_limits;
@@ -90,7 +91,7 @@ macro_rules! where_it_can {
     };
 }
 
-/// An emulated machine makes no 4000 processes in ten seconds, which is what a rule takes for a flood; builds take minutes there, and
+/// An emulated machine makes no 8000 processes in ten seconds, which is what a rule takes for a flood; builds take minutes there, and
 /// tell nothing of its kernel.
 fn small() -> Option<String> {
     (Scale::current() == Scale::Small).then(|| "not at the small scale".to_owned())
@@ -189,6 +190,7 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         tasks_crash::{what_runs_runs_on_and_happens_once, in_the_middle_of_making_room, agents_and_both_daemons}
         detections::{what_is_run_and_how_is_found_and_answered, what_leaves_is_cut_off}
         detections_grams::{a_program_that_changes_is_told_and_one_that_does_not_is_not}
+        detections_near::{what_no_work_does_is_found, what_comes_near_is_not_found}
         detections_rules::{rules_are_read_again_all_of_them_or_none, a_daemon_finds_what_happened_while_it_was_away,
             what_was_taken_stays_taken_without_daemons, an_agent_s_restart_gets_it_out_of_nothing}
         alerts::{what_is_found_is_posted_until_it_is_taken}
