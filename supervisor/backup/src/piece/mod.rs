@@ -11,6 +11,7 @@
 //! there on. `aion-task-journal` writes pieces and applies them; `aionctl` keeps them. No database here.
 
 mod folder;
+mod gaps;
 mod name;
 mod reader;
 mod route;
@@ -23,6 +24,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 pub use folder::Pieces;
+pub use gaps::{Gap, gaps, is_after};
 pub use name::Name;
 pub use reader::PieceReader;
 pub use route::{Point, Route};

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::result::Result as StdResult;
 
 use crate::Error;
-use crate::piece::{PieceReader, Pieces, Position};
+use crate::piece::{Line, PieceReader, Pieces, Position};
 
 /// Pieces that go on from each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// A backup that stands at this commit, or after it, can be gone on from.
     pub from: u64,
@@ -22,10 +22,23 @@ pub struct Run {
     pub pieces: u64,
     /// Commits in them.
     pub commits: u64,
+    /// Its first piece says that nothing in the archive leads to it; else that is because older ones are gone.
+    pub begins: bool,
+    /// From which commit on it is on which line.
+    pub lines: Vec<(u64, Line)>,
+}
+
+impl Run {
+    /// Whether a backup that stands there can be gone on from with it.
+    #[must_use]
+    pub fn leads_on(&self, from: &Position) -> bool {
+        let line = self.lines.iter().rev().find(|(commit, _)| *commit <= from.commit);
+        from.commit <= self.to.commit && line.is_some_and(|(_, line)| *line == from.line)
+    }
 }
 
 /// Reads every byte of every piece. What comes back in one run has no gap; more than one says that there are gaps, or histories that went
-/// apart.
+/// apart. The newest comes last.
 ///
 /// # Errors
 /// [`Error::Piece`], or what `open` says.
@@ -38,9 +51,11 @@ pub fn survey<R: Read, E: From<Error>>(
     for name in pieces.names() {
         let mut reader = PieceReader::open(&name.to_string(), open(&pieces.path(name))?)?;
         let (mut since_ms, mut commits) = (None, 0);
+        let mut lines = vec![(reader.header().from, reader.header().line)];
         while let Some(commit) = reader.read(&mut batch)? {
             since_ms = since_ms.or(Some(commit.time_ms));
             commits += 1;
+            lines.extend(commit.line.map(|line| (commit.commit, line)));
         }
         reader.compare(name)?;
         let (header, to) = (reader.header(), reader.at());
@@ -56,9 +71,14 @@ pub fn survey<R: Read, E: From<Error>>(
                 run.until_ms = run.until_ms.max(until_ms);
                 run.pieces += 1;
                 run.commits += commits;
+                run.lines.extend(lines.into_iter().skip(1));
             }
-            None => runs.push(Run { from: header.from, since_ms, to, until_ms, pieces: 1, commits }),
+            None => {
+                let (from, begins) = (header.from, header.begins);
+                runs.push(Run { from, since_ms, to, until_ms, pieces: 1, commits, begins, lines });
+            }
         }
     }
+    runs.sort_by_key(|run| run.until_ms);
     Ok(runs)
 }
