@@ -61,7 +61,17 @@ mod tests {
     fn run(from: u64, to: Position, begins: bool) -> Run {
         let (since_ms, until_ms) = (Some(to.time_ms - 5), to.time_ms);
         let lines = vec![(from, to.line)];
-        Run { from, since_ms, to, until_ms, pieces: 1, commits: to.commit - from, begins, lines }
+        Run {
+            from,
+            since_ms,
+            to,
+            until_ms,
+            pieces: 1,
+            commits: to.commit - from,
+            begins,
+            lines,
+            steps: Vec::new(),
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::result::Result as StdResult;
 
 use crate::Error;
-use crate::piece::{Line, PieceReader, Pieces, Position};
+use crate::piece::clock::Clock;
+use crate::piece::{ClockStep, Line, PieceReader, Pieces, Position};
 
 /// Pieces that go on from each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Run {
     pub begins: bool,
     /// From which commit on it is on which line.
     pub lines: Vec<(u64, Line)>,
+    /// Where the clock went back.
+    pub steps: Vec<ClockStep>,
 }
 
 impl Run {
@@ -46,23 +49,27 @@ pub fn survey<R: Read, E: From<Error>>(
     pieces: &Pieces,
     mut open: impl FnMut(&Path) -> StdResult<R, E>,
 ) -> StdResult<Vec<Run>, E> {
-    let mut runs = Vec::<Run>::new();
+    let mut runs = Vec::<(Run, Clock)>::new();
     let mut batch = Vec::new();
     for name in pieces.names() {
         let mut reader = PieceReader::open(&name.to_string(), open(&pieces.path(name))?)?;
         let (mut since_ms, mut commits) = (None, 0);
-        let mut lines = vec![(reader.header().from, reader.header().line)];
+        let (from, line, begins) = (reader.header().from, reader.header().line, reader.header().begins);
+        let before = runs.iter_mut().find(|(run, _)| (run.to.commit, run.to.line) == (from, line));
+        // A clock that was behind at the end of the piece before is behind here.
+        let mut clock = before.as_ref().map(|(_, clock)| clock.clone()).unwrap_or_default();
+        let (mut lines, mut steps) = (vec![(from, line)], Vec::new());
         while let Some(commit) = reader.read(&mut batch)? {
             since_ms = since_ms.or(Some(commit.time_ms));
             commits += 1;
             lines.extend(commit.line.map(|line| (commit.commit, line)));
+            steps.extend(clock.step(&commit));
         }
         reader.compare(name)?;
-        let (header, to) = (reader.header(), reader.at());
+        let to = reader.at();
         let until_ms = reader.end().map_or(0, |end| end.until_ms);
-        let goes_on = |run: &&mut Run| (run.to.commit, run.to.line) == (header.from, header.line);
-        match runs.iter_mut().find(goes_on) {
-            Some(run) => {
+        match before {
+            Some((run, at)) => {
                 // A piece without commits knows no event.
                 if commits > 0 {
                     run.to = to;
@@ -72,13 +79,16 @@ pub fn survey<R: Read, E: From<Error>>(
                 run.pieces += 1;
                 run.commits += commits;
                 run.lines.extend(lines.into_iter().skip(1));
+                run.steps.extend(steps);
+                *at = clock;
             }
             None => {
-                let (from, begins) = (header.from, header.begins);
-                runs.push(Run { from, since_ms, to, until_ms, pieces: 1, commits, begins, lines });
+                let run = Run { from, since_ms, to, until_ms, pieces: 1, commits, begins, lines, steps };
+                runs.push((run, clock));
             }
         }
     }
+    let mut runs: Vec<Run> = runs.into_iter().map(|(run, _)| run).collect();
     runs.sort_by_key(|run| run.until_ms);
     Ok(runs)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aion_backup::{Check, Error, Gap, Pieces, Position, Run, gaps, is_after, read, survey};
+use aion_backup::{Check, ClockStep, Error, Gap, Pieces, Position, Run, gaps, is_after, read, survey};
 use aion_types::ErrorCode;
 use serde::Serialize;
 
@@ -38,6 +38,16 @@ struct RunView {
     event: u64,
     since: Option<String>,
     until: String,
+    /// Where the clock went back: times stay what they were until it has come up with them.
+    clock_steps: Vec<StepView>,
+}
+
+#[derive(Serialize)]
+pub(super) struct StepView {
+    commit: u64,
+    event: u64,
+    before: String,
+    after: String,
 }
 
 #[derive(Serialize)]
@@ -76,7 +86,15 @@ impl From<&Run> for RunView {
             event: run.to.event,
             since: run.since_ms.map(time),
             until: time(run.until_ms),
+            clock_steps: run.steps.iter().map(StepView::from).collect(),
         }
+    }
+}
+
+impl From<&ClockStep> for StepView {
+    fn from(step: &ClockStep) -> Self {
+        let ClockStep { commit, event, before_ms, after_ms } = *step;
+        Self { commit, event, before: time(before_ms), after: time(after_ms) }
     }
 }
 
@@ -191,6 +209,12 @@ fn human(view: &ArchiveView) -> String {
             "  after commit {}: from {since} to event {}, until {}\n",
             run.from_commit, run.event, run.until
         ));
+        for step in &run.clock_steps {
+            out.push_str(&format!(
+                "    the clock went back at event {}: from {} to {}\n",
+                step.event, step.before, step.after
+            ));
+        }
     }
     for base in &view.backups {
         let leads = match (base.leads_to_event, &base.until) {
@@ -214,7 +238,17 @@ mod tests {
 
     fn run(from: u64, to: Position) -> Run {
         let (lines, until_ms) = (vec![(from, to.line)], to.time_ms);
-        Run { from, since_ms: None, to, until_ms, pieces: 1, commits: 1, begins: false, lines }
+        Run {
+            from,
+            since_ms: None,
+            to,
+            until_ms,
+            pieces: 1,
+            commits: 1,
+            begins: false,
+            lines,
+            steps: Vec::new(),
+        }
     }
 
     #[test]
