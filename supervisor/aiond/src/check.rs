@@ -2,13 +2,15 @@
 
 use std::io::Write as _;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::Files;
+use crate::options::Options;
+use crate::privileges::Account;
 use crate::settings::Loaded;
-use crate::{alerts, grpc, telemetry};
+use crate::{alerts, folders, grpc, telemetry};
 
 /// Says what the files set, or all that is wrong.
 ///
@@ -21,21 +23,22 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
     let word = options.log.split(',').map(str::trim).find(is_word);
     let refused = EnvFilter::try_new(&options.log).err().map(|error| error.to_string());
     if let Some(error) = refused.or_else(|| word.map(|word| format!("{word:?} is no level"))) {
-        wrong.push(match loaded.setting("log") {
-            Some(setting) => setting.problem(&error, "write `info`, or `aiond=debug,info`").to_string(),
-            None => format!("--log: {error}"),
-        });
+        wrong.push(loaded.problem("log", &error, "write `info`, or `aiond=debug,info`"));
     }
     let unread = options.names_credential();
     if !unread {
-        wrong.extend(telemetry::settings(options).err().map(|error| format!("{error:#}")));
-        wrong.extend(grpc::settings(options).err().map(|error| format!("{error:#}")));
+        let spans = telemetry::settings(options).with_context(|| loaded.said_by(&telemetry::OPTIONS));
+        wrong.extend(spans.err().map(|error| format!("{error:#}")));
+        let grpc = grpc::settings(options).with_context(|| loaded.said_by(&grpc::OPTIONS));
+        wrong.extend(grpc.err().map(|error| format!("{error:#}")));
     }
     wrong.extend(alerts::settings(loaded).err().map(|refused| refused.to_string()));
-    match Files::read(options) {
-        Ok(files) => wrong.extend(files.problems(&options.state)),
-        Err(error) => wrong.push(format!("{error:#}")),
-    }
+    wrong.extend(become_aiond(options).err().map(|error| format!("{error:#}")));
+    wrong.extend(loaded.files.iter().filter_map(|file| unreadable(file)));
+    wrong.extend(folders::problems(loaded));
+    let (files, unreadable) = Files::look(options);
+    wrong.extend(unreadable);
+    wrong.extend(files.problems(&options.state));
     let mut out = std::io::stdout().lock();
     for file in &loaded.files {
         writeln!(out, "{file}: read")?;
@@ -53,8 +56,25 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
         writeln!(out, "files of webhooks that are credentials are not looked at: only the service has them")?;
     }
     if wrong.is_empty() {
+        for (what, path) in files.built_in() {
+            writeln!(out, "{}: not there; the built-in {what} count", path.display())?;
+        }
         writeln!(out, "the configuration, profiles and policies are valid")?;
         return Ok(());
     }
     bail!("{}", wrong.join("\n"))
+}
+
+/// Root may read everything, and is not who reads these with each reload, or at a start under systemd: that is aiond's user.
+fn become_aiond(options: &Options) -> Result<()> {
+    Account::resolve(&options.user, &options.group)?.drop_to()
+}
+
+/// Why that user cannot read a file of the configuration.
+fn unreadable(file: &str) -> Option<String> {
+    let error = std::fs::File::open(file).err()?;
+    Some(format!(
+        "{file}: user {} cannot read it, whom aiond runs as ({error}); let that user read it and get through all folders above it",
+        nix::unistd::geteuid()
+    ))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aion_api::ReloadRules;
@@ -14,10 +15,13 @@ use aion_types::ErrorCode;
 use anyhow::{Context as _, Result};
 
 use crate::options::Options;
+use crate::settings::Refused;
 use crate::signatures::{self, When};
 
 /// The rules as AION ships them, for an installation that has none of its own.
 const BUILTIN_POLICY: &str = include_str!("../../../policies/agent.capabilities.yaml");
+/// The rules' file in the folder of policies.
+pub(crate) const RULES: &str = "agent.capabilities.yaml";
 /// Detections in one folder.
 const MAX_DETECTIONS: usize = 1024;
 /// No configuration file is larger.
@@ -37,19 +41,49 @@ pub(crate) struct Files {
 type Folder = Option<Vec<(String, Vec<u8>)>>;
 
 impl Files {
-    pub(crate) fn read(options: &Options) -> Result<Self> {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// All that cannot be read.
+    pub(crate) fn read(options: &Options) -> Result<Self, Refused> {
+        let (files, wrong) = Self::look(options);
+        if wrong.is_empty() { Ok(files) } else { Err(Refused(wrong)) }
+    }
+
+    /// What can be read, and why the rest cannot: that is then as if it were not there.
+    pub(crate) fn look(options: &Options) -> (Self, Vec<String>) {
         let classes = options.profiles.join("cgroup_profiles.yaml");
-        let policy = options.policies.join("agent.capabilities.yaml");
+        let policy = options.policies.join(RULES);
         let scheduler = options.profiles.join("scheduler.yaml");
         let detections = options.detections.clone().unwrap_or_else(|| options.policies.join("detections"));
-        let guard = Arc::new(signatures::guard(options)?);
-        Ok(Self {
-            classes: (classes.clone(), read(&classes)?),
-            policy: (policy.clone(), read_signed(&guard, &policy, When::Start)?),
-            scheduler: (scheduler.clone(), read(&scheduler)?),
-            detections: (detections.clone(), read_signed_folder(&guard, &detections, When::Start)?),
-            guard,
-        })
+        let mut wrong = Vec::new();
+        let mut told = |error: anyhow::Error| wrong.push(format!("{error:#}"));
+        let guard = signatures::guard(options).map_err(&mut told).unwrap_or_default();
+        let files = Self {
+            classes: (classes.clone(), read(&classes).map_err(&mut told).unwrap_or_default()),
+            policy: (
+                policy.clone(),
+                read_signed(&guard, &policy, When::Start).map_err(&mut told).unwrap_or_default(),
+            ),
+            scheduler: (scheduler.clone(), read(&scheduler).map_err(&mut told).unwrap_or_default()),
+            detections: (
+                detections.clone(),
+                read_signed_folder(&guard, &detections, When::Start).map_err(&mut told).unwrap_or_default(),
+            ),
+            guard: Arc::new(guard),
+        };
+        (files, wrong)
+    }
+
+    /// The files of rules that are not there, so that what AION ships counts, and what that is.
+    pub(crate) fn built_in(&self) -> Vec<(&'static str, &Path)> {
+        let files = [
+            ("capability rules", &self.policy.0, self.policy.1.is_none()),
+            ("cgroup classes", &self.classes.0, self.classes.1.is_none()),
+            ("scheduler settings", &self.scheduler.0, self.scheduler.1.is_none()),
+            ("detections", &self.detections.0, self.detections.1.is_none()),
+        ];
+        files.into_iter().filter(|(.., gone)| *gone).map(|(what, path, _)| (what, path.as_path())).collect()
     }
 
     /// What must be signed, and by whom.
@@ -61,9 +95,8 @@ impl Files {
     pub(crate) fn manifests(&self, state: &Path) -> Result<Context> {
         let mut context = Context::builtin();
         let (path, bytes) = &self.classes;
-        match bytes {
-            Some(bytes) => context.classes = Arc::new(Classes::parse(bytes, &path.display().to_string())?),
-            None => tracing::info!(path = %path.display(), "not there: the built-in cgroup classes are used"),
+        if let Some(bytes) = bytes {
+            context.classes = Arc::new(Classes::parse(bytes, &path.display().to_string())?);
         }
         context.private.push(state.to_owned());
         // What the folder is called may be a link.
@@ -85,27 +118,33 @@ impl Files {
     }
 
     /// Reads the scheduler's settings: first as they were when root read them, then the file as aiond's user may read it. A file
-    /// that cannot be read any more is an error, so that a slip in its permissions does not undo the quotas.
+    /// that cannot be read any more, or is gone, is an error, so that a slip does not undo the quotas.
     pub(crate) fn scheduler(
         &self,
     ) -> impl Fn() -> Result<SchedulerFile, aion_tasks::Error> + Send + Sync + use<> {
         let (path, first) = self.scheduler.clone();
         let first = Mutex::new(Some(first));
+        let was_there = AtomicBool::new(false);
         move || {
+            let wrong = |why: String| aion_tasks::Error::of(ErrorCode::ProfileInvalid, why);
             let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
             let bytes = match given {
                 Some(bytes) => bytes,
-                None => read(&path).map_err(|error| {
-                    aion_tasks::Error::of(ErrorCode::ProfileInvalid, format!("{error:#}"))
-                })?,
+                None => read(&path).map_err(|error| wrong(format!("{error:#}")))?,
             };
             match bytes {
-                Some(bytes) => SchedulerFile::parse(&bytes, &path.display().to_string())
-                    .map_err(|error| aion_tasks::Error::of(error.code(), error.to_string())),
-                None => {
-                    tracing::info!(path = %path.display(), "not there: the built-in scheduler settings are used");
-                    Ok(SchedulerFile::builtin())
+                Some(bytes) => {
+                    let read = SchedulerFile::parse(&bytes, &path.display().to_string());
+                    let read =
+                        read.map_err(|error| aion_tasks::Error::of(error.code(), error.to_string()))?;
+                    was_there.store(true, Ordering::Relaxed);
+                    Ok(read)
                 }
+                None if was_there.load(Ordering::Relaxed) => Err(wrong(format!(
+                    "{}: it was there when it was read last, and is gone; put it back",
+                    path.display()
+                ))),
+                None => Ok(SchedulerFile::builtin()),
             }
         }
     }
@@ -136,10 +175,7 @@ impl Files {
                 Some(files) => {
                     parse_detections(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
                 }
-                None => {
-                    tracing::info!(path = %path.display(), "not there: the built-in detections are used");
-                    shipped_detections()
-                }
+                None => shipped_detections(),
             };
             let rules = rules.map_err(|error| error.to_string())?;
             if guard.requires(Kind::Policies) {
@@ -163,11 +199,16 @@ impl Files {
     ) -> impl Fn() -> Result<CapabilityPolicy, aion_manifest::Error> + Send + Sync + use<> {
         let (path, first) = self.policy.clone();
         let guard = Arc::clone(&self.guard);
+        let was_there = AtomicBool::new(first.is_some());
         move || match read_signed(&guard, &path, When::Reload) {
-            Ok(None) if first.is_some() => {
-                Err(unreadable(&path, "it was there when aiond started, and is gone".to_owned()))
+            Ok(None) if was_there.load(Ordering::Relaxed) => {
+                Err(unreadable(&path, "it was there when it was read last, and is gone".to_owned()))
             }
-            Ok(bytes) => policy_of(&path, bytes.as_deref()),
+            Ok(bytes) => {
+                let policy = policy_of(&path, bytes.as_deref())?;
+                was_there.store(bytes.is_some(), Ordering::Relaxed);
+                Ok(policy)
+            }
             Err(error) => Err(unreadable(&path, format!("{error:#}"))),
         }
     }
@@ -190,10 +231,7 @@ fn grown(known: &mut BTreeSet<String>, names: BTreeSet<String>) -> Result<(), St
 fn policy_of(path: &Path, bytes: Option<&[u8]>) -> Result<CapabilityPolicy, aion_manifest::Error> {
     match bytes {
         Some(bytes) => CapabilityPolicy::parse(bytes, &path.display().to_string()),
-        None => {
-            tracing::info!(path = %path.display(), "not there: the built-in capability rules are used");
-            CapabilityPolicy::parse(BUILTIN_POLICY.as_bytes(), "built-in capability rules")
-        }
+        None => CapabilityPolicy::parse(BUILTIN_POLICY.as_bytes(), "built-in capability rules"),
     }
 }
 
@@ -307,6 +345,32 @@ mod tests {
         write("three.yaml", canaries);
         assert_eq!(read().unwrap().len(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn rules_and_quotas_that_were_read_once_do_not_go_while_aiond_runs() {
+        let folder = std::env::temp_dir().join(format!("aiond-rules-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let (rules, quotas) = (folder.join(RULES), folder.join("scheduler.yaml"));
+        let files = Files {
+            classes: (PathBuf::new(), None),
+            policy: (rules.clone(), None),
+            scheduler: (quotas.clone(), None),
+            detections: (PathBuf::new(), None),
+            guard: Arc::default(),
+        };
+        let (policy, scheduler) = (files.policy_again(), files.scheduler());
+        assert_eq!(files.built_in().len(), 4);
+        assert!(policy().is_ok() && scheduler().is_ok(), "what AION ships counts where there is no file");
+        let few = "apiVersion: aion.os/v1\nkind: CapabilityPolicy\nallow: []\n";
+        std::fs::write(&rules, few).unwrap();
+        std::fs::write(&quotas, include_str!("../../../profiles/scheduler.yaml")).unwrap();
+        assert!(policy().is_ok() && scheduler().is_ok());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(policy().unwrap_err().to_string().contains("is gone; put the file back"));
+        assert!(scheduler().unwrap_err().to_string().contains("is gone"));
+        assert!(policy().is_err() && scheduler().is_err(), "it is not forgotten");
     }
 
     #[test]

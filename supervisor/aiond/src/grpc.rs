@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::options::Options;
 
+/// What it is made of.
+pub(crate) const OPTIONS: [&str; 4] = ["grpc", "grpc-tls-cert", "grpc-tls-key", "grpc-client-ca"];
+
 /// Where it is, and with what.
 pub(crate) struct Settings {
     pub(crate) address: SocketAddr,

@@ -6,6 +6,7 @@
 mod alerts;
 mod check;
 mod config;
+mod folders;
 mod grpc;
 mod health;
 mod listen;
@@ -20,6 +21,7 @@ mod settings;
 mod signatures;
 mod state;
 mod telemetry;
+mod variables;
 mod watchdog;
 
 use std::io::Write as _;

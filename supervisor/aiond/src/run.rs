@@ -18,7 +18,7 @@ use aion_tasks::Options as TaskOptions;
 use aion_telemetry::{Settings as SpanSettings, Spans};
 use aion_types::TenantId;
 use aion_webhook::{Webhook, Webhooks};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Resource, Rlimit};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
@@ -27,7 +27,8 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::alerts;
-use crate::config::Files;
+use crate::config::{Files, RULES};
+use crate::folders;
 use crate::grpc;
 use crate::health;
 use crate::listen;
@@ -75,9 +76,11 @@ pub(crate) fn run(loaded: Loaded) -> Result<()> {
     let options = &loaded.options;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
     let account = Account::resolve(&options.user, &options.group)?;
+    let wrong = folders::problems(&loaded);
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let files = Files::read(options)?;
-    let collector = telemetry::settings(options)?;
-    let grpc = grpc::settings(options)?;
+    let collector = telemetry::settings(options).with_context(|| loaded.said_by(&telemetry::OPTIONS))?;
+    let grpc = grpc::settings(options).with_context(|| loaded.said_by(&grpc::OPTIONS))?;
     let webhooks = alerts::settings(&loaded)?;
     let handed_over = listen::handed_over()?;
     let run = options.inside_state(&options.run_dir);
@@ -94,6 +97,10 @@ pub(crate) fn run(loaded: Loaded) -> Result<()> {
     let wasm_runner = wasm_runner.filter(|path| path.exists());
     go_before_agents();
     account.drop_to()?;
+    // Root has read them for this start; the next one to read them is our user.
+    for problem in folders::problems(&loaded) {
+        tracing::warn!(problem, "a reload will fail");
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -161,6 +168,14 @@ async fn serve(loaded: &Loaded, set_log: SetLog, account: &Account, given: Given
     let store = Arc::new(store);
     let looked_at = Arc::clone(&store);
     let api = Api::new(settings, store, launcher)?;
+    for (what, path) in files.built_in() {
+        if path.ends_with(RULES) {
+            tracing::warn!(path = %path.display(), "not there: agents may have what the built-in {what} leave them");
+            api.rules_are_built_in(path);
+        } else {
+            tracing::info!(path = %path.display(), "not there: the built-in {what} are used");
+        }
+    }
     api.start_detections(files.detections())?;
     let (reload, policy) = (files.scheduler(), files.policy_again());
     let (offline, for_tasks) = (options.offline, spans.clone());

@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use crate::config::{read, read_folder};
 use crate::options::Options;
+use crate::variables;
 
 /// Read when nobody names another, and when it is there.
 const DEFAULT: &str = "/etc/aion/config.yaml";
@@ -40,7 +41,24 @@ pub(crate) struct Loaded {
 struct Value {
     text: String,
     /// Set by the command line or the environment, which a file does not change.
-    outside: Option<&'static str>,
+    outside: Option<Outside>,
+}
+
+/// Who says what an option is, besides files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outside {
+    CommandLine,
+    /// The variable of this name.
+    Variable(String),
+}
+
+impl std::fmt::Display for Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::CommandLine => "the command line",
+            Self::Variable(name) => name,
+        })
+    }
 }
 
 /// Why the files were not taken: all that is wrong with them.
@@ -71,7 +89,11 @@ impl Loaded {
     /// Reads everything. Ends the process when the command line is wrong, or asks for help.
     pub(crate) fn from_command_line(args: Vec<OsString>) -> Result<Self, Refused> {
         if let Err(error) = Options::command().try_get_matches_from(&args) {
-            error.exit();
+            let wrong = variables::faults(&args);
+            if wrong.is_empty() {
+                error.exit();
+            }
+            return Err(Refused(wrong));
         }
         Self::read(args)
     }
@@ -95,10 +117,10 @@ impl Loaded {
 
     fn of(args: Vec<OsString>, named: Option<PathBuf>) -> Result<Self, Refused> {
         let typed = Options::command().try_get_matches_from(&args)?;
-        let (config, files) = read_files(named.as_deref())?;
-        let problems: Vec<Problem> = config.settings().iter().filter_map(fault).collect();
-        if !problems.is_empty() {
-            return Err(Refused(problems.iter().map(ToString::to_string).collect()));
+        let (config, files, mut wrong) = read_files(named.as_deref())?;
+        wrong.extend(config.settings().iter().filter_map(fault).map(|problem| problem.to_string()));
+        if !wrong.is_empty() {
+            return Err(Refused(wrong));
         }
         let mut all = args.clone();
         let rest = all.split_off(all.len().min(1));
@@ -120,7 +142,7 @@ impl Loaded {
         let settings = self.settings.iter().map(|setting| {
             let place = format!("{}:{}", setting.file, setting.place.line);
             let value = self.values.get(&setting.option.replace('-', "_"));
-            match value.and_then(|value| value.outside) {
+            match value.and_then(|value| value.outside.as_ref()) {
                 Some(by) => format!("{}: not used, {by} says --{} ({place})", setting.field, setting.option),
                 None => format!("{}: {} ({place})", setting.field, setting.values.join(", ")),
             }
@@ -160,8 +182,39 @@ impl Loaded {
     }
 
     /// The setting of an option, when a file makes it.
-    pub(crate) fn setting(&self, option: &str) -> Option<&Setting> {
+    fn setting(&self, option: &str) -> Option<&Setting> {
         self.settings.iter().find(|setting| setting.option == option)
+    }
+
+    fn outside(&self, option: &str) -> Option<&Outside> {
+        self.values.get(&option.replace('-', "_"))?.outside.as_ref()
+    }
+
+    /// Whether somebody says what an option is; else it is as `aiond --help` has it.
+    pub(crate) fn is_given(&self, option: &str) -> bool {
+        self.outside(option).is_some() || self.setting(option).is_some()
+    }
+
+    /// That something is wrong with what an option is, beginning with who says it: a variable, an option of the command line, or a field of
+    /// a file and its place.
+    pub(crate) fn problem(&self, option: &str, message: &str, fix: &str) -> String {
+        let by = match (self.outside(option), self.setting(option)) {
+            (Some(Outside::Variable(name)), _) => name.clone(),
+            (None, Some(setting)) => return setting.problem(message, fix).to_string(),
+            (Some(Outside::CommandLine) | None, _) => format!("--{option}"),
+        };
+        if fix.is_empty() { format!("{by}: {message}") } else { format!("{by}: {message}; {fix}") }
+    }
+
+    /// Who says what these options are, of those that are given: for what is wrong with them together.
+    pub(crate) fn said_by(&self, options: &[&str]) -> String {
+        let given = options.iter().filter(|option| self.is_given(option));
+        let told = given.map(|option| match (self.outside(option), self.setting(option)) {
+            (Some(Outside::Variable(name)), _) => name.clone(),
+            (None, Some(s)) => format!("{} in {}:{}", s.field, s.file, s.place.line),
+            (Some(Outside::CommandLine) | None, _) => format!("--{option}"),
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     fn told(&self, id: &str, value: &str) -> String {
@@ -172,9 +225,12 @@ impl Loaded {
     }
 }
 
-fn read_files(named: Option<&Path>) -> Result<(ConfigFile, Vec<String>), Refused> {
+/// What the files set, their names, and what is wrong with them.
+fn read_files(named: Option<&Path>) -> Result<(ConfigFile, Vec<String>, Vec<String>), Refused> {
     let path = match named {
-        Some(none) if none == Path::new(NONE) => return Ok((ConfigFile::default(), Vec::new())),
+        Some(none) if none == Path::new(NONE) => {
+            return Ok((ConfigFile::default(), Vec::new(), Vec::new()));
+        }
         Some(path) => path,
         None => Path::new(DEFAULT),
     };
@@ -194,13 +250,12 @@ fn read_files(named: Option<&Path>) -> Result<(ConfigFile, Vec<String>), Refused
     found.extend(read_folder(Path::new(&folder))?.unwrap_or_default());
     let (mut config, mut wrong, mut files) = (ConfigFile::default(), Vec::new(), Vec::new());
     for (name, bytes) in found {
-        match ConfigFile::parse(&bytes, &name) {
-            Ok(one) => config.then(one),
-            Err(error) => wrong.extend(error.problems().iter().map(ToString::to_string)),
-        }
+        let (one, refused) = ConfigFile::parse_all(&bytes, &name);
+        config.then(one);
+        wrong.extend(refused.iter().flat_map(aion_manifest::Error::problems).map(ToString::to_string));
         files.push(name);
     }
-    if wrong.is_empty() { Ok((config, files)) } else { Err(Refused(wrong)) }
+    Ok((config, files, wrong))
 }
 
 /// As options that nobody typed. Written with `=`, so that no value is taken for another option.
@@ -214,23 +269,16 @@ fn fault(setting: &Setting) -> Option<Problem> {
     if setting.values.iter().any(String::is_empty) {
         return Some(setting.problem("it is empty", "give it a value, or leave it out"));
     }
-    let error = Options::command().try_get_matches_from(args).err()?;
-    let text = match std::error::Error::source(&error) {
-        Some(source) => source.to_string(),
-        None => {
-            let text = error.to_string();
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(2);
-            lines.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
-        }
-    };
-    Some(setting.problem(&format!("{:?} cannot be taken", setting.values.join(", ")), &text))
+    let error = variables::without().try_get_matches_from(args).err()?;
+    let message = format!("{:?} cannot be taken", setting.values.join(", "));
+    Some(setting.problem(&message, &variables::reason(&error)))
 }
 
 /// Whether somebody outside the files has said it, and who.
-fn outside(typed: &ArgMatches, id: &str) -> Option<&'static str> {
+fn outside(typed: &ArgMatches, id: &str) -> Option<Outside> {
     match typed.value_source(id)? {
-        ValueSource::CommandLine => Some("the command line"),
-        ValueSource::EnvVariable => Some("the environment"),
+        ValueSource::CommandLine => Some(Outside::CommandLine),
+        ValueSource::EnvVariable => Some(Outside::Variable(variables::name(id))),
         _ => None,
     }
 }
@@ -319,11 +367,42 @@ mod tests {
                 "{place} {word}: {told}"
             );
         }
+        // What is no setting, and a value that cannot be taken, are told together.
+        folder.put("config.yaml", "http: {adress: x, port: 70000}\nlog: {format: xml}\nlauncher: 1\n");
+        folder.put("config.yaml.d/10-a.yaml", "dns: {servers: [nobody]}\npath: {}\n");
+        let told = folder.read(&[]).unwrap_err().to_string();
+        assert_eq!(told.lines().count(), 6, "{told}");
+        for word in
+            ["\"adress\"", "http.port", "log.format: ", "\"launcher\"", "10-a.yaml:3:16: dns", "\"path\""]
+        {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+        std::fs::remove_file(folder.0.join("config.yaml.d/10-a.yaml")).unwrap();
         // A value is never taken for an option.
         folder.put("config.yaml", "log: {level: --offline}\n");
         assert_eq!(folder.read(&[]).unwrap().options.log, "--offline");
         folder.put("config.yaml", "log: {level: \"\"}\n");
         assert!(folder.read(&[]).unwrap_err().to_string().contains("empty"));
+    }
+
+    #[test]
+    fn a_problem_begins_with_who_says_it() {
+        let folder = Folder::new("origin");
+        folder.put("config.yaml", "log: {level: warn}\npaths: {policies: /p}\n");
+        let mut loaded = folder.read(&["--log", "debug"]).unwrap();
+        let said = |loaded: &Loaded, option| loaded.problem(option, "it is wrong", "mend it");
+        assert_eq!(said(&loaded, "log"), "--log: it is wrong; mend it");
+        let place = said(&loaded, "policies");
+        assert!(place.ends_with("config.yaml:4:19: paths.policies: it is wrong; mend it"), "{place}");
+        assert!(loaded.is_given("policies") && !loaded.is_given("profiles"));
+        assert!(loaded.said_by(&["log", "policies", "profiles"]).starts_with("--log, paths.policies in "));
+        // Tests share their environment, so that none sets one.
+        let variable = Some(Outside::Variable("AION_POLICIES".to_owned()));
+        loaded.values.get_mut("policies").unwrap().outside = variable;
+        assert_eq!(said(&loaded, "policies"), "AION_POLICIES: it is wrong; mend it");
+        assert_eq!(loaded.said_by(&["policies"]), "AION_POLICIES");
+        let told = loaded.describe().collect::<Vec<_>>().join("\n");
+        assert!(told.contains("paths.policies: not used, AION_POLICIES says --policies"), "{told}");
     }
 
     #[test]

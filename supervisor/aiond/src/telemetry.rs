@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result};
 
 use crate::options::Options;
 
+/// The options that say it.
+pub(crate) const OPTIONS: [&str; 3] = ["otlp-endpoint", "otlp-protocol", "otlp-certificate"];
+
 /// None: nobody wants spans.
 pub(crate) fn settings(options: &Options) -> Result<Option<Settings>> {
     let Some(endpoint) = options.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) else {

@@ -262,6 +262,23 @@ impl Services {
         self.done(&principal, "api.tenant.set", detail, outcome).await
     }
 
+    async fn rotate_tenant_held(
+        &self,
+        principal: Principal,
+        request: api::RotateTenantRequest,
+    ) -> Answer<api::Tenant> {
+        let api::RotateTenantRequest { name, secret, overlap } = request;
+        let overlap_ns =
+            overlap.as_ref().map_or(OVERLAP_NS, |overlap| millis(overlap).saturating_mul(1_000_000));
+        let detail = json!({"tenant": name, "overlap_ms": overlap_ns / 1_000_000});
+        let outcome = self
+            .with_tenants(move |tenants| {
+                Ok(tenant(tenants.rotate(&name_of(&name)?, Secret::new(secret), overlap_ns, now_ns())?))
+            })
+            .await;
+        self.done(&principal, "api.tenant.rotate", detail, outcome).await
+    }
+
     async fn revoke_tenant_held(
         &self,
         principal: Principal,
@@ -317,16 +334,8 @@ impl KernelService for Services {
         request: Request<api::RotateTenantRequest>,
     ) -> Result<Response<api::Tenant>, Status> {
         let (principal, request) = self.admit(request, Action::ManageTenants).await?.into_parts();
-        let api::RotateTenantRequest { name, secret, overlap } = request;
-        let overlap_ns =
-            overlap.as_ref().map_or(OVERLAP_NS, |overlap| millis(overlap).saturating_mul(1_000_000));
-        let detail = json!({"tenant": name, "overlap_ms": overlap_ns / 1_000_000});
-        let outcome = self
-            .with_tenants(move |tenants| {
-                Ok(tenant(tenants.rotate(&name_of(&name)?, Secret::new(secret), overlap_ns, now_ns())?))
-            })
-            .await;
-        self.done(&principal, "api.tenant.rotate", detail, outcome).await
+        let services = self.clone();
+        to_its_end(async move { services.rotate_tenant_held(principal, request).await }).await
     }
 
     async fn revoke_tenant(

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,17 @@ impl Api {
     ) {
         // The first one counts.
         let _ = self.core.read_policy.set(Arc::new(read));
+    }
+
+    /// There is no file with the operator's rules, so that what AION ships counts. Agents may have more by it than before, and the audit log
+    /// says so.
+    pub fn rules_are_built_in(&self, file: &Path) {
+        let core = Arc::clone(&self.core);
+        let detail = serde_json::json!({"file": file.display().to_string()});
+        // The launcher may be away; nobody waits for it.
+        tokio::spawn(async move {
+            core.trail.own("default", "", "api.policy.built_in", "", detail).await;
+        });
     }
 
     /// What takes the operator's rules as they are in the file, and holds running agents to them. Where the file cannot be used, the

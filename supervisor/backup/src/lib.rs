@@ -21,8 +21,8 @@ pub use entry::{Entry, Part};
 pub use error::Error;
 pub use manifest::{FORMAT, Manifest, SUPPORTED, Versions};
 pub use piece::{
-    Commit, End, Header, Line, Mark, Name, PieceReader, PieceWriter, Pieces, Point, Position, Route, Run,
-    survey,
+    ClockStep, Commit, End, Gap, Header, Line, Mark, Name, PieceReader, PieceWriter, Pieces, Point, Position,
+    Route, Run, Twice, gaps, is_after, survey,
 };
 pub use read::{Check, Counted, Summary, Taker, read};
 pub use restore::{AuditFound, Owners, Restored, Target, restore, restore_with};

@@ -60,7 +60,7 @@ impl Classes {
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, Error> {
         let failed = |problems| Error::new(ErrorCode::ProfileInvalid, problems);
         let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
-        let document: raw::CgroupProfiles = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
+        let document: raw::CgroupProfiles = yaml::whole_from_node(&tree, file).map_err(failed)?;
         let mut problems = Vec::new();
         let mut all = BTreeMap::new();
         for (name, profile) in document.profiles {

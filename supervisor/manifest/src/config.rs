@@ -48,20 +48,42 @@ impl ConfigFile {
     /// Reads a file's content; `file` is its name for messages.
     ///
     /// # Errors
-    /// With what is wrong, its line, column and field.
+    /// With all that is wrong, each with its line, column and field.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, Error> {
-        let failed = |problem| Error::new(ErrorCode::ProfileInvalid, vec![problem]);
-        let tree = yaml::parse(bytes, file).map_err(|m| failed(*m.problem))?;
-        header(&tree, file, "Config", "this is the configuration of aiond").map_err(failed)?;
-        let mut raw: raw::Config = yaml::from_node(&tree, file).map_err(failed)?;
-        let alerts = raw.alerts.webhooks.take();
-        let alerts = alerts.map(|given| AlertWebhooks::check(given, &tree, file)).transpose()?;
-        let given = given(raw);
-        let settings = given.into_iter().filter_map(|(option, field, values)| {
+        let (config, wrong) = Self::parse_all(bytes, file);
+        wrong.map_or(Ok(config), Err)
+    }
+
+    /// What can be read of a file's content, so that its values can be judged, too, and all that is wrong with the rest.
+    #[must_use]
+    pub fn parse_all(bytes: &[u8], file: &str) -> (Self, Option<Error>) {
+        let refused = |problems| (Self::default(), Some(Error::new(ErrorCode::ProfileInvalid, problems)));
+        let tree = match yaml::parse(bytes, file) {
+            Ok(tree) => tree,
+            Err(malformed) => return refused(vec![*malformed.problem]),
+        };
+        if let Err(problem) = header(&tree, file, "Config", "this is the configuration of aiond") {
+            return refused(vec![problem]);
+        }
+        let (raw, mut problems) = yaml::all_from_node::<raw::Config>(&tree, file);
+        let Some(mut raw) = raw else { return refused(problems) };
+        // What was passed over is not counted in the list any more, so that places in it would be wrong.
+        let whole = problems.iter().all(|problem| !problem.field.starts_with("alerts"));
+        let given = raw.alerts.webhooks.take().filter(|_| whole);
+        let alerts = match given.map(|given| AlertWebhooks::check(given, &tree, file)).transpose() {
+            Ok(alerts) => alerts,
+            Err(error) => {
+                problems.extend(error.into_problems());
+                None
+            }
+        };
+        let settings = given_by(raw).into_iter().filter_map(|(option, field, values)| {
             let values = values?;
             Some(Setting { option, values, field, file: file.to_owned(), place: tree.place_of(field) })
         });
-        Ok(Self { settings: settings.collect(), alerts })
+        let config = Self { settings: settings.collect(), alerts };
+        let wrong = (!problems.is_empty()).then(|| Error::new(ErrorCode::ProfileInvalid, problems));
+        (config, wrong)
     }
 
     /// Takes another file's settings, which count before those that are there.
@@ -88,7 +110,7 @@ impl ConfigFile {
 
 type Given = (&'static str, &'static str, Option<Vec<String>>);
 
-fn given(raw: raw::Config) -> [Given; 24] {
+fn given_by(raw: raw::Config) -> [Given; 24] {
     let raw::Config { paths, access, http, grpc, models, dns, tracing, log, signatures, .. } = raw;
     let one = |value: Option<String>| value.map(|value| vec![value]);
     [
@@ -161,6 +183,30 @@ mod tests {
             let error = read(text, "c.yaml").unwrap_err();
             assert!(error.starts_with(expected), "{error}");
         }
+        let all = "http: {adress: x, port: 99999}\nlauncher: {pool: 1}\nmodels: {offline: 7}\ndns: {servers: {a: b}}\nlog: {level: warn, formt: x}\n\
+                   alerts:\n  webhooks:\n    - {name: [1], url: \"https://a.example\"}\n    - {name: b, urk: 1}\n";
+        let (config, wrong) = ConfigFile::parse_all(format!("{HEAD}{all}").as_bytes(), "c.yaml");
+        let told = wrong.unwrap().to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        for (at, expected) in [
+            "c.yaml:3:8: http: unknown field \"adress\"; did you mean \"address\"?",
+            "c.yaml:3:25: http.port: 99999 is too large",
+            "c.yaml:4:1: unknown field \"launcher\"",
+            "c.yaml:5:19: models.offline",
+            "c.yaml:6:16: dns.servers: expected a list",
+            "c.yaml:7:20: log: unknown field \"formt\"",
+            "c.yaml:10:14: alerts.webhooks[0].name",
+            "c.yaml:11:",
+            "c.yaml:11:17: alerts.webhooks[1]: unknown field \"urk\"",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert!(lines.get(at).is_some_and(|line| line.starts_with(expected)), "{expected}\n{told}");
+        }
+        assert_eq!(lines.len(), 9, "what is wrong is not missing as well: {told}");
+        assert!(told.contains("alerts.webhooks[1]: url is missing"), "{told}");
+        assert_eq!(config.settings().iter().map(|s| s.field).collect::<Vec<_>>(), ["log.level"]);
         let error = ConfigFile::parse(b"", "c.yaml").unwrap_err().to_string();
         assert_eq!(error, "c.yaml: the file is empty");
     }

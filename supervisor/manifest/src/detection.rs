@@ -63,7 +63,7 @@ pub fn parse_detection(bytes: &[u8], file: &str) -> Result<Rule, Error> {
     let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
     crate::header(&tree, file, "Detection", "this folder holds detections")
         .map_err(|problem| failed(vec![problem]))?;
-    let raw: raw::Detection = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
+    let raw: raw::Detection = yaml::whole_from_node(&tree, file).map_err(failed)?;
     let mut check = Problems::of(&tree, file);
     let rule = check.rule(raw);
     check.or(ErrorCode::ProfileInvalid, rule)

@@ -87,7 +87,7 @@ impl SchedulerFile {
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, Error> {
         let failed = |problems| Error::new(ErrorCode::ProfileInvalid, problems);
         let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
-        let raw: raw::Scheduler = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
+        let raw: raw::Scheduler = yaml::whole_from_node(&tree, file).map_err(failed)?;
         let mut check = Problems::of(&tree, file);
         let general = check.quotas("quotas", &raw.quotas, Quotas::default());
         let default_weight =

@@ -10,7 +10,7 @@ use rocksdb::{DB, ErrorKind, WriteBatch, WriteBatchIteratorCf};
 
 use crate::error::Error;
 use crate::journal::Journal;
-use crate::keys::{self, META, META_STAMP};
+use crate::keys::{self, META, META_CLOCK, META_STAMP};
 use crate::place::{self, Stamp};
 use crate::{db, schema};
 
@@ -63,9 +63,9 @@ impl Journal {
         let mut commits = 0;
         while !step.is_empty() {
             for logged in step.drain(..) {
-                let Stamp { commit, event, time_ms } = logged.stamp;
+                let Stamp { commit, event, time_ms, clock_ms } = logged.stamp;
                 let line = begun(&lines, commit);
-                let head = Commit { commit, event, time_ms, line };
+                let head = Commit { commit, event, time_ms, clock_ms, line };
                 writer.commit(&head, logged.batch.data()).map_err(Error::Piece)?;
                 at = Mark { commit, line: line.unwrap_or(at.line), hint: logged.hint };
                 commits += 1;
@@ -159,21 +159,22 @@ pub(crate) fn families(db: &DB) -> Result<Vec<u8>, Error> {
 pub(crate) fn family_id(db: &DB, name: &'static str) -> Result<u32, Error> {
     let mut probe = WriteBatch::default();
     probe.put_cf(db::handle(db, name)?, name, b"");
-    let mut found = Found { family: None, stamp: None, first: None };
+    let mut found = Found { family: None, stamp: None, clock: None, first: None };
     probe.iterate_cf(&mut found);
     found.first.ok_or_else(|| Error::Corrupt { family: name, detail: "it has no number".to_owned() })
 }
 
 /// What a batch says of itself. It is before any range, at which RocksDB's walk through a batch ends.
 pub(crate) fn stamp(meta: u32, batch: &WriteBatch) -> Option<Stamp> {
-    let mut found = Found { family: Some(meta), stamp: None, first: None };
+    let mut found = Found { family: Some(meta), stamp: None, clock: None, first: None };
     batch.iterate_cf(&mut found);
-    found.stamp
+    found.stamp.map(|stamp| Stamp { clock_ms: found.clock, ..stamp })
 }
 
 struct Found {
     family: Option<u32>,
     stamp: Option<Stamp>,
+    clock: Option<u64>,
     first: Option<u32>,
 }
 
@@ -182,6 +183,9 @@ impl WriteBatchIteratorCf for Found {
         self.first.get_or_insert(family);
         if self.family == Some(family) && key == META_STAMP {
             self.stamp = Stamp::decode(value);
+        }
+        if self.family == Some(family) && key == META_CLOCK {
+            self.clock = keys::number(value);
         }
     }
 

@@ -50,7 +50,7 @@ impl Journal {
             if write.is_empty() {
                 return Ok((doomed, 0, 0));
             }
-            write.put_cf(meta, keys::META_STAMP, stamp.encode());
+            stamp.put(db, &mut write)?;
             let (bytes, records) = (write.size_in_bytes() as u64, write.len() as u64);
             self.write(db, write, &mut head)?;
             Ok((doomed, bytes, records))

@@ -33,6 +33,8 @@ pub(crate) const META_PRUNED: &[u8] = b"pruned";
 pub(crate) const META_ENDED: &[u8] = b"ended";
 /// Number, newest event and time of the last write; each write has it.
 pub(crate) const META_STAMP: &[u8] = b"stamp";
+/// What the clock said at a write whose time is later, because the clock had gone back. Only such writes have it.
+pub(crate) const META_CLOCK: &[u8] = b"clock";
 /// From which write on the journal is on which line.
 pub(crate) const META_LINES: &[u8] = b"lines";
 /// The epoch of the start that began the newest line.

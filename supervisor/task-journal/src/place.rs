@@ -11,18 +11,22 @@ use rocksdb::{DB, WriteBatch};
 use crate::db;
 use crate::error::Error;
 use crate::journal::{Head, Journal};
-use crate::keys::{self, META, META_LINES, META_STAMP};
+use crate::keys::{self, META, META_CLOCK, META_LINES, META_STAMP};
 
 /// So many lines are remembered: an archive that stands on an older one is begun anew.
 const MAX_LINES: usize = 128;
 const LINE: usize = 24;
+/// A clock that is less behind than this, in ms, is told nobody.
+const BEHIND: u64 = 1000;
 
-/// What a write says of itself: its number, the newest event after it, when it was made in ms since 1970.
+/// What a write says of itself: its number, the newest event after it, when it was made in ms since 1970. Where the clock went back, the time
+/// stays what it was, and what the clock said stands beside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) commit: u64,
     pub(crate) event: u64,
     pub(crate) time_ms: u64,
+    pub(crate) clock_ms: Option<u64>,
 }
 
 impl Stamp {
@@ -38,14 +42,30 @@ impl Stamp {
         let (commit, rest) = bytes.split_first_chunk::<8>()?;
         let (event, time_ms) = rest.split_first_chunk::<8>()?;
         let [commit, event] = [commit, event].map(|number| u64::from_be_bytes(*number));
-        Some(Self { commit, event, time_ms: keys::number(time_ms)? })
+        Some(Self { commit, event, time_ms: keys::number(time_ms)?, clock_ms: None })
+    }
+
+    /// Writes it, which comes first in a write: whoever looks for it in the log comes no further than to a range.
+    pub(crate) fn put(self, db: &DB, write: &mut WriteBatch) -> Result<(), Error> {
+        let meta = db::handle(db, META)?;
+        write.put_cf(meta, META_STAMP, self.encode());
+        if let Some(clock_ms) = self.clock_ms {
+            write.put_cf(meta, META_CLOCK, clock_ms.to_be_bytes());
+        }
+        Ok(())
     }
 }
 
 impl Head {
     /// That of the next write. Times never go back.
     pub(crate) fn next(&self, event: u64) -> Stamp {
-        Stamp { commit: self.commit + 1, event, time_ms: self.time_ms.max(now_ms()) }
+        self.next_at(event, now_ms())
+    }
+
+    fn next_at(&self, event: u64, clock_ms: u64) -> Stamp {
+        let time_ms = self.time_ms.max(clock_ms);
+        let clock_ms = (time_ms - clock_ms > BEHIND).then_some(clock_ms);
+        Stamp { commit: self.commit + 1, event, time_ms, clock_ms }
     }
 
     pub(crate) const fn stamped(&mut self, stamp: Stamp) {
@@ -86,7 +106,7 @@ pub(crate) fn opening(db: &DB, epoch: u64) -> Result<WriteBatch, Error> {
         value.extend_from_slice(&line.0);
     }
     let mut write = WriteBatch::default();
-    write.put_cf(meta, META_STAMP, next.encode());
+    next.put(db, &mut write)?;
     write.put_cf(meta, keys::META_EPOCH, epoch.to_be_bytes());
     write.put_cf(meta, keys::META_LINE_EPOCH, epoch.to_be_bytes());
     write.put_cf(meta, META_LINES, value);
@@ -120,7 +140,7 @@ pub(crate) fn line_at(lines: &[(u64, Line)], commit: u64) -> Option<Line> {
 
 /// Where a database stands that nobody writes to meanwhile.
 pub(crate) fn position(db: &DB) -> Result<Position, Error> {
-    let Stamp { commit, event, time_ms } = stamp(db)?.unwrap_or_default();
+    let Stamp { commit, event, time_ms, .. } = stamp(db)?.unwrap_or_default();
     let line = line_at(&lines(db)?, commit).ok_or_else(|| corrupt("the journal is on no line"))?;
     Ok(Position { commit, event, time_ms, line })
 }
@@ -148,7 +168,7 @@ mod tests {
 
     #[test]
     fn stamps_come_back_and_lines_are_found_by_commit() {
-        let stamp = Stamp { commit: 3, event: 8, time_ms: 1000 };
+        let stamp = Stamp { commit: 3, event: 8, time_ms: 1000, clock_ms: None };
         assert_eq!(Stamp::decode(&stamp.encode()), Some(stamp));
         assert_eq!(Stamp::decode(&stamp.encode()[1..]), None);
         let lines = [(5, Line([1; 16])), (9, Line([2; 16]))];
@@ -159,8 +179,36 @@ mod tests {
 
     #[test]
     fn times_never_go_back() {
-        let head = Head { commit: 4, time_ms: u64::MAX - 5, ..Head::default() };
-        assert_eq!(head.next(1), Stamp { commit: 5, event: 1, time_ms: u64::MAX - 5 });
+        let head = Head { commit: 4, time_ms: 5000, ..Head::default() };
+        let stamp = |time_ms, clock_ms| Stamp { commit: 5, event: 1, time_ms, clock_ms };
+        assert_eq!(head.next_at(1, 5001), stamp(5001, None));
+        assert_eq!(
+            head.next_at(1, 4000),
+            stamp(5000, None),
+            "whoever asks where it stands takes a moment, too"
+        );
+        assert_eq!(head.next_at(1, 3999), stamp(5000, Some(3999)));
+        assert_eq!(Head { time_ms: u64::MAX - 5, ..head }.next(1).time_ms, u64::MAX - 5);
+    }
+
+    #[test]
+    fn what_a_clock_said_that_went_back_stands_beside_the_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = db::open(dir.path(), &crate::Options::default()).unwrap();
+        let ahead = now_ms() + 3_600_000;
+        let mut write = WriteBatch::default();
+        Stamp { commit: 1, event: 0, time_ms: ahead, clock_ms: None }.put(&db, &mut write).unwrap();
+        db.write(write).unwrap();
+        let next = opening(&db, 1).unwrap();
+        let meta = crate::archive::family_id(&db, META).unwrap();
+        let found = crate::archive::stamp(meta, &next).unwrap();
+        assert_eq!((found.commit, found.time_ms), (2, ahead));
+        assert!(found.clock_ms.is_some_and(|clock_ms| clock_ms < ahead - 3_000_000), "{found:?}");
+        // A write with a clock that is right has none, whatever an earlier one left.
+        db.write(next).unwrap();
+        let mut write = WriteBatch::default();
+        Stamp { commit: 3, event: 0, time_ms: ahead, clock_ms: None }.put(&db, &mut write).unwrap();
+        assert_eq!(crate::archive::stamp(meta, &write).unwrap().clock_ms, None);
     }
 
     #[test]

@@ -80,8 +80,7 @@ impl Journal {
         let mut doomed = Vec::new();
         self.with_db(|db| {
             let mut write = WriteBatch::default();
-            // First: whoever looks for it in the log comes no further than to a range.
-            write.put_cf(db::handle(db, META)?, keys::META_STAMP, stamp.encode());
+            stamp.put(db, &mut write)?;
             let family = db::handle(db, ENDED)?;
             for key in &rows {
                 write.delete_cf(family, keys::ended_row(key));

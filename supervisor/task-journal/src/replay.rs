@@ -47,7 +47,8 @@ impl Journal {
         while let Some(commit) = piece.read(&mut bytes).map_err(Error::Piece)? {
             let batch = WriteBatch::from_data(&bytes);
             let said = stamp(meta, &batch).filter(|stamp| {
-                (stamp.commit, stamp.event, stamp.time_ms) == (commit.commit, commit.event, commit.time_ms)
+                (stamp.commit, stamp.event, stamp.time_ms, stamp.clock_ms)
+                    == (commit.commit, commit.event, commit.time_ms, commit.clock_ms)
             });
             if said.is_none() {
                 return Err(elsewhere(format!("commit {} is another one than it says", commit.commit)));

@@ -251,6 +251,11 @@ impl Tenants {
     ) -> Result<Overview, Error> {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.get(name).ok_or_else(|| Error::NotFound { name: name.clone() })?;
+        if old.secrets.iter().any(|before| before.value == secret) {
+            let message =
+                "the tenant has this secret already: who knows it would go on knowing it".to_owned();
+            return Err(Error::Invalid { field: "secret", message });
+        }
         let mut next = copy(&old);
         let until = now_ns.saturating_add(overlap_ns);
         next.secrets.retain(|s| s.until_ns.is_none_or(|until| until > now_ns));

@@ -80,6 +80,8 @@ fn a_rotation_overlaps_and_ends() {
     assert!(!good("1", 12 * SECOND) && good("2", 12 * SECOND));
     t.rotate(&a, secret("3"), 0, 13 * SECOND).unwrap();
     assert!(!good("2", 13 * SECOND) && good("3", 13 * SECOND));
+    let same = t.rotate(&a, secret("3"), 0, 14 * SECOND);
+    assert!(matches!(same, Err(Error::Invalid { field: "secret", .. })) && good("3", 14 * SECOND));
     t.revoke(&a).unwrap();
     assert!(!good("3", 13 * SECOND));
     assert!(matches!(t.revoke(&a), Err(Error::NotFound { .. })));

@@ -60,6 +60,9 @@ pub(crate) struct BackupVerify {
     /// The backup, or the folder of an archive; `-` is stdin
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Of an archive: a backup to go on from, which is checked, too; can be repeated. A gap before the newest one is no failure
+    #[arg(long = "backup", value_name = "FILE")]
+    pub(crate) backups: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) keys: Keys,
 }

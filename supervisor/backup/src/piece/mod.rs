@@ -4,13 +4,16 @@
 //! "AIONJPC1" | schema u32 | length u32, families | commit u64, line | begins u8 | check
 //! 1 | commit u64 | event u64 | time u64 | length u32, batch | check          a commit, as the database wrote it
 //! 2 | the same, with a line of 16 bytes before the length                    one that begins a line
+//! 3, 4 | as 1 and 2, with what the clock said, u64, before the length        the clock had gone back behind the time
 //! 255 | commit u64 | event u64 | time u64 | line | until u64 | hint u64 | check, and nothing after it
 //! ```
 //! Big endian. A check is half a SHA-256 over everything before it in the file. Commits have numbers without gaps. Each start of the journal
 //! begins a line, a number that comes once: two journals that went apart, as a state and the one restored from its backup, differ in it from
 //! there on. `aion-task-journal` writes pieces and applies them; `aionctl` keeps them. No database here.
 
+mod clock;
 mod folder;
+mod gaps;
 mod name;
 mod reader;
 mod route;
@@ -22,16 +25,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use clock::ClockStep;
 pub use folder::Pieces;
+pub use gaps::{Gap, gaps, is_after};
 pub use name::Name;
 pub use reader::PieceReader;
-pub use route::{Point, Route};
+pub use route::{Point, Route, Twice};
 pub use survey::{Run, survey};
 pub use writer::PieceWriter;
 
 const MAGIC: &[u8; 8] = b"AIONJPC1";
 const COMMIT: u8 = 1;
 const BEGINS_LINE: u8 = 2;
+/// The same where the clock was behind.
+const COMMIT_BEHIND: u8 = 3;
+const BEGINS_LINE_BEHIND: u8 = 4;
 const END: u8 = 0xff;
 /// Bytes of a check.
 const CHECK: usize = 16;
@@ -123,8 +131,10 @@ pub struct Commit {
     pub commit: u64,
     /// The newest event after it.
     pub event: u64,
-    /// When, in ms since 1970.
+    /// When, in ms since 1970; never less than that of one before.
     pub time_ms: u64,
+    /// What the clock said, where it had gone back behind that.
+    pub clock_ms: Option<u64>,
     /// It begins this line.
     pub line: Option<Line>,
 }

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::piece::writer::{after, follows};
 use crate::piece::{
-    BEGINS_LINE, CHECK, COMMIT, Commit, END, End, Header, Line, MAGIC, MAX_BATCH, MAX_FAMILIES, Name,
-    Position,
+    BEGINS_LINE, BEGINS_LINE_BEHIND, CHECK, COMMIT, COMMIT_BEHIND, Commit, END, End, Header, Line, MAGIC,
+    MAX_BATCH, MAX_FAMILIES, Name, Position,
 };
 use crate::{Error, Result};
 
@@ -95,13 +95,17 @@ impl<R: Read> PieceReader<R> {
             self.ends(begins)?;
             return Ok(None);
         }
-        if kind != COMMIT && kind != BEGINS_LINE {
-            return Err(self.broken(begins, "it is no commit and no end"));
-        }
-        let mut commit = Commit { commit: self.u64()?, event: self.u64()?, time_ms: self.u64()?, line: None };
-        if kind == BEGINS_LINE {
-            commit.line = Some(Line(self.array()?));
-        }
+        let (begins_line, behind) = match kind {
+            COMMIT => (false, false),
+            BEGINS_LINE => (true, false),
+            COMMIT_BEHIND => (false, true),
+            BEGINS_LINE_BEHIND => (true, true),
+            _ => return Err(self.broken(begins, "it is no commit and no end")),
+        };
+        let (commit, event, time_ms) = (self.u64()?, self.u64()?, self.u64()?);
+        let line = if begins_line { Some(Line(self.array()?)) } else { None };
+        let clock_ms = if behind { Some(self.u64()?) } else { None };
+        let commit = Commit { commit, event, time_ms, clock_ms, line };
         let length = self.length(MAX_BATCH)?;
         self.fill(length, batch)?;
         self.check()?;
@@ -214,12 +218,19 @@ mod tests {
     fn piece() -> Vec<u8> {
         let header = Header { schema: 1, families: vec![9; 30], from: 4, line: Line([1; 16]), begins: true };
         let mut writer = PieceWriter::begin(Vec::new(), &header).unwrap();
-        for (commit, line) in [(5, None), (6, Some(Line([2; 16]))), (7, None)] {
-            let commit = Commit { commit, event: 2 * commit, time_ms: 1000 + commit, line };
+        for (commit, line, clock_ms) in [
+            (5, None, None),
+            (6, Some(Line([2; 16])), None),
+            (7, None, Some(900)),
+            (8, Some(Line([3; 16])), Some(901)),
+        ] {
+            let commit = Commit { commit, event: 2 * commit, time_ms: 1000 + commit, clock_ms, line };
             writer.commit(&commit, &vec![7; 700]).unwrap();
         }
-        let wrong = Commit { commit: 9, event: 20, time_ms: 2000, line: None };
+        let wrong = Commit { commit: 10, event: 20, time_ms: 2000, clock_ms: None, line: None };
         assert!(writer.commit(&wrong, b"x").is_err(), "a number is left out");
+        let wrong = Commit { commit: 9, clock_ms: Some(2000), ..wrong };
+        assert!(writer.commit(&wrong, b"x").is_err(), "the clock is not behind");
         writer.finish(1010, 77).unwrap()
     }
 
@@ -237,11 +248,11 @@ mod tests {
     fn it_reads_back() {
         let (commits, end) = read(&piece()).unwrap();
         assert_eq!(
-            commits.iter().map(|one| (one.commit, one.event)).collect::<Vec<_>>(),
-            [(5, 10), (6, 12), (7, 14)]
+            commits.iter().map(|one| (one.commit, one.event, one.clock_ms)).collect::<Vec<_>>(),
+            [(5, 10, None), (6, 12, None), (7, 14, Some(900)), (8, 16, Some(901))]
         );
-        assert_eq!((end.to.commit, end.to.line, end.until_ms), (7, Line([2; 16]), 1010));
-        assert_eq!(end.mark(), crate::piece::Mark { commit: 7, line: Line([2; 16]), hint: 77 });
+        assert_eq!((end.to.commit, end.to.line, end.until_ms), (8, Line([3; 16]), 1010));
+        assert_eq!(end.mark(), crate::piece::Mark { commit: 8, line: Line([3; 16]), hint: 77 });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::result::Result as StdResult;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::Error;
-use crate::piece::{Commit, Header, Name, PieceReader, PieceWriter, Pieces, Position};
+use crate::piece::{ClockStep, Commit, Header, Name, PieceReader, PieceWriter, Pieces, Position};
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,18 @@ impl std::fmt::Display for Point {
     }
 }
 
+/// A moment that came twice, as the clock went back behind it. What is reached is of the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twice {
+    /// The first commit that the clock says is of before the moment again.
+    pub step: ClockStep,
+    /// The newest event that it says so of: where the second time leads.
+    pub event: u64,
+}
+
+/// A clock that goes back by more than a day, in ms, behind the point is not looked for.
+const LOOK_AHEAD: u64 = 24 * 3600 * 1000;
+
 #[derive(Debug, Clone, Copy)]
 struct Step {
     name: Name,
@@ -68,6 +80,8 @@ pub struct Route {
     pub commits: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The moment that was asked for came twice.
+    pub twice: Option<Twice>,
 }
 
 impl Route {
@@ -81,18 +95,21 @@ impl Route {
         point: Point,
         mut open: impl FnMut(&Path) -> StdResult<R, E>,
     ) -> StdResult<Self, E> {
+        let mut batch = Vec::new();
+        let (head, steps, twice) = (None, Vec::new(), None);
+        let mut route = Self { pieces, head, steps, reached: from, commits: 0, bytes: 0, twice };
         if point.is_before(&from) {
+            let again = route.second_time(point, &mut open, &mut batch).map(|twice| format!("; {twice}"));
             let what = format!(
-                "{point} is before the backup, which has everything up to event {} and {}",
+                "{point} is before the backup, which has everything up to event {} and {}{}",
                 from.event,
-                time(from.time_ms)
+                time(from.time_ms),
+                again.unwrap_or_default()
             );
             return Err(Error::Point { what }.into());
         }
-        let mut route = Self { pieces, head: None, steps: Vec::new(), reached: from, commits: 0, bytes: 0 };
         // Others may have been committed within the same millisecond.
         let mut until = from.time_ms.saturating_sub(1);
-        let mut batch = Vec::new();
         while !route.is_at(point, until) {
             let Some((name, mut reader)) = route.next(&mut open, &mut batch)? else {
                 route.is_enough(point, until)?;
@@ -112,11 +129,41 @@ impl Route {
             reader.compare(&name)?;
             route.steps.push(Step { name, after, upto: route.reached.commit });
             if passed {
-                return Ok(route);
+                break;
             }
             until = reader.end().map_or(until, |end| end.until_ms);
         }
+        route.twice = route.second_time(point, &mut open, &mut batch);
         Ok(route)
+    }
+
+    /// Whether the clock went back behind the moment later on, so that it came again. What cannot be read there is no obstacle, and tells
+    /// nothing.
+    fn second_time<R: Read, E: From<Error>>(
+        &self,
+        point: Point,
+        open: &mut impl FnMut(&Path) -> StdResult<R, E>,
+        batch: &mut Vec<u8>,
+    ) -> Option<Twice> {
+        let Point::Time(ms) = point else { return None };
+        let (mut ahead, mut found) = (self.clone(), None::<Twice>);
+        while let Ok(Some((_, mut reader))) = ahead.next(open, batch) {
+            let begun = ahead.reached.commit;
+            while let Ok(Some(commit)) = reader.read(batch) {
+                ahead.reached = reader.at();
+                if commit.time_ms.saturating_sub(ms) > LOOK_AHEAD {
+                    return found;
+                }
+                let Some(after_ms) = commit.clock_ms.filter(|clock_ms| *clock_ms <= ms) else { continue };
+                let Commit { commit, event, time_ms: before_ms, .. } = commit;
+                let step = ClockStep { commit, event, before_ms, after_ms };
+                found.get_or_insert(Twice { step, event }).event = event;
+            }
+            if reader.end().is_none() || ahead.reached.commit == begun {
+                break;
+            }
+        }
+        found
     }
 
     /// Whether nothing that follows can belong to it.
@@ -221,9 +268,97 @@ impl Route {
     }
 }
 
+impl std::fmt::Display for Twice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ClockStep { commit, event, before_ms, after_ms } = self.step;
+        write!(
+            f,
+            "the clock went back at commit {commit}, event {event}, from {} to {}, and the second time ends with event {}",
+            time(before_ms),
+            time(after_ms),
+            self.event
+        )
+    }
+}
+
 /// RFC 3339 in UTC.
 fn time(ms: u64) -> String {
     // The formatter's range ends with the year 9999.
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_999)))
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+    use crate::piece::{Line, survey};
+
+    const LINE: Line = Line([1; 16]);
+
+    fn file(path: &Path) -> crate::Result<File> {
+        File::open(path).map_err(Error::io("open", path))
+    }
+
+    /// Commits from this one on with two events each, of these times and what the clock said.
+    fn put(dir: &Path, from: u64, commits: &[(u64, Option<u64>)]) {
+        let header = Header { schema: 1, families: Vec::new(), from, line: LINE, begins: from == 0 };
+        let mut writer = PieceWriter::begin(Vec::new(), &header).unwrap();
+        for (&(time_ms, clock_ms), commit) in commits.iter().zip(from + 1..) {
+            let commit = Commit { commit, event: 2 * commit, time_ms, clock_ms, line: None };
+            writer.commit(&commit, b"batch").unwrap();
+        }
+        let to = writer.at();
+        let mark = crate::piece::Mark { commit: to.commit, line: LINE, hint: 0 };
+        let bytes = writer.finish(to.time_ms, 0).unwrap();
+        fs::write(dir.join(Name { from, to: mark }.to_string()), bytes).unwrap();
+    }
+
+    #[test]
+    fn a_moment_that_came_twice_is_told_and_its_first_time_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // The clock is ahead, goes back at commit 4 from 3000 to 1500, and has come up with the times at commit 8.
+        put(dir, 0, &[(1000, None), (2000, None), (3000, None), (3000, Some(1500))]);
+        put(dir, 4, &[(3001, Some(1900)), (3001, Some(2500)), (3001, Some(2900)), (3100, None)]);
+        let base = Position { line: LINE, ..Position::default() };
+        let to = |from: Position, point| Route::find(Pieces::list(dir).unwrap(), from, point, file);
+        let found = to(base, Point::Time(2000)).unwrap();
+        assert_eq!(found.reached.commit, 2, "the last one before the first of later");
+        let twice = found.twice.unwrap();
+        assert_eq!((twice.step.commit, twice.step.event, twice.event), (4, 8, 10));
+        assert_eq!((twice.step.before_ms, twice.step.after_ms), (3000, 1500));
+        let told = twice.to_string();
+        assert!(
+            told.contains("event 8, from 1970-01-01T00:00:03.000Z to 1970-01-01T00:00:01.500Z"),
+            "{told}"
+        );
+        assert!(told.ends_with("ends with event 10"), "{told}");
+        assert_eq!(to(base, Point::Event(10)).unwrap().reached.commit, 5);
+        // Before the step came to it, and behind it, a moment is one.
+        for (ms, commit) in [(1000, 1), (1499, 1), (3050, 7)] {
+            let found = to(base, Point::Time(ms)).unwrap();
+            assert_eq!((found.reached.commit, found.twice), (commit, None), "{ms}");
+        }
+        // A backup whose time is ahead.
+        let base = Position { commit: 4, event: 8, time_ms: 3000, line: LINE };
+        let refused = to(base, Point::Time(2600)).unwrap_err().to_string();
+        assert!(
+            refused.contains("is before the backup") && refused.ends_with("ends with event 12"),
+            "{refused}"
+        );
+        // All steps are found once, also where a piece ends while the clock is behind; and what is damaged there is no obstacle.
+        let runs = survey(&Pieces::list(dir).unwrap(), file).unwrap();
+        let steps: Vec<_> =
+            runs.iter().flat_map(|run| &run.steps).map(|step| (step.commit, step.after_ms)).collect();
+        assert_eq!((runs.len(), steps), (1, vec![(4, 1500)]));
+        let second = dir.join(Pieces::list(dir).unwrap().names()[1].to_string());
+        let mut bytes = fs::read(&second).unwrap();
+        bytes.truncate(90);
+        fs::write(&second, bytes).unwrap();
+        let base = Position { line: LINE, ..Position::default() };
+        let found = to(base, Point::Time(2000)).unwrap();
+        assert_eq!((found.reached.commit, found.twice.map(|twice| twice.event)), (2, Some(8)));
+    }
 }

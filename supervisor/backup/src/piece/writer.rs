@@ -5,7 +5,10 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::piece::{BEGINS_LINE, CHECK, COMMIT, Commit, END, Header, Line, MAGIC, MAX_BATCH, Position};
+use crate::piece::{
+    BEGINS_LINE, BEGINS_LINE_BEHIND, CHECK, COMMIT, COMMIT_BEHIND, Commit, END, Header, Line, MAGIC,
+    MAX_BATCH, Position,
+};
 use crate::{Error, Result};
 
 /// A piece that is being written. Without [`PieceWriter::finish`] it is none.
@@ -49,12 +52,20 @@ impl<W: Write> PieceWriter<W> {
             let what = format!("commit {} does not follow {}", commit.commit, self.at.commit);
             return Err(Error::Gap { what });
         }
-        self.put(&[if commit.line.is_some() { BEGINS_LINE } else { COMMIT }])?;
+        self.put(&[match (commit.line, commit.clock_ms) {
+            (None, None) => COMMIT,
+            (Some(_), None) => BEGINS_LINE,
+            (None, Some(_)) => COMMIT_BEHIND,
+            (Some(_), Some(_)) => BEGINS_LINE_BEHIND,
+        }])?;
         for number in [commit.commit, commit.event, commit.time_ms] {
             self.put(&number.to_be_bytes())?;
         }
         if let Some(Line(line)) = &commit.line {
             self.put(line)?;
+        }
+        if let Some(clock_ms) = commit.clock_ms {
+            self.put(&clock_ms.to_be_bytes())?;
         }
         self.put(&length(batch)?.to_be_bytes())?;
         self.put(batch)?;
@@ -103,10 +114,11 @@ pub(super) fn follows(at: &Position, commit: &Commit) -> bool {
     at.commit.checked_add(1) == Some(commit.commit)
         && commit.event >= at.event
         && commit.time_ms >= at.time_ms
+        && commit.clock_ms.is_none_or(|clock_ms| clock_ms < commit.time_ms)
 }
 
 pub(super) fn after(at: &Position, commit: &Commit) -> Position {
-    let Commit { commit, event, time_ms, line } = *commit;
+    let Commit { commit, event, time_ms, line, .. } = *commit;
     Position { commit, event, time_ms, line: line.unwrap_or(at.line) }
 }
 

@@ -115,7 +115,7 @@ impl CapabilityPolicy {
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, Error> {
         let failed = |problems| Error::new(ErrorCode::ProfileInvalid, problems);
         let tree = yaml::parse(bytes, file).map_err(|m| failed(vec![*m.problem]))?;
-        let document: raw::CapabilityPolicy = yaml::from_node(&tree, file).map_err(|p| failed(vec![p]))?;
+        let document: raw::CapabilityPolicy = yaml::whole_from_node(&tree, file).map_err(failed)?;
         let mut problems = Vec::new();
         let mut read =
             |list: Vec<String>, field: &str, allow: bool| {

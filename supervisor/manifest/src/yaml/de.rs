@@ -10,15 +10,50 @@ use serde::de::{
 use super::tree::{Key, Kind, Node};
 use crate::error::{Place, Problem, did_you_mean, quote};
 
+/// Faults of one document that are told at most.
+const MAX_FAULTS: usize = 64;
+
 /// Reads a whole document into a type.
 pub(crate) fn from_node<T: DeserializeOwned>(node: &Node, file: &str) -> Result<T, Problem> {
-    T::deserialize(At { node }).map_err(|fault| Problem {
-        file: file.to_owned(),
-        place: fault.place.or(Some(node.place)),
-        field: fault.path(),
-        message: fault.message,
-        fix: fault.fix,
-    })
+    T::deserialize(At { node, passed: &[] }).map_err(|fault| fault.problem(node, file))
+}
+
+/// As [`from_node`], with all that is wrong. serde stops at the first fault, so that what has it is passed over and the rest read again,
+/// until it can be; none is read when the document as a whole is at fault.
+pub(crate) fn all_from_node<T: DeserializeOwned>(node: &Node, file: &str) -> (Option<T>, Vec<Problem>) {
+    let (mut passed, mut problems) = (Vec::new(), Vec::new());
+    loop {
+        let fault = match T::deserialize(At { node, passed: &passed }) {
+            Ok(read) => return (Some(read), problems),
+            Err(fault) => fault,
+        };
+        let found = fault.node(node);
+        let field = fault.missing.and_then(|field| found?.get(field));
+        // A field that is missing because it was passed over has been told.
+        if field.is_none_or(|field| !is_among(&passed, field)) {
+            problems.push(fault.problem(node, file));
+        }
+        match found {
+            // What was passed over cannot be at fault once more; should it be, that is the end.
+            Some(found) if !std::ptr::eq(found, node) && !is_among(&passed, found) => passed.push(found),
+            _ => return (None, problems),
+        }
+        if problems.len() == MAX_FAULTS {
+            return (None, problems);
+        }
+    }
+}
+
+/// The same, where nothing is read when something is wrong.
+pub(crate) fn whole_from_node<T: DeserializeOwned>(node: &Node, file: &str) -> Result<T, Vec<Problem>> {
+    match all_from_node(node, file) {
+        (Some(read), problems) if problems.is_empty() => Ok(read),
+        (_, problems) => Err(problems),
+    }
+}
+
+fn is_among(nodes: &[&Node], one: &Node) -> bool {
+    nodes.iter().any(|node| std::ptr::eq(*node, one))
 }
 
 /// An error on its way up.
@@ -29,11 +64,15 @@ struct Fault {
     path: Vec<String>,
     message: String,
     fix: String,
+    /// It is about a key, whose place it has, and not about what is at the path.
+    key: bool,
+    /// The field that is not there.
+    missing: Option<&'static str>,
 }
 
 impl Fault {
     fn bare(message: String, fix: String) -> Self {
-        Self { place: None, path: Vec::new(), message, fix }
+        Self { place: None, path: Vec::new(), message, fix, key: false, missing: None }
     }
 
     fn at(mut self, place: Place) -> Self {
@@ -44,6 +83,33 @@ impl Fault {
     fn inside(mut self, part: String) -> Self {
         self.path.push(part);
         self
+    }
+
+    fn problem(self, document: &Node, file: &str) -> Problem {
+        Problem {
+            file: file.to_owned(),
+            place: self.place.or(Some(document.place)),
+            field: self.path(),
+            message: self.message,
+            fix: self.fix,
+        }
+    }
+
+    /// What has the fault: the value at the path, or of the key.
+    fn node<'n>(&self, document: &'n Node) -> Option<&'n Node> {
+        let mut node = document;
+        for part in self.path.iter().rev() {
+            node = match &node.kind {
+                Kind::Seq(items) => items.get(part.trim_matches(['[', ']']).parse::<usize>().ok()?)?,
+                _ => node.get(part)?,
+            };
+        }
+        match &node.kind {
+            Kind::Map(entries) if self.key => {
+                entries.iter().find(|(key, _)| Some(key.place) == self.place).map(|(_, value)| value)
+            }
+            _ => Some(node),
+        }
     }
 
     fn path(&self) -> String {
@@ -105,7 +171,7 @@ impl de::Error for Fault {
         )
     }
     fn missing_field(field: &'static str) -> Self {
-        Self::bare(format!("{field} is missing"), String::new())
+        Self { missing: Some(field), ..Self::bare(format!("{field} is missing"), String::new()) }
     }
     fn duplicate_field(field: &'static str) -> Self {
         Self::bare(format!("{field} is given twice"), String::new())
@@ -116,6 +182,8 @@ impl de::Error for Fault {
 #[derive(Clone, Copy)]
 struct At<'a> {
     node: &'a Node,
+    /// What is read as if it were not there.
+    passed: &'a [&'a Node],
 }
 
 impl At<'_> {
@@ -167,8 +235,8 @@ impl<'de> Deserializer<'de> for At<'_> {
         match &self.node.kind {
             Kind::Null => visitor.visit_unit(),
             Kind::Scalar { text, .. } => visitor.visit_str(text),
-            Kind::Seq(items) => visitor.visit_seq(Items { items, next: 0 }),
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
+            Kind::Seq(items) => visitor.visit_seq(Items { items, passed: self.passed, next: 0 }),
+            Kind::Map(entries) => visitor.visit_map(Entries { entries, passed: self.passed, next: 0 }),
         }
         .map_err(|f: Fault| f.at(place))
     }
@@ -226,7 +294,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         match self.node.kind {
             Kind::Seq(_) => self.deserialize_any(visitor),
             // `secrets:` with nothing behind it has none.
-            Kind::Null => visitor.visit_seq(Items { items: &[], next: 0 }),
+            Kind::Null => visitor.visit_seq(Items { items: &[], passed: &[], next: 0 }),
             _ => Err(self.wrong("a list")),
         }
     }
@@ -234,7 +302,7 @@ impl<'de> Deserializer<'de> for At<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.node.kind {
             Kind::Map(_) => self.deserialize_any(visitor),
-            Kind::Null => visitor.visit_map(Entries { entries: &[], next: 0 }),
+            Kind::Null => visitor.visit_map(Entries { entries: &[], passed: &[], next: 0 }),
             _ => Err(self.wrong("a mapping")),
         }
     }
@@ -267,16 +335,22 @@ impl<'de> Deserializer<'de> for At<'_> {
 
 struct Items<'a> {
     items: &'a [Node],
+    passed: &'a [&'a Node],
     next: usize,
 }
 
 impl<'de> de::SeqAccess<'de> for Items<'_> {
     type Error = Fault;
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+        while self.items.get(self.next).is_some_and(|node| is_among(self.passed, node)) {
+            self.next += 1;
+        }
         let Some(node) = self.items.get(self.next) else { return Ok(None) };
         let index = self.next;
         self.next += 1;
-        seed.deserialize(At { node }).map(Some).map_err(|f| f.at(node.place).inside(format!("[{index}]")))
+        seed.deserialize(At { node, passed: self.passed })
+            .map(Some)
+            .map_err(|f| f.at(node.place).inside(format!("[{index}]")))
     }
     fn size_hint(&self) -> Option<usize> {
         Some(self.items.len() - self.next)
@@ -285,20 +359,27 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
 
 struct Entries<'a> {
     entries: &'a [(Key, Node)],
+    passed: &'a [&'a Node],
     next: usize,
 }
 
 impl<'de> de::MapAccess<'de> for Entries<'_> {
     type Error = Fault;
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        while self.entries.get(self.next).is_some_and(|(_, node)| is_among(self.passed, node)) {
+            self.next += 1;
+        }
         let Some((key, _)) = self.entries.get(self.next) else { return Ok(None) };
-        seed.deserialize(key.text.as_str().into_deserializer()).map(Some).map_err(|f: Fault| f.at(key.place))
+        seed.deserialize(key.text.as_str().into_deserializer())
+            .map(Some)
+            .map_err(|f: Fault| Fault { key: true, ..f }.at(key.place))
     }
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let Some((key, node)) = self.entries.get(self.next) else {
             return Err(de::Error::custom("a value without a key"));
         };
         self.next += 1;
-        seed.deserialize(At { node }).map_err(|f| f.at(node.place).inside(key.text.clone()))
+        seed.deserialize(At { node, passed: self.passed })
+            .map_err(|f| f.at(node.place).inside(key.text.clone()))
     }
 }

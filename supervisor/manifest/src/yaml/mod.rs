@@ -7,5 +7,5 @@
 mod de;
 mod tree;
 
-pub(crate) use de::from_node;
+pub(crate) use de::{all_from_node, from_node, whole_from_node};
 pub(crate) use tree::{Kind, Node, parse};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use aion_backup::{Error, Name, PieceReader, Pieces, Point, Position, Route, survey};
+use aion_backup::{Error, Name, PieceReader, Pieces, Point, Position, Route, gaps, survey};
 use aion_task_journal::{Archived, Journal, Options};
 
 use crate::{load, small};
@@ -254,5 +254,11 @@ fn a_log_that_is_gone_is_a_gap_that_is_told() {
     load::step(&journal, 401);
     archive.take(&journal);
     assert_eq!(archive.route(later, Point::End).unwrap().reached.event, 802);
-    assert_eq!(survey(&archive.pieces(), file).unwrap().len(), 2);
+    let runs = survey(&archive.pieces(), file).unwrap();
+    let told = |backups: &[Position]| {
+        gaps(&runs, backups).iter().map(|gap| (gap.missing, gap.harmless)).collect::<Vec<_>>()
+    };
+    assert_eq!(runs.len(), 2);
+    assert_eq!(told(&[]), [(false, false)], "it began anew, and said so");
+    assert_eq!((told(&[from]), told(&[from, later])), (vec![(false, false)], vec![(false, true)]));
 }

@@ -191,9 +191,28 @@ pub(crate) fn an_archive_that_does_not_lead_there_is_refused() {
     drop(refused(&[], 1, "cut off"));
     fs::remove_file(&all[2]).unwrap();
     drop(refused(&[], 1, "does not go on"));
-    let verified = node.daemons.ctl(["backup", "verify", text(&pieces)]).ok();
-    assert!(verified.err.contains("gaps"), "{}", verified.err);
+    let verify = |more: &[&str]| node.daemons.ctl(["backup", "verify", text(&pieces)]).args(more).done();
+    let found = verify(&["-o", "json"]).expect(1).says("BACKUP_BROKEN").says("has a gap after commit");
+    let gaps = found.json()["gaps"].clone();
+    assert_eq!(
+        (gaps.as_array().unwrap().len(), &gaps[0]["missing"], &gaps[0]["harmless"]),
+        (1, &json!(true), &json!(false))
+    );
+    assert!(String::from_utf8_lossy(&verify(&[]).out).contains("GAP after commit"));
+    // A backup from before it is no help, and one from behind it makes it harmless.
+    drop(verify(&["--backup", text(&file)]).expect(1).says("has a gap"));
+    let behind = path("behind.backup");
+    node.daemons.ctl(["backup", "create", text(&behind)]).ok();
+    take();
+    let found = verify(&["--backup", text(&file), "--backup", text(&behind), "-o", "json"]).expect(0).json();
+    assert_eq!((&found["ok"], &found["gaps"][0]["harmless"]), (&json!(true), &json!(true)), "{found:#}");
+    assert!(
+        found["backups"][1]["leads_to_event"].as_u64() > found["backups"][0]["leads_to_event"].as_u64(),
+        "{found:#}"
+    );
+    drop(verify(&["--backup", text(&path("none"))]).expect(1));
     fs::write(&all[2], &whole).unwrap();
+    assert_eq!(verify(&["-o", "json"]).expect(0).json()["gaps"], json!([]));
 
     for (point, says) in [
         (["--to-seq", "1"], "before the backup"),

@@ -11,6 +11,7 @@ mod audit_log;
 mod backup;
 mod backup_point;
 mod bad_input;
+mod configuration;
 mod crash_aiond;
 mod crash_launcher;
 mod detections;
@@ -214,6 +215,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
         kernel_servers::{a_server_is_confined_kept_and_replaced, webassembly_runs_within_its_limits, servers_from_npm_run_unmodified}
         kernel_peers::{openai_langchain_and_mcp_clients_are_served}
         kernel_local_model::{llama_cpp_answers_with_tokens_that_are_counted}
+        configuration::{all_that_is_wrong_is_told_with_who_says_it_and_nothing_starts,
+            rules_that_go_while_aiond_runs_leave_what_was_before}
         learn::{a_run_s_least_profile_is_enough_for_it_and_no_more}
         signed::{what_must_be_signed_is_refused_when_it_is_not_or_was_changed}
         leftovers::{purge_after_a_crash, stopping_everything_leaves_nothing}

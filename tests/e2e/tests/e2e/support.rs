@@ -13,12 +13,15 @@ use serde_json::{Value, json};
 use crate::agent::detached;
 
 /// By their words nobody would know them for secrets: it is where they stand that tells.
-const PLANTED: [&str; 5] = [
+const PLANTED: [&str; 8] = [
     "marzipan-of-the-agent",
     "marzipan-of-the-arguments",
     "marzipan-of-the-config",
     "marzipan-of-the-url",
     "marzipan-of-the-header",
+    "marzipan-of-the-second-line",
+    "marzipan-of-the-continuation",
+    "marzipan-of-the-block",
 ];
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -47,15 +50,21 @@ fn text_of(files: &Files, name: &str) -> String {
 
 /// The configuration of an operator who was careless.
 fn configured(folder: &Path) -> PathBuf {
-    let [_, _, config, url, header] = PLANTED;
+    let [_, _, config, url, header, second, continued, block] = PLANTED;
     let path = folder.join("config.yaml");
     let text = format!(
         "apiVersion: aion.os/v1\nkind: Config\nlog: {{level: info}}\ntracing:\n  otlp_endpoint: http://collector:{url}@127.0.0.1:4318\n"
     );
     fs::write(&path, text).unwrap();
     fs::create_dir(folder.join("config.yaml.d")).unwrap();
-    fs::write(folder.join("config.yaml.d/50-mine.yaml"), format!("backend:\n  api_key: {config}\n")).unwrap();
-    let header = format!("OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20{header}\nAION_LOG=info\n");
+    let mine = format!(
+        "backend:\n  api_key: {config}\ncredentials:\n  - key: |\n      first: line\n      {block}: line\n"
+    );
+    fs::write(folder.join("config.yaml.d/50-mine.yaml"), mine).unwrap();
+    let header = format!(
+        "OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20{header}\nAION_LOG=info\nWEATHER_TOKEN=\"first\n{second}\n\"\n\
+         API_KEY=first\\\n{continued}\nAION_LOG_FORMAT=json\n"
+    );
     fs::write(folder.join("aiond.env"), header).unwrap();
     path
 }
@@ -157,7 +166,11 @@ fn what_helps(files: &Files, agent: &str) {
     let config = text_of(files, "config/config.yaml");
     assert!(config.contains("http://collector:[redacted]@127.0.0.1:4318"), "{config}");
     assert_eq!(text_of(files, "config/config.yaml.d/50-mine.yaml"), "backend:\n  api_key: [redacted]\n");
-    assert!(text_of(files, "config/aiond.env").ends_with("AION_LOG=info\n"));
+    let variables = text_of(files, "config/aiond.env");
+    assert!(
+        variables.contains("AION_LOG=info\n") && variables.ends_with("\nAION_LOG_FORMAT=json\n"),
+        "{variables}"
+    );
     for log in ["logs/aiond.log", "logs/aion-launcher.log"] {
         assert!(!text_of(files, log).is_empty(), "{log}");
     }

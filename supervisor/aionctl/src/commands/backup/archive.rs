@@ -1,22 +1,22 @@
 //! `backup archive`: what the journal of the tasks committed since the last piece becomes the next one, which has its name only when all of
-//! it is there and was checked; and what is said of all of them.
+//! it is there and was checked.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-use aion_backup::{End, Error, Name, PieceReader, Pieces, Run, survey};
+use aion_backup::{End, Error, Name, PieceReader, Pieces};
 use aion_client::{Client, api};
 use aion_types::ErrorCode;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::cipher::{self, Lock};
+use super::cipher::Lock;
 use super::is_disk_full;
 use super::tee::{self, Tee};
-use crate::cli::{BackupArchive, BackupVerify};
+use crate::cli::BackupArchive;
 use crate::commands::partial::{NotBegun, Partial};
 use crate::commands::signals::Signals;
 use crate::failure::{Failure, Outcome};
@@ -173,81 +173,6 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
             .hint("nothing is left of this piece, and tasks are not held up; make room soon, before aiond drops what is not archived yet");
     }
     Failure::new(1, format!("cannot write {}", path.display())).cause(error)
-}
-
-#[derive(Serialize)]
-struct ArchiveView {
-    ok: bool,
-    encrypted: bool,
-    pieces: usize,
-    runs: Vec<RunView>,
-}
-
-/// Pieces without a gap.
-#[derive(Serialize)]
-struct RunView {
-    /// A backup that stands here or later can be gone on from.
-    from_commit: u64,
-    to_commit: u64,
-    pieces: u64,
-    /// The newest event.
-    event: u64,
-    since: Option<String>,
-    until: String,
-}
-
-impl From<&Run> for RunView {
-    fn from(run: &Run) -> Self {
-        Self {
-            from_commit: run.from,
-            to_commit: run.to.commit,
-            pieces: run.pieces,
-            event: run.to.event,
-            since: run.since_ms.map(time),
-            until: time(run.until_ms),
-        }
-    }
-}
-
-/// Reads every byte of every piece.
-pub(super) fn verify(args: &BackupVerify, printer: Printer) -> Outcome {
-    let pieces = Pieces::list(&args.file)?;
-    let mut encrypted = true;
-    let runs = survey(&pieces, |path| -> Outcome<_> {
-        let opened = cipher::open(path, &args.keys)?;
-        encrypted &= opened.encrypted;
-        Ok(opened.input)
-    })?;
-    if runs.is_empty() {
-        let none = format!("there is no piece of an archive in {}", args.file.display());
-        return Err(
-            Failure::coded(ErrorCode::BackupBroken, none).hint("`aionctl backup archive DIR` writes them")
-        );
-    }
-    let view = ArchiveView {
-        ok: true,
-        encrypted,
-        pieces: pieces.names().len(),
-        runs: runs.iter().map(RunView::from).collect(),
-    };
-    printer.document(&view, "ok", || {
-        let sealed = if encrypted { "encrypted" } else { "NOT encrypted" };
-        let mut out = format!("ok: {} pieces of a journal's archive, {sealed}\n", view.pieces);
-        for run in &view.runs {
-            let since = run.since.as_deref().unwrap_or("nothing yet");
-            out.push_str(&format!(
-                "  after commit {}: from {since} to event {}, until {}\n",
-                run.from_commit, run.event, run.until
-            ));
-        }
-        out
-    })?;
-    if runs.len() > 1 {
-        note(
-            "there are gaps between these, or they are of histories that went apart: a restore goes on within one",
-        );
-    }
-    Ok(0)
 }
 
 /// RFC 3339 of ms since 1970.

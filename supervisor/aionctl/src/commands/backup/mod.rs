@@ -1,6 +1,7 @@
 //! `backup`: backups and archives, made through aiond, checked and restored without it.
 
 mod archive;
+mod archive_check;
 mod cipher;
 mod create;
 mod replay;
@@ -15,7 +16,7 @@ use aion_client::Client;
 use aion_types::ErrorCode;
 
 use crate::cli::{BackupArchive, BackupCreate, BackupRestore, BackupVerify};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, USAGE};
 use crate::output::Printer;
 
 pub(super) async fn create(client: &Client, args: &BackupCreate, printer: Printer) -> Outcome {
@@ -32,7 +33,10 @@ pub(super) fn restore(args: &BackupRestore, printer: Printer) -> Outcome {
 
 pub(super) fn verify(args: &BackupVerify, printer: Printer) -> Outcome {
     if args.file.is_dir() {
-        return archive::verify(args, printer);
+        return archive_check::verify(args, printer);
+    }
+    if !args.backups.is_empty() {
+        return Err(Failure::new(USAGE, "--backup: it goes with the folder of an archive"));
     }
     let opened = cipher::open(&args.file, &args.keys)?;
     let summary = read(opened.input, &mut Check).map_err(failed)?;

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 
-use aion_backup::{Pieces, Point, Position, Route, Summary};
+use aion_backup::{Pieces, Point, Position, Route, Summary, Twice};
 use aion_types::ErrorCode;
 
 use super::cipher;
@@ -18,6 +18,8 @@ pub(super) struct Replayed {
     pub(super) reached: Position,
     pub(super) commits: u64,
     pub(super) checkpoints_left_out: u64,
+    /// The moment that was asked for came twice.
+    pub(super) twice: Option<Twice>,
 }
 
 /// The way that is asked for, whole and checked; none: no archive was named.
@@ -42,7 +44,8 @@ fn opener(args: &BackupRestore) -> impl FnMut(&Path) -> Outcome<Box<dyn std::io:
 
 /// Applies it to the journal of a state that is being made.
 pub(super) fn replay(route: &Route, staging: &Path, args: &BackupRestore) -> Outcome<Replayed> {
-    let mut replayed = Replayed { reached: route.reached, commits: route.commits, checkpoints_left_out: 0 };
+    let (reached, commits, twice) = (route.reached, route.commits, route.twice);
+    let mut replayed = Replayed { reached, commits, checkpoints_left_out: 0, twice };
     if route.commits == 0 {
         return Ok(replayed);
     }

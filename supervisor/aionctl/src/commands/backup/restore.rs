@@ -6,6 +6,7 @@ use aion_backup::{Owners, Restored, Summary, Target};
 use nix::unistd::{Group, User, geteuid};
 use serde::Serialize;
 
+use super::archive_check::StepView;
 use super::cipher::{self, Opened};
 use super::replay::Replayed;
 use super::view::View;
@@ -31,6 +32,17 @@ struct JournalView {
     time: String,
     /// Large ones that the archive does not have: their tasks go on from an older one.
     checkpoints_left_out: u64,
+    /// The clock went back behind the moment that was asked for, so that it came again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    twice: Option<TwiceView>,
+}
+
+/// What is reached is of the first time.
+#[derive(Serialize)]
+struct TwiceView {
+    clock_step: StepView,
+    /// For --to-seq: where the second time leads.
+    event: u64,
 }
 
 /// The audit log that came with it.
@@ -66,6 +78,9 @@ pub(super) fn restore(args: &BackupRestore, printer: Printer) -> Outcome {
     })?;
     let view = view(&restored, replayed.as_ref(), &args.state, encrypted);
     printer.document(&view, &args.state.display().to_string(), || human(&view))?;
+    if let Some(twice) = replayed.as_ref().and_then(|replayed| replayed.twice) {
+        note(&format!("that moment came twice, and this is the first time: {twice} (--to-seq)"));
+    }
     for what in &restored.summary.manifest.left_out {
         note(&format!("was not in the backup: {what}"));
     }
@@ -107,6 +122,9 @@ fn view(restored: &Restored, replayed: Option<&Replayed>, state: &Path, encrypte
             event: replayed.reached.event,
             time: archive::time(replayed.reached.time_ms),
             checkpoints_left_out: replayed.checkpoints_left_out,
+            twice: replayed
+                .twice
+                .map(|twice| TwiceView { clock_step: StepView::from(&twice.step), event: twice.event }),
         }),
         audit,
     }

@@ -12,7 +12,22 @@ pub(super) struct Lines {
     below: Option<Below>,
     /// The line before was a secret's, and ended in a backslash.
     goes_on: bool,
+    /// A secret's quotes that were not closed yet.
+    open: Option<Open>,
+    /// The column of a `name:` that looks like a secret's: its value stands below it, as `value:`.
+    named: Option<usize>,
 }
+
+/// Quotes that go on in the lines below.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    quote: &'static str,
+    /// What they may still take. Who forgets to close quotes does not lose the whole file.
+    left: usize,
+}
+
+/// No value over several lines is longer.
+const LONGEST: usize = 64 << 10;
 
 /// The lines that belong to a key whose value is a secret.
 #[derive(Debug)]
@@ -23,6 +38,8 @@ struct Below {
     list: bool,
     /// It is one text, and no tree of keys.
     whole: bool,
+    /// The column of a key or an item in that tree whose value is one text: what is further in belongs to it.
+    text: Option<usize>,
 }
 
 /// A key that looks like a secret's, and its value: from where to where.
@@ -31,6 +48,8 @@ struct Found {
     to: usize,
     /// A colon stood between them.
     colon: bool,
+    /// The value's quotes, when this line does not close them.
+    open: Option<&'static str>,
 }
 
 impl Lines {
@@ -38,21 +57,75 @@ impl Lines {
     pub(super) fn line(&mut self, line: &str) -> (String, u64) {
         let body = line.trim_start();
         let column = line.len() - body.len();
+        if let Some(open) = self.open.take() {
+            return self.quoted(line, column, open);
+        }
         if std::mem::take(&mut self.goes_on) && !body.is_empty() {
             self.goes_on = line.ends_with('\\');
             return hidden(line, column, line.len());
         }
-        if let Some(below) = &self.below {
+        if let Some(below) = &mut self.below {
             let item = below.list && column == below.column && (body == "-" || body.starts_with("- "));
             if body.is_empty() {
                 return (line.to_owned(), 0);
             }
             if column > below.column || item {
-                return if below.whole { hidden(line, column, line.len()) } else { branch(line, column) };
+                below.text = below.text.filter(|&text| column > text);
+                if below.whole || below.text.is_some() {
+                    return hidden(line, column, line.len());
+                }
+                if is_header(body) {
+                    below.text = Some(column);
+                }
+                return branch(line, column);
             }
             self.below = None;
         }
+        if let Some(value) = self.value_of_name(body, column) {
+            self.below = Some(Below { column, list: false, whole: true, text: None });
+            return if is_header(body) || value.is_empty() {
+                (line.to_owned(), 0)
+            } else {
+                hidden(line, line.len() - value.len(), line.len())
+            };
+        }
         self.pairs(line)
+    }
+
+    /// A line within quotes that an earlier one opened, and what stands behind them.
+    fn quoted(&mut self, line: &str, column: usize, open: Open) -> (String, u64) {
+        let closed = closing(line, 0, open.quote);
+        let end = closed.unwrap_or(line.len());
+        let (mut out, count) = if column < end {
+            hidden(part(line, 0, end), column, end)
+        } else {
+            (part(line, 0, end).to_owned(), 0)
+        };
+        let left = open.left.saturating_sub(line.len());
+        if closed.is_none() {
+            self.open = (left > 0).then_some(Open { left, ..open });
+            return (out, count);
+        }
+        out.push_str(open.quote);
+        let (rest, more) = self.pairs(part(line, end + open.quote.len(), line.len()));
+        out.push_str(&rest);
+        (out, count + more)
+    }
+
+    /// The value of a line `value:` that follows a `name:` which looks like a secret's in the same list item.
+    fn value_of_name<'l>(&mut self, body: &'l str, column: usize) -> Option<&'l str> {
+        let item = body.strip_prefix("- ").map(str::trim_start);
+        let column = column + body.len() - item.unwrap_or(body).len();
+        let said = item.unwrap_or(body);
+        if item.is_some() || self.named.is_some_and(|named| column < named) {
+            self.named = None;
+        }
+        if let Some(name) = said.strip_prefix("name:") {
+            let name = name.trim().trim_matches(['"', '\'']);
+            self.named = (looks_secret(name) && !name.contains(' ')).then_some(column);
+        }
+        let value = said.strip_prefix("value:").map(str::trim_start)?;
+        self.named.take_if(|named| *named == column).map(|_| value)
     }
 
     fn pairs(&mut self, line: &str) -> (String, u64) {
@@ -69,10 +142,15 @@ impl Lines {
             if first && found.colon {
                 self.opens(line, start, said);
             }
+            if found.open.is_some() {
+                self.open = found.open.map(|quote| Open { quote, left: LONGEST });
+            }
+            let tail = part(line, found.from, line.len()).trim_end();
+            self.goes_on |= tail == "\\" && found.open.is_none();
             if said.is_empty() || opens_a_tree(said) || is_kept(part(line, start, end), said) {
                 continue;
             }
-            self.goes_on = said.ends_with('\\') && found.to == line.len();
+            self.goes_on |= said.ends_with('\\') && found.to == line.len() && found.open.is_none();
             out.push_str(part(line, done, found.from));
             out.push_str(MARK);
             (done, from) = (found.to, found.to);
@@ -86,13 +164,21 @@ impl Lines {
         let quote = start > 0 && matches!(line.as_bytes().get(start - 1), Some(b'"' | b'\''));
         let column = if quote { start - 1 } else { start };
         let whole = !said.is_empty() && !matches!(said, "{" | "[");
-        self.below = Some(Below { column, list: said.is_empty(), whole });
+        self.below = Some(Below { column, list: said.is_empty(), whole, text: None });
     }
 }
 
 /// What stands behind a key when its value comes in the lines below.
 fn opens_a_tree(said: &str) -> bool {
     matches!(said, "{" | "[" | "|" | ">" | "|-" | ">-" | "|+" | ">+")
+}
+
+/// Whether the lines below are one text: the line ends in what YAML begins such with, as `key: |` or `- >2-`.
+fn is_header(body: &str) -> bool {
+    let body = body.rsplit_once(" #").map_or(body, |(before, _)| before).trim_end();
+    let last = body.rsplit(' ').next().unwrap_or_default();
+    last.strip_prefix(['|', '>'])
+        .is_some_and(|rest| rest.len() <= 2 && rest.chars().all(|c| "+-123456789".contains(c)))
 }
 
 /// The next run of letters that a key may be made of.
@@ -142,20 +228,23 @@ fn value(line: &str, start: usize, end: usize, first: bool) -> Option<Found> {
         _ => return None,
     }
     at = past_spaces(bytes, at);
-    let (from, to) = extent(line, at, key, first);
-    Some(Found { from, to, colon })
+    let (from, to, open) = extent(line, at, key, first);
+    Some(Found { from, to, colon, open })
 }
 
-/// From where to where the value is that begins here.
-fn extent(line: &str, at: usize, key: &str, first: bool) -> (usize, usize) {
+/// From where to where the value is that begins here, and its quotes when this line does not close them.
+fn extent(line: &str, at: usize, key: &str, first: bool) -> (usize, usize, Option<&'static str>) {
     let rest = part(line, at, line.len());
     if rest.starts_with(MARK) {
-        return (at, at + MARK.len());
+        return (at, at + MARK.len(), None);
     }
     for quote in ["\\\"", "\\'", "\"", "'"] {
         if rest.starts_with(quote) {
             let from = at + quote.len();
-            return (from, closing(line, from, quote));
+            let closed = closing(line, from, quote);
+            // Text in text is on one line.
+            let open = (closed.is_none() && quote.len() == 1).then_some(quote);
+            return (from, closed.unwrap_or(line.len()), open);
         }
     }
     let length = if first {
@@ -167,11 +256,11 @@ fn extent(line: &str, at: usize, key: &str, first: bool) -> (usize, usize) {
         let rest = part(rest, 0, rest.find([' ', '\t', '"', '\'']).unwrap_or(rest.len()));
         rest.trim_end_matches([',', ';', ')', '}', ']', '>', '\\']).len()
     };
-    (at, at + length)
+    (at, at + length, None)
 }
 
-/// Where the quotes end; the line's end when they do not.
-fn closing(line: &str, from: usize, quote: &str) -> usize {
+/// Where the quotes end; none: not on this line.
+fn closing(line: &str, from: usize, quote: &str) -> Option<usize> {
     let mut at = from;
     while let Some(found) = part(line, at, line.len()).find(quote) {
         let end = at + found;
@@ -188,10 +277,10 @@ fn closing(line: &str, from: usize, quote: &str) -> usize {
         } else if escaped {
             at = end + 1;
         } else {
-            return end;
+            return Some(end);
         }
     }
-    line.len()
+    None
 }
 
 fn past_quote(bytes: &[u8], at: usize) -> (bool, usize) {

@@ -53,12 +53,18 @@ fn walk(value: Value, hidden: bool, count: &mut u64) -> Value {
 }
 
 fn object(fields: Map<String, Value>, hidden: bool, count: &mut u64) -> Map<String, Value> {
+    // A variable as others list them: its name, and its value beside it.
+    let name =
+        fields.get("name").and_then(Value::as_str).filter(|name| looks_secret(name)).map(str::to_owned);
     let fields = fields.into_iter().map(|(key, value)| {
         // Manifests list the names of secrets, and only those.
         let names = key == "secrets" && value.is_array();
         let secret = looks_secret(&key) && !names && !scalar(&value).is_some_and(|said| is_kept(&key, &said));
         let variables = key == "env" && value.is_object();
-        let value = walk(value, hidden || secret || variables, count);
+        let named = name
+            .as_deref()
+            .is_some_and(|name| key == "value" && !scalar(&value).is_some_and(|said| is_kept(name, &said)));
+        let value = walk(value, hidden || secret || variables || named, count);
         (clean(&key, count), value)
     });
     fields.collect()

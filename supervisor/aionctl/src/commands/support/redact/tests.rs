@@ -60,6 +60,72 @@ fn what_yaml_puts_below_a_key_goes_with_it() {
 }
 
 #[test]
+fn values_over_several_lines_go_as_a_whole() {
+    let block = "-----BEGIN PRIVATE KEY-----\nplanted one\n-----END PRIVATE KEY-----";
+    for (said, kept) in [
+        (
+            "TOKEN=\"planted one\n planted two\n\nplanted three\" # x\nNEXT=1\n",
+            "TOKEN=\"[redacted]\n [redacted]\n\n[redacted]\" # x\nNEXT=1\n",
+        ),
+        (
+            "export TOKEN='planted \\'\nN=1\nTOKEN='\nplanted''s\n'\nN=2\n",
+            "export TOKEN='[redacted]'\nN=1\nTOKEN='\n[redacted]\n'\nN=2\n",
+        ),
+        (
+            "TOKEN=\"planted \\\" one\\\nplanted two\nplanted three\"\nN=1\n",
+            "TOKEN=\"[redacted]\n[redacted]\n[redacted]\"\nN=1\n",
+        ),
+        ("TOKEN=none\\\n planted \\\n planted\nN=1\n", "TOKEN=[redacted]\n [redacted]\n [redacted]\nN=1\n"),
+        ("TOKEN=\\\nplanted\nN=1\n", "TOKEN=[redacted]\n[redacted]\nN=1\n"),
+        ("curl --token \\\n  planted\nN=1\n", "curl --token \\\n  [redacted]\nN=1\n"),
+        (
+            "a: {password: 'planted\n  planted', agent: calm-otter}\n",
+            "a: {password: '[redacted]\n  [redacted]', agent: calm-otter}\n",
+        ),
+        (
+            "TOKEN=\"planted\nplanted\" SECRET=\"planted\nplanted\"\nN=1\n",
+            "TOKEN=\"[redacted]\n[redacted]\" SECRET=\"[redacted]\n[redacted]\"\nN=1\n",
+        ),
+        (
+            "secret: |2-  # x\n    planted: one\n\n  planted\nnext: 1\n",
+            "secret: [redacted]\n    [redacted]\n\n  [redacted]\nnext: 1\n",
+        ),
+        (
+            "credentials:\n  key: >-\n    planted: one\n    planted\n  on: x\nn: 1\n",
+            "credentials:\n  key: [redacted]\n    [redacted]\n    [redacted]\n  on: [redacted]\nn: 1\n",
+        ),
+        (
+            "tokens:\n- |\n  planted: one\n- planted\nn: 1\n",
+            "tokens:\n- [redacted]\n  [redacted]\n- [redacted]\nn: 1\n",
+        ),
+        (
+            "list:\n  - token: |\n      planted: one\n    name: calm-otter\n",
+            "list:\n  - token: |\n      [redacted]\n    name: calm-otter\n",
+        ),
+        (
+            "env:\n  - name: API_TOKEN\n    value: planted\n  - name: CITY\n    value: Bern\n",
+            "env:\n  - name: API_TOKEN\n    value: [redacted]\n  - name: CITY\n    value: Bern\n",
+        ),
+        (
+            "env:\n  - name: \"API_TOKEN\"\n    value: |\n      planted: x\n  - name: a\n",
+            "env:\n  - name: \"API_TOKEN\"\n    value: |\n      [redacted]\n  - name: a\n",
+        ),
+        (
+            format!("KEY=\"{block}\"\nTLS_SECRET='{block}\nplanted'\nN=1\n").as_str(),
+            "KEY=\"[redacted]\"\nTLS_SECRET='[redacted]\n[redacted]'\nN=1\n",
+        ),
+    ] {
+        let (found, count) = text(said);
+        assert_eq!(found, kept, "{said}");
+        assert!(count >= 1 && !found.contains("planted"), "{said}");
+        assert_eq!(text(&found), (found.clone(), 0), "{said}");
+    }
+    // Quotes that nobody closes do not take all that follows.
+    let open = format!("TOKEN=\"a\n{}", "a line of a log\n".repeat(10_000));
+    assert!(text(&open).0.ends_with("a line of a log\n"));
+}
+
+#[test]
 fn what_shows_by_itself_goes() {
     for (said, kept) in [
         ("sent Bearer abc.DEF-123 to it", "sent Bearer [redacted] to it"),
@@ -159,6 +225,7 @@ fn documents_are_redacted_by_their_keys_and_stay_documents() {
         "labels": {"api-key": "abc", "team": "blue"},
         "token_file": "/etc/aion/token",
         "message": "two\npassword=abc",
+        "list": [{"name": "API_TOKEN", "value": "abc"}, {"name": "tokens", "value": 5}, {"name": "a", "value": "b"}],
     }));
     assert_eq!(
         found,
@@ -171,8 +238,9 @@ fn documents_are_redacted_by_their_keys_and_stay_documents() {
             "labels": {"api-key": MARK, "team": "blue"},
             "token_file": "/etc/aion/token",
             "message": "two\npassword=[redacted]",
+            "list": [{"name": "API_TOKEN", "value": MARK}, {"name": "tokens", "value": 5}, {"name": "a", "value": "b"}],
         })
     );
-    assert_eq!(count, 8);
+    assert_eq!(count, 9);
     assert_eq!(json(found.clone()), (found, 0));
 }
