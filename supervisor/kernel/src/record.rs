@@ -11,7 +11,7 @@ use aion_store::{Batch, Durability, Store, Table};
 use aion_syscall::{Decision, Engine, ErrorBody, Refusal, Status, Step, Usage};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::host::{AuditEntry, Host};
 use crate::rows;
@@ -22,6 +22,8 @@ const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
 const TOGETHER: usize = 64;
 /// Records of a group that are on their way at once: those that come together share a sync, and others find the launcher, too.
 const AT_ONCE: usize = 4;
+/// Groups that are being written at once: while one waits for the disk the next one's calls are put together, and none waits for two.
+const GROUPS: usize = 2;
 /// How many times others get their turn before a group is written.
 const PATIENCE: usize = 8;
 /// Bytes of what a call was about that are told.
@@ -199,7 +201,13 @@ fn told(row: DecisionRow, done: oneshot::Sender<()>) -> Told {
 
 async fn run(store: Arc<Store>, host: Arc<dyn Host>, mut told: mpsc::Receiver<Told>) {
     let mut group = Vec::with_capacity(TOGETHER);
-    while told.recv_many(&mut group, TOGETHER).await > 0 {
+    let under_way = Arc::new(Semaphore::new(GROUPS));
+    loop {
+        // A group begins when there is room for it; what comes until then is in it.
+        let Ok(turn) = Arc::clone(&under_way).acquire_owned().await else { return };
+        if told.recv_many(&mut group, TOGETHER).await == 0 {
+            return;
+        }
         // Calls that are about to end come into the same group: each group costs a sync of the log's disk.
         for _ in 0..PATIENCE {
             let room = TOGETHER - group.len();
@@ -210,7 +218,11 @@ async fn run(store: Arc<Store>, host: Arc<dyn Host>, mut told: mpsc::Receiver<To
             told.recv_many(&mut group, room).await;
         }
         let calls = std::mem::replace(&mut group, Vec::with_capacity(TOGETHER));
-        tell(Arc::clone(&store), host.as_ref(), calls).await;
+        let (store, host) = (Arc::clone(&store), Arc::clone(&host));
+        tokio::spawn(async move {
+            tell(store, host.as_ref(), calls).await;
+            drop(turn);
+        });
     }
 }
 

@@ -157,8 +157,15 @@ fn who_looks_at_sequences_is_known() {
     };
     let sum = |field: &str| When::Sum { of: sample(None), field: field.to_owned(), at_least: 1 };
     let of = kinds(Rate::NovelGrams.source().0);
-    let deviation =
-        Deviation { rate: Rate::NovelGrams, of, every_ns: 10 * S, sigma: 6, at_least: 20, warm_up: 6 };
+    let deviation = Deviation {
+        rate: Rate::NovelGrams,
+        of,
+        every_ns: 10 * S,
+        sigma: 6,
+        factor: 1,
+        at_least: 20,
+        warm_up: 6,
+    };
     let steps = [None, Some("unkept_grams")].map(|field| Step { of: sample(field), key: None });
     let keyed = [None, None].map(|field| Step { of: sample(field), key: Some("syscall_grams".to_owned()) });
     for when in [

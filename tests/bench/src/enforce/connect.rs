@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::agents::{Network, Programs, within};
 use super::effort::{PATIENCE, rest};
-use super::world::{Detections, GATE, NOBODY, NOBODYS, SERVER, World};
+use super::world::{Detections, GATE, NOBODYS, SERVER, World};
 use super::{PROBE, Size, UDP};
 use crate::report::Report;
 
