@@ -53,6 +53,7 @@ pub static SPENT: HashMap<SpentKey, Spent, SPENT_COUNT, { BPF_F_NO_PREALLOC as u
 /// it pushes out others' no faster than that; without a rate it gets none.
 #[btf_map]
 pub static FLOWS: LruHashMap<Flow, u64, FLOW_COUNT> = LruHashMap::new();
+
 /// Files and programs that are taken from agents with flag `FILES`, by device and inode.
 #[btf_map]
 pub static WITHHELD: HashMap<WithheldKey, Withheld, WITHHELD_COUNT, { BPF_F_NO_PREALLOC as usize }> =

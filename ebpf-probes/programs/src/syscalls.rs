@@ -37,7 +37,6 @@ mod nr {
     pub const CONNECT: u32 = 42;
     pub const BIND: u32 = 49;
     pub const CLONE: u32 = 56;
-    pub const FORK: u32 = 57;
     pub const VFORK: u32 = 58;
     pub const EXECVE: u32 = 59;
     pub const TRUNCATE: u32 = 76;
@@ -125,7 +124,7 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
         notable(&who, regs, number);
     }
     if who.has(flag::GRAMS) {
-        // What a new thread or process returns from first is the call that made it.
+        // What a new thread or process returns from first is the call that made it: clone, fork and vfork, in a row, or clone3.
         let begins = ret == 0 && matches!(number, nr::CLONE..=nr::VFORK | nr::CLONE3);
         ngrams::called(&who, index, begins);
     }
