@@ -28,7 +28,7 @@ const ALWAYS: Fields = &[("verdict", Text), ("times", Number)];
 const NET: Fields = &[
     ("addr", Text),
     ("port", Number),
-    ("protocol", Text),
+    ("protocol", Number),
     ("loopback", Flag),
     ("comm", Text),
     ("pid", Number),
@@ -40,7 +40,7 @@ const KINDS: &[(&str, Fields)] = &[
     (
         "proc.exec",
         &[
-            ("filename", Text),
+            ("file", Text),
             ("argv", Text),
             ("comm", Text),
             ("pid", Number),
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(field_type(exec, "memfd"), Some(("memfd", Flag)));
         assert_eq!(field_type(exec, "verdict"), Some(("verdict", Text)));
         assert_eq!(field_type(exec, "path"), None);
-        assert_eq!(field_type(exec, "filename"), Some(("filename", Text)), "as the records have it");
+        assert_eq!(field_type(exec, "file"), Some(("file", Text)));
         assert_eq!(KindId::parse("proc.*"), None);
         let sample = KindId::parse(crate::event::SAMPLE).unwrap();
         assert!(GRAM_FIELDS.iter().all(|field| field_type(sample, field) == Some((*field, Number))));

@@ -80,9 +80,9 @@ fn different_values_and_sums() {
 #[test]
 fn a_sequence_wants_its_order_its_key_and_its_time() {
     let step = |kind: &str, key: &str| Step { of: kinds(&[kind]), key: Some(key.to_owned()) };
-    let steps = vec![step("file.open_write", "path"), step("proc.exec", "filename")];
+    let steps = vec![step("file.open_write", "path"), step("proc.exec", "file")];
     let mut stream = Stream::new(vec![rule("dropped", 30, When::Sequence(steps))]);
-    let exec = |path: &str| json!({"filename": path});
+    let exec = |path: &str| json!({"file": path});
     let write = |path: &str| json!({"path": path});
     assert_eq!(stream.tell(T0, "proc.exec", exec("/tmp/x")), 0, "executed before it was written");
     assert_eq!(stream.tell(T0 + S, "file.open_write", write("/tmp/x")), 0);

@@ -135,18 +135,92 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aion_probes::Comm;
+    use std::collections::BTreeMap;
+
+    use aion_detect::{FieldType, KindId};
+    use aion_probes::{Comm, Exec, Exit, FileOpen, Fork, Net, NetOp, Oom, PrivChange, Syscall};
+    use serde_json::Map;
 
     use super::*;
 
-    #[test]
-    fn a_withheld_file_is_told_by_its_rule() {
-        let owner = Owner {
+    fn owner() -> Owner {
+        Owner {
             id: "a".to_owned(),
             tenant: "default".to_owned(),
             profile: "p".to_owned(),
             files: vec!["fs:read:/srv".to_owned(), "exec:/usr/bin/git".to_owned()],
+        }
+    }
+
+    /// One of each kind; of programs two, as one that is memory is not told as deleted.
+    fn all_kinds() -> Vec<Kind<'static>> {
+        let comm = Comm::from_bytes(b"x");
+        let cred = Credentials { uid: 1, euid: 1, gid: 1, egid: 1, cap_effective: 1 };
+        let exec = |memfd| {
+            let origin =
+                Origin { stdin_socket: true, stdout_socket: true, unlinked: true, memfd, writable: true };
+            Kind::Exec(Exec {
+                filename: b"/bin/x",
+                argv: b"x\0y\0",
+                truncated: true,
+                unreadable: false,
+                secure: true,
+                origin,
+                cred,
+                start_ns: 1,
+                ns_pid: 1,
+                comm,
+            })
         };
+        let net = |op| {
+            let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 80));
+            Kind::Net(Net { op, addr, protocol: 6, verdict: Verdict::Allowed, limit: None, comm })
+        };
+        let open = FileOpen { path: b"/x", raw: false, truncated: false, inode: 1, dev: 1, flags: 1 };
+        vec![
+            Kind::Fork(Fork { child: 2, child_ns_pid: 2, child_start_ns: 1, comm }),
+            exec(true),
+            exec(false),
+            Kind::Exit(Exit { code: 0, signal: 9, core: false, oom: true, uid: 1, start_ns: 1, comm }),
+            net(NetOp::Connect),
+            net(NetOp::Bind),
+            net(NetOp::Send),
+            Kind::Oom(Oom { victim: 2 }),
+            Kind::PrivChange(PrivChange { source: PrivSource::Exec, old: cred, new: cred, comm }),
+            Kind::OpenWrite(open),
+            Kind::SyscallDenied(Syscall { nr: 1, ret: -1, args: [0; 4] }),
+            Kind::LsmDenied(DeniedHook { hook: "file_open", errno: 13, detail: 1, comm }),
+        ]
+    }
+
+    #[test]
+    fn what_rules_may_name_is_what_is_written() {
+        let mut written: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+        for kind in all_kinds() {
+            let event = Event { cgroup_id: 1, time_ns: 1, pid: 1, tid: 2, ppid: 3, kind };
+            let told: Value = serde_json::from_str(entry(&event, &owner(), 0).detail.as_str()).unwrap();
+            written.entry(kind.as_str()).or_default().extend(told.as_object().unwrap().clone());
+        }
+        assert_eq!(written.len(), 11);
+        for (kind, detail) in written {
+            // Of every event, and what the engine makes of an address.
+            let own = aion_detect::fields_of(KindId::parse(kind).unwrap())
+                .filter(|(field, _)| !["verdict", "times", "loopback"].contains(field));
+            for (field, expected) in own {
+                let value = detail.get(field);
+                let fits = value.is_some_and(|value| match expected {
+                    FieldType::Text => value.is_string() || value.is_array(),
+                    FieldType::Number => value.is_u64() || value.is_i64(),
+                    FieldType::Flag => value.is_boolean(),
+                });
+                assert!(fits, "{kind} {field}: {value:?} is no {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_withheld_file_is_told_by_its_rule() {
+        let owner = owner();
         let of = |hook, detail| {
             let denied = DeniedHook { hook, errno: 13, detail, comm: Comm::from_bytes(b"x") };
             let told = self::detail(&Kind::LsmDenied(denied), &owner);

@@ -163,7 +163,7 @@ fn programs() {
     exec(json!({"deleted": true})).finds("deleted-binary");
     exec(json!({"writable": true})).finds("exec-writable");
     exec(json!({"secure": true})).finds("privilege-change");
-    exec(json!({"filename": "/usr/bin/true"})).finds_nothing();
+    exec(json!({"file": "/usr/bin/true"})).finds_nothing();
     let argv = |words: &[&str]| exec(json!({"argv": words}));
     argv(&["./x", "-o", "stratum+tcp://pool:3333"]).finds("crypto-miner");
     argv(&["pip", "install", "stratum"]).finds_nothing();
