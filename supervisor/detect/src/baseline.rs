@@ -1,8 +1,8 @@
 //! Baselines: what is usual for an agent, as a moving average with a deviation (EWMA), and when something is far above.
 //!
 //! Only intervals in which something happened are learned from: an agent that waits for an hour does not become one whose
-//! first step is odd. What is found to be odd is learned from as if it had been at the limit, so that it cannot make itself usual at
-//! once.
+//! first step is odd. What is odd is learned from as if it had been at the limit, so that it cannot make itself usual at once: at that of
+//! `sigma` and `at_least`, as `factor` says what is worth telling and not what is usual.
 
 use crate::rule::Deviation;
 use crate::window::Reached;
@@ -41,11 +41,14 @@ impl Baseline {
 
     /// From where on it is too much.
     pub(crate) fn limit(&self, rule: &Deviation) -> f64 {
+        self.usual(rule).max(self.mean * f64::from(rule.factor))
+    }
+
+    /// Up to where it is learned from as it is.
+    fn usual(&self, rule: &Deviation) -> f64 {
         // What comes at random deviates by the root of its mean.
         let deviation = self.variance.sqrt().max(self.mean.sqrt()).max(1.0);
-        real(rule.at_least)
-            .max(self.mean + f64::from(rule.sigma) * deviation)
-            .max(self.mean * f64::from(rule.factor))
+        real(rule.at_least).max(self.mean + f64::from(rule.sigma) * deviation)
     }
 
     fn close(&mut self, rule: &Deviation) {
@@ -54,7 +57,7 @@ impl Baseline {
         }
         let mut value = real(self.current);
         if self.learned >= rule.warm_up {
-            value = value.min(self.limit(rule));
+            value = value.min(self.usual(rule));
         }
         if self.learned == 0 {
             self.mean = value;
@@ -114,6 +117,27 @@ mod tests {
         assert_eq!(run(steady(2500)), Some(20));
         assert_eq!(run_by(&fourfold, steady(2500)), None);
         assert_eq!(run_by(&fourfold, steady(4500)), Some(20));
+    }
+
+    /// The most that is less than a limit.
+    fn below(limit: f64) -> u64 {
+        (0..40).rev().fold(0, |all, bit| if real(all | 1 << bit) < limit { all | 1 << bit } else { all })
+    }
+
+    #[test]
+    fn a_factor_lets_nobody_climb_faster() {
+        let climbed = |rule: &Deviation| {
+            let mut line = Baseline::default();
+            for at in 1..=26 {
+                let mut closed = line.clone();
+                closed.close(rule);
+                let amount = if at <= 7 { 100 } else { below(closed.limit(rule)) };
+                assert!(line.add(rule, at * EVERY, 1, amount).is_none(), "{amount} in {line:?}");
+            }
+            line.mean
+        };
+        let (plain, fourfold) = (climbed(&rule()), climbed(&Deviation { factor: 4, ..rule() }));
+        assert!(plain > 200.0 && fourfold < plain * 1.1, "{plain} {fourfold}");
     }
 
     #[test]
