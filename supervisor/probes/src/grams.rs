@@ -1,7 +1,9 @@
 //! Sequences of agents' system calls: the user's side of the maps `GRAMS` and `GRAM_CALLS`.
 //!
-//! The programs learn; this makes the tables, with what an agent is known for already, and takes them away. As with `tables`, a slot
-//! without a table of its own points at a shared empty one. Layout and arithmetic are `aion_probe_types::ngram`.
+//! The programs learn; this makes the tables, with what an agent is known for already, and reads them. A slot keeps its table when its
+//! agent ends, and the next one's is written over it: a change of `GRAMS` itself waits for all programs that run (10 ms and more), and is
+//! made once for a slot. So nobody may write to the table of an agent whose flag is not set. Layout and arithmetic are
+//! `aion_probe_types::ngram`.
 
 use std::fmt;
 use std::path::Path;
@@ -45,7 +47,6 @@ impl GramModel {
 pub(crate) struct GramTables {
     tables: ArrayOfMaps<MapData, Table>,
     looked: PerCpuArray<MapData, u64>,
-    empty: Option<Table>,
 }
 
 impl fmt::Debug for GramTables {
@@ -77,16 +78,21 @@ fn buckets(model: &GramModel) -> (Vec<Bucket>, u64) {
 impl GramTables {
     pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let (tables, looked) = (maps::open(dir, "GRAMS")?, maps::open(dir, "GRAM_CALLS")?);
-        Ok(Self { tables, looked, empty: None })
+        Ok(Self { tables, looked })
     }
 
-    /// Gives a slot a table with what is known.
+    /// Gives a slot a table with what is known, and nothing of an earlier agent's. Before the agent's flag.
     pub(crate) fn begin(&mut self, slot: u32, model: &GramModel) -> Result<(), Error> {
         let write = failed("GRAMS", "write");
         let (buckets, known) = buckets(model);
-        let mut table = make()?;
+        let (mut table, is_new) = match self.tables.get(&slot, 0) {
+            Ok(table) => (table, false),
+            Err(MapError::KeyNotFound) => (make()?, true),
+            Err(e) => return Err(failed("GRAMS", "read")(e)),
+        };
         for (at, bucket) in (0u32..).zip(&buckets) {
-            if *bucket != [0; ngram::WAYS] {
+            // A new table is empty.
+            if !is_new || *bucket != [0; ngram::WAYS] {
                 table.set(at, bucket, 0).map_err(&write)?;
             }
         }
@@ -100,7 +106,10 @@ impl GramTables {
         }
         let words = PerCpuValues::try_from(words).map_err(|source| looked(MapError::IoError(source)))?;
         self.looked.set(slot, words, 0).map_err(looked)?;
-        self.tables.set(slot, &table, 0).map_err(write)
+        if is_new {
+            self.tables.set(slot, &table, 0).map_err(write)?;
+        }
+        Ok(())
     }
 
     /// How far a slot's table is.
@@ -113,8 +122,8 @@ impl GramTables {
         Ok(GramCounts { looked, known, unkept })
     }
 
-    /// Takes a slot's table away, and gives what it held. No program may write to it any more.
-    pub(crate) fn end(&mut self, slot: u32) -> Result<GramModel, Error> {
+    /// What a slot's table holds. What programs learn meanwhile may be in it or not.
+    pub(crate) fn model(&self, slot: u32) -> Result<GramModel, Error> {
         let read = failed("GRAMS", "read");
         let looked = self.counts(slot)?.looked;
         let table = self.tables.get(&slot, 0).map_err(&read)?;
@@ -122,12 +131,6 @@ impl GramTables {
         for at in 0..ngram::BUCKETS {
             grams.extend(table.get(&at, 0).map_err(&read)?.into_iter().filter(|&word| word != 0));
         }
-        let empty = match self.empty.take() {
-            Some(empty) => empty,
-            None => make()?,
-        };
-        self.tables.set(slot, &empty, 0).map_err(failed("GRAMS", "write"))?;
-        self.empty = Some(empty);
         Ok(GramModel { looked, grams })
     }
 }

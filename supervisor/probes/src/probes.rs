@@ -134,9 +134,6 @@ impl Probes {
         inner.tables.prepare(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.ensure(inner.slots.flags() | flags)?;
         inner.write(cgroup_id, Agent { flags, ..agent })?;
-        if agent.flags & !flags & flag::GRAMS != 0 {
-            inner.grams.end(agent.slot)?;
-        }
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, flags)?;
         inner.syscalls.settle(inner.slots.flags())
     }
@@ -188,18 +185,19 @@ impl Probes {
             .agents
             .remove(&cgroup_id)
             .map_err(|source| maps::error("AGENTS", "delete from", source))?;
-        let last = FinalCounters {
-            counters: inner.maps.counters(agent.slot)?,
-            syscalls: inner.maps.syscalls(agent)?,
-            grams: inner.end_grams(agent)?,
-        };
+        let (counters, syscalls) = (inner.maps.counters(agent.slot)?, inner.maps.syscalls(agent)?);
+        // No agent stays in the maps for want of it.
+        let grams = inner.model(agent).unwrap_or_else(|e| {
+            tracing::error!(cgroup_id, error = %e, "what the agent's system calls are known for cannot be read");
+            None
+        });
         inner.egress.clear(cgroup_id)?;
         inner.limits.clear(cgroup_id)?;
         inner.withheld.clear(cgroup_id)?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
         inner.slots.remove(cgroup_id);
         inner.syscalls.settle(inner.slots.flags())?;
-        Ok(last)
+        Ok(FinalCounters { counters, syscalls, grams })
     }
 
     /// What an agent with policy `Egress` reaches for good, beside what names add. Before its processes begin.
@@ -371,7 +369,16 @@ impl Probes {
         if agent.flags & flag::GRAMS != 0 {
             inner.write(cgroup_id, Agent { flags: agent.flags & !flag::GRAMS, ..agent })?;
         }
-        inner.end_grams(agent)
+        inner.model(agent)
+    }
+
+    /// What the sequences of an agent's system calls are known for so far; none while they are not looked at. They go on to be.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], or a map that cannot be read.
+    pub fn gram_model(&self, cgroup_id: u64) -> Result<Option<GramModel>, Error> {
+        let inner = self.lock();
+        inner.model(inner.find(cgroup_id)?)
     }
 
     /// Runs that the kernel left out because the program was already running on that processor: losses that
@@ -454,12 +461,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Of an agent that is looked at no more.
-    fn end_grams(&mut self, agent: Agent) -> Result<Option<GramModel>, Error> {
+    /// Of an agent that is, or was until now, looked at.
+    fn model(&self, agent: Agent) -> Result<Option<GramModel>, Error> {
         if agent.flags & flag::GRAMS == 0 {
             return Ok(None);
         }
-        self.grams.end(agent.slot).map(Some)
+        self.grams.model(agent.slot).map(Some)
     }
 
     fn add_files(&mut self, cgroup_id: u64, agent: Agent, files: &[WithheldFile]) -> Result<(), Error> {

@@ -120,6 +120,31 @@ fn a_full_table_is_told() {
 }
 
 #[test]
+fn the_next_agent_of_a_slot_begins_with_nothing_of_the_one_before() {
+    let Some(world) = World::new(1 << 20) else { return };
+    let mut opened = world.open();
+    let before = world.agent(&opened.probes, COUNT);
+    watched(&opened, &before);
+    assert_eq!(before.help(&["random-calls", "20000"]), "ok");
+    let learned = opened.probes.gram_model(before.id).unwrap().unwrap();
+    assert!(learned.grams.len() > 1000 && opened.probes.watches_grams(before.id));
+    opened.probes.remove_agent(before.id).unwrap();
+    // A slot that is free is given again, also by a launcher that did not make its table.
+    for name in ["next", "last"] {
+        let next = world.cgroup(name);
+        opened.probes.add_agent(next.id, COUNT).unwrap();
+        watched(&opened, &next);
+        assert_eq!(counts(&opened.probes, &next), GramCounts::default(), "{name}");
+        assert_eq!(opened.probes.gram_model(next.id).unwrap(), Some(GramModel::default()), "{name}");
+        next.help(&["getppid", "1000"]);
+        assert!(counts(&opened.probes, &next).known > 0, "{name}");
+        opened.probes.remove_agent(next.id).unwrap();
+        drop(opened);
+        opened = world.open();
+    }
+}
+
+#[test]
 fn looked_at_only_while_asked_for_and_where_calls_are_counted() {
     let Some(world) = World::new(1 << 20) else { return };
     let opened = world.open();
