@@ -86,7 +86,7 @@ pub static HISTS: ArrayOfMaps<PerCpuArray<[u64; HIST_WORDS], SYSCALL_COUNT>, AGE
 pub static STARTS: Array<Start, START_COUNT> = Array::new();
 
 /// The last calls of threads whose sequences are looked at, by thread id modulo the size. Of two that share one neither makes a gram while
-/// both run.
+/// both run, but for the rare moment in which one takes the other's calls for its own.
 #[btf_map]
 pub static WINDOWS: Array<Window, WINDOW_COUNT> = Array::new();
 

@@ -26,7 +26,7 @@ use crate::profiles::Profiles;
 use crate::server::{Peers, Server};
 use crate::slots::Slots;
 use crate::state::{Folder, Instance, StoredAgents, replace};
-use crate::{adopt, clock, drain, egress, exits, purge, service};
+use crate::{adopt, clock, drain, egress, exits, grams, purge, service};
 
 /// Size of the volume that an agent gets whose manifest says nothing.
 const USUAL_VOLUME: u64 = 1 << 30;
@@ -110,7 +110,7 @@ pub fn start(options: &RunOptions) -> Result<Running> {
         hub,
         exits,
         drain: Drain::new()?,
-        grams: crate::grams::Grams::new(),
+        grams: grams::Grams::new(),
         births: Mutex::default(),
         folder,
     });
@@ -169,6 +169,7 @@ impl Running {
         launcher.slots.stop();
         launcher.exits.stop();
         launcher.drain.stop();
+        launcher.grams.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread panicked");
@@ -194,6 +195,8 @@ fn start_threads(
     threads.push(Builder::new().name("drain".into()).spawn(move || drain::run(&this, ring))?);
     let this = Arc::clone(launcher);
     threads.push(Builder::new().name("exits".into()).spawn(move || this.exits.run(&this))?);
+    let this = Arc::clone(launcher);
+    threads.push(Builder::new().name("grams".into()).spawn(move || grams::run(&this))?);
     let work = Arc::new(Mutex::new(work));
     for _ in 0..WORKERS {
         let (this, work) = (Arc::clone(launcher), Arc::clone(&work));

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::failure::chain;
 use crate::launcher::Launcher;
 use crate::lock::{lock, read};
-use crate::{denials, drops, grams, limits, network_limits};
+use crate::{denials, drops, limits, network_limits};
 
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(80);
@@ -226,13 +226,12 @@ fn running(launcher: &Launcher) -> Vec<(Arc<Agent>, Arc<Run>)> {
     launcher.all().into_iter().filter_map(|agent| agent.running().map(|run| (agent, run))).collect()
 }
 
-/// What is only looked at now and then: denied calls, losses, limits that no event told of, and what nobody asks for any more.
+/// What is only looked at now and then: denied calls, losses, and limits that no event told of.
 fn look(launcher: &Arc<Launcher>) {
     for (agent, run) in running(launcher) {
         denials::read(launcher, &agent, &run);
         limits::look(launcher, &agent, &run, false);
         network_limits::look(launcher, &agent, &run, false);
-        grams::look(launcher, &agent, &run);
         if run.probed
             && let Some(probes) = launcher.probes.get()
             && let Ok(dropped) = probes.dropped(run.held.group.id())

@@ -44,3 +44,22 @@ fn what_was_learned_goes_on_with_the_next_launch_and_goes_with_the_agent() {
     client.remove(&asked.id).unwrap();
     assert!(!file.exists());
 }
+
+#[test]
+fn what_was_learned_is_written_down_when_the_launcher_stops() {
+    let Some(mut daemon) = Daemon::start(&[]) else { return };
+    let mut client = daemon.client();
+    let count = v1::AuditMode::Count.into();
+    let asked = v1::Launch { audit: count, ..sh("while :; do [ -e /none ]; done") };
+    client.launch(&asked).unwrap();
+    until("it is looked at", || grams(&mut client, &asked.id).is_some_and(|grams| grams.looked > 1000));
+    let learned = grams(&mut client, &asked.id).unwrap();
+    let file = daemon.state().join("agents").join(&asked.id).join("grams");
+    assert!(!file.exists(), "it runs");
+    drop(client);
+    daemon.stop();
+    assert!(file.is_file());
+    daemon.again();
+    let again = grams(&mut daemon.client(), &asked.id).unwrap();
+    assert!(again.looked > learned.looked && again.known >= learned.known, "{learned:?} {again:?}");
+}
