@@ -99,7 +99,7 @@ impl Core {
         before.retain(|id, _| records.iter().any(|record| record.id == *id));
         let mut count = 0;
         for record in &records {
-            let stats = match self.launcher.stats(record.id.as_str(), false).await {
+            let stats = match self.launcher.stats(record.id.as_str()).await {
                 Ok(stats) => stats,
                 // It has ended since.
                 Err(error)

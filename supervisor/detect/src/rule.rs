@@ -325,8 +325,12 @@ fn is_of_grams(field: &str) -> bool {
     GRAM_FIELDS.contains(&field)
 }
 
-fn have_grams(tests: &[Test]) -> bool {
-    tests.iter().any(|test| is_of_grams(&test.field))
+fn is_of_deleted_programs(field: &str) -> bool {
+    field == "deleted_programs"
+}
+
+fn are_about(tests: &[Test], is: fn(&str) -> bool) -> bool {
+    tests.iter().any(|test| is(&test.field))
 }
 
 impl Rule {
@@ -361,21 +365,36 @@ impl Rule {
     /// Whether what it looks for rests on sequences of system calls. What is new is no proof of anything, so such a rule only tells.
     #[must_use]
     pub fn rests_on_grams(&self) -> bool {
-        let named = match &self.when {
-            When::Count { .. } => false,
-            When::Distinct { field, .. } | When::Sum { field, .. } => is_of_grams(field),
-            When::Sequence(steps) => steps.iter().any(|step| step.key.as_deref().is_some_and(is_of_grams)),
-            When::Beacon(beacon) => beacon.by.iter().any(|field| is_of_grams(field)),
-            When::Deviation(deviation) => deviation.rate == Rate::NovelGrams,
-        };
-        named || self.filters().into_iter().any(|filter| have_grams(&filter.tests))
+        let rate = matches!(&self.when, When::Deviation(deviation) if deviation.rate == Rate::NovelGrams);
+        rate || self.names(is_of_grams)
     }
 
     /// Whether it looks at sequences of system calls at all.
     #[must_use]
     pub fn wants_grams(&self) -> bool {
-        let excepted = || self.exceptions.iter().any(|exception| have_grams(&exception.tests));
-        self.enabled && (self.rests_on_grams() || excepted())
+        self.enabled && (self.rests_on_grams() || self.excepts_by(is_of_grams))
+    }
+
+    /// Whether it looks at how many processes run a program that was deleted.
+    #[must_use]
+    pub fn wants_deleted_programs(&self) -> bool {
+        let is = is_of_deleted_programs;
+        self.enabled && (self.names(is) || self.excepts_by(is))
+    }
+
+    /// Whether what it looks for has such a field in it.
+    fn names(&self, is: fn(&str) -> bool) -> bool {
+        let named = match &self.when {
+            When::Count { .. } | When::Deviation(_) => false,
+            When::Distinct { field, .. } | When::Sum { field, .. } => is(field),
+            When::Sequence(steps) => steps.iter().any(|step| step.key.as_deref().is_some_and(is)),
+            When::Beacon(beacon) => beacon.by.iter().any(|field| is(field)),
+        };
+        named || self.filters().into_iter().any(|filter| are_about(&filter.tests, is))
+    }
+
+    fn excepts_by(&self, is: fn(&str) -> bool) -> bool {
+        self.exceptions.iter().any(|exception| are_about(&exception.tests, is))
     }
 
     pub(crate) fn wants(&self, kind: &str) -> bool {

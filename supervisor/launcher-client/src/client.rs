@@ -185,13 +185,20 @@ impl Client {
         }
     }
 
-    /// What an agent uses; with `grams` also what is known of the sequences of its system calls, which are looked at from then on.
+    /// What an agent uses.
+    ///
+    /// # Errors
+    /// As [`Self::stats_with`].
+    pub async fn stats(&self, id: &str) -> Result<v1::StatsOk> {
+        self.stats_with(v1::Stats { id: id.to_owned(), ..v1::Stats::default() }).await
+    }
+
+    /// What an agent uses, with what costs more than to read a figure and is asked for by name.
     ///
     /// # Errors
     /// The launcher's refusal, or that it cannot be reached.
-    pub async fn stats(&self, id: &str, grams: bool) -> Result<v1::StatsOk> {
-        let op = Op::Stats(v1::Stats { id: id.to_owned(), grams });
-        match self.call("Stats", op, Vec::new(), Repeat::Safe, self.quick()).await?.0 {
+    pub async fn stats_with(&self, asked: v1::Stats) -> Result<v1::StatsOk> {
+        match self.call("Stats", Op::Stats(asked), Vec::new(), Repeat::Safe, self.quick()).await?.0 {
             Answer::Stats(stats) => Ok(stats),
             _ => Err(Error::Unexpected { op: "Stats" }),
         }

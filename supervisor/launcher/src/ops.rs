@@ -69,7 +69,9 @@ pub(crate) fn perform(launcher: &Arc<Launcher>, op: Op, raw: v1::Request, fds: V
             let seq = launcher.audit.append_durable(Entry::from(*entry))?;
             only(Answer::Audit(v1::AuditSeq { seq }))
         }
-        Op::Stats { id, grams } => only(Answer::Stats(launcher.stats(&id, grams)?)),
+        Op::Stats { id, grams, deleted_programs } => {
+            only(Answer::Stats(launcher.stats(&id, grams, deleted_programs)?))
+        }
         Op::Host => only(Answer::Host(host::answer(launcher))),
         Op::OpenLog(id) => {
             let agent = launcher.agent(&id)?;
@@ -236,7 +238,7 @@ impl Launcher {
         Ok(())
     }
 
-    fn stats(&self, id: &AgentId, with_grams: bool) -> Result<v1::StatsOk, Failure> {
+    fn stats(&self, id: &AgentId, with_grams: bool, with_programs: bool) -> Result<v1::StatsOk, Failure> {
         let (agent, run) = self.running(id)?;
         let stats = run.held.group.stats();
         let counters = match self.probes.get() {
@@ -259,10 +261,11 @@ impl Launcher {
             disk_bytes: disk_used(&run).unwrap_or(0),
             network: network_limits::used(self, &agent, &run),
             grams: if with_grams { grams::asked(self, &agent, &run) } else { None },
-            deleted_programs: process::deleted_programs(
-                run.init_pid,
-                &run.held.group.processes().unwrap_or_default(),
-            ),
+            deleted_programs: if with_programs {
+                process::deleted_programs(run.init_pid, &run.held.group.processes().unwrap_or_default())
+            } else {
+                0
+            },
         })
     }
 

@@ -19,13 +19,17 @@ pub(crate) fn is_in_group(pid: u32, path: &std::path::Path) -> bool {
 /// Where an agent only reads: what is gone from there was replaced by whoever maintains the system.
 const SYSTEM: [&str; 5] = ["/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/"];
 
-/// How many of an agent's processes run a program that was deleted since they began it. Its init is ours, and may be the one of
+/// Processes of an agent whose programs are looked at, each time.
+const MOST: usize = 1024;
+
+/// How many of an agent's processes, of the first of them, run a program that was deleted since they began it. Its init is ours, and may be the one of
 /// before an upgrade; memory never had a name. The link alone is read: a file system that hangs holds nobody up.
 pub(crate) fn deleted_programs(init: u32, pids: &[i32]) -> u64 {
     let program = |pid: String| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(init.to_string());
     let gone = pids
         .iter()
+        .take(MOST)
         .filter_map(|pid| program(pid.to_string()))
         .filter(|found| own.as_ref() != Some(found) && is_deleted(&found.to_string_lossy()))
         .count();
@@ -57,6 +61,8 @@ mod tests {
         let before = deleted_programs(std::process::id(), &pids);
         std::fs::remove_file(&file).unwrap();
         let after = deleted_programs(std::process::id(), &pids);
+        let behind: Vec<i32> = std::iter::repeat_n(i32::MAX, MOST).chain(pids).collect();
+        assert_eq!(deleted_programs(std::process::id(), &behind), 0, "the first are looked at");
         let as_init = deleted_programs(child.id(), &pids);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -30,10 +30,12 @@ impl Core {
         // The launcher may be away: the next look is over a longer time.
         let Ok(agents) = self.launcher.list().await else { return found };
         let (counted, grams) = (self.some_rule(Rule::wants_syscalls), self.some_rule(Rule::wants_grams));
+        let deleted_programs = self.some_rule(Rule::wants_deleted_programs);
         let running: Vec<_> = agents.into_iter().filter(|agent| agent.state == "running").collect();
         samples.0.retain(|id, _| running.iter().any(|agent| agent.id == *id));
         for agent in running {
-            let Ok(stats) = self.launcher.stats(&agent.id, grams).await else { continue };
+            let asked = launcher::Stats { id: agent.id.clone(), grams, deleted_programs };
+            let Ok(stats) = self.launcher.stats_with(asked).await else { continue };
             let syscalls = if counted {
                 let counters = self.launcher.counters(&agent.id).await.unwrap_or_default();
                 counters.iter().fold(0, |sum: u64, counter| sum.saturating_add(counter.count))

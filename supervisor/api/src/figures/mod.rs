@@ -107,7 +107,7 @@ impl Core {
             return self.figures.ended(&state, &whose);
         }
         // It has ended since, or the launcher is away: the next look is at more.
-        let Ok(stats) = self.launcher.stats(&state.id, false).await else { return };
+        let Ok(stats) = self.launcher.stats(&state.id).await else { return };
         let calls = if record.audit.starts_with("events") {
             Vec::new()
         } else {

@@ -188,6 +188,20 @@ fn who_looks_at_sequences_is_known() {
 }
 
 #[test]
+fn who_looks_at_deleted_programs_is_known() {
+    let mut of = kinds(&[SAMPLE]);
+    of.tests = vec![test("deleted_programs", FieldType::Number, Op::AtLeast(1))];
+    let tests = of.tests.clone();
+    let looks = rule("deleted", 60, When::Count { of, at_least: 1 });
+    assert!(looks.wants_deleted_programs() && !looks.wants_grams());
+    assert!(!aion_detect::Rule { enabled: false, ..looks }.wants_deleted_programs());
+    let mut other = rule("bytes", 60, When::Count { of: kinds(&[SAMPLE]), at_least: 1 });
+    assert!(!other.wants_deleted_programs());
+    other.exceptions = vec![Exception { tests, ..Exception::default() }];
+    assert!(other.wants_deleted_programs());
+}
+
+#[test]
 fn a_rule_that_is_off_finds_nothing() {
     let mut off = rule("off", 5, When::Count { of: kinds(&["proc.fork"]), at_least: 1 });
     off.enabled = false;

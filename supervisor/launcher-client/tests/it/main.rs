@@ -67,7 +67,7 @@ async fn calls_refusals_and_descriptors() {
     let fds: Vec<OwnedFd> = (0..3).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect();
     assert_eq!(client.exec(v1::Exec::default(), fds).await.unwrap(), 9);
 
-    let error = client.stats("a", false).await.unwrap_err();
+    let error = client.stats("a").await.unwrap_err();
     assert!(matches!(error, Error::Timeout { op: "Stats", .. }), "{error}");
     // The connection that hangs is not used again.
     assert_eq!(client.exec(v1::Exec::default(), Vec::new()).await.unwrap(), 9);

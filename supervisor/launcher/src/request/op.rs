@@ -30,7 +30,7 @@ pub enum Op {
     Watch { audit_after_seq: u64 },
     Exec(Box<Exec>),
     AppendAudit(Box<AuditEntry>),
-    Stats { id: AgentId, grams: bool },
+    Stats { id: AgentId, grams: bool, deleted_programs: bool },
     Host,
     OpenLog(AgentId),
     OpenTty(AgentId),
@@ -84,7 +84,9 @@ pub fn parse(request: &v1::Request, fds: usize) -> Result<Op, Failure> {
         Raw::Watch(watch) => Op::Watch { audit_after_seq: watch.audit_after_seq },
         Raw::Exec(exec) => Op::Exec(Box::new(Exec::check(exec, fds)?)),
         Raw::AppendAudit(append) => Op::AppendAudit(Box::new(AuditEntry::check(append)?)),
-        Raw::Stats(stats) => Op::Stats { id: id(&stats.id)?, grams: stats.grams },
+        Raw::Stats(stats) => {
+            Op::Stats { id: id(&stats.id)?, grams: stats.grams, deleted_programs: stats.deleted_programs }
+        }
         Raw::Host(_) => Op::Host,
         Raw::OpenLog(open) => Op::OpenLog(id(&open.id)?),
         Raw::OpenTty(open) => Op::OpenTty(id(&open.id)?),

@@ -7,7 +7,8 @@ use crate::daemon::Daemon;
 use crate::fixtures::sh;
 
 fn grams(client: &mut Client, id: &str) -> Option<v1::Grams> {
-    match client.call(Op::Stats(v1::Stats { id: id.to_owned(), grams: true })).unwrap() {
+    match client.call(Op::Stats(v1::Stats { id: id.to_owned(), grams: true, ..Default::default() })).unwrap()
+    {
         Answer::Stats(stats) => stats.grams,
         other => panic!("not stats: {other:?}"),
     }
