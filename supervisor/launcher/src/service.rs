@@ -22,10 +22,12 @@ const SIGNS: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(10);
 /// Agents that are asked for at once.
 const PAGE: u32 = 256;
-/// Without an answer for so long there are no more signs. Launches hold locks, and a busy host takes its time for them.
+/// So long a round may take for its answers. Launches hold locks, and a busy host takes its time for them.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Without an answer for so long there are no more signs. The pause before the round is no fault of the answer's.
+const SILENCE: Duration = PATIENCE.saturating_add(PAUSE);
 
-/// When the last answer came.
+/// When the last round was answered.
 struct Answered(Mutex<Instant>);
 
 impl Answered {
@@ -70,11 +72,11 @@ pub(crate) fn stopping() {
 
 fn live(answered: &Answered, pause: Duration) {
     loop {
-        if answered.within(PATIENCE) {
+        if answered.within(SILENCE) {
             notify(&NotifyState::Watchdog);
         } else {
             tracing::error!(
-                seconds = PATIENCE.as_secs(),
+                seconds = SILENCE.as_secs(),
                 "the launcher does not answer itself: no sign of life"
             );
         }
@@ -83,24 +85,33 @@ fn live(answered: &Answered, pause: Duration) {
 }
 
 fn ask_again(socket: &Path, answered: &Answered) {
-    let mut after = String::new();
     loop {
-        after = match ask(socket, PATIENCE, after) {
-            Ok(last) => {
-                answered.now();
-                last
-            }
-            Err(e) => {
-                tracing::warn!(error = %e, "a request to the launcher's own socket failed");
-                String::new()
-            }
-        };
+        match round(socket, PATIENCE) {
+            Ok(()) => answered.now(),
+            Err(e) => tracing::warn!(error = %e, "a request to the launcher's own socket failed"),
+        }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// Asks for a page of the agents, and waits for the answer, whatever it is. Gives where the next page begins, so that each agent's turn comes.
-fn ask(socket: &Path, patience: Duration, after: String) -> std::io::Result<String> {
+/// Asks for all agents, page by page, so that each one's lock is met.
+fn round(socket: &Path, patience: Duration) -> std::io::Result<()> {
+    let began = Instant::now();
+    let mut after = String::new();
+    loop {
+        let left = patience.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
+        match ask(socket, left, after)? {
+            None => return Ok(()),
+            Some(last) => after = last,
+        }
+    }
+}
+
+/// Asks for a page of the agents, and waits for the answer, whatever it is. Gives after whom the next page begins, if there is one.
+fn ask(socket: &Path, patience: Duration, after: String) -> std::io::Result<Option<String>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
@@ -112,8 +123,8 @@ fn ask(socket: &Path, patience: Duration, after: String) -> std::io::Result<Stri
     let mut body = Vec::new();
     stream.take(length).read_to_end(&mut body)?;
     let answer = <Response as prost::Message>::decode(body.as_slice()).map_err(std::io::Error::other)?.result;
-    let Some(Answer::List(AgentList { mut agents, more: true })) = answer else { return Ok(String::new()) };
-    Ok(agents.pop().map(|agent| agent.id).unwrap_or_default())
+    let Some(Answer::List(AgentList { mut agents, more: true })) = answer else { return Ok(None) };
+    Ok(agents.pop().map(|agent| agent.id))
 }
 
 fn notify(state: &NotifyState<'_>) {
@@ -137,7 +148,7 @@ mod tests {
         assert!(answered.within(PATIENCE) && !answered.within(Duration::from_millis(20)));
         answered.now();
         assert!(answered.within(PATIENCE));
-        assert!(PATIENCE >= 2 * PAUSE);
+        assert!(SILENCE > PATIENCE && PATIENCE >= 2 * PAUSE);
     }
 
     #[test]
@@ -150,19 +161,21 @@ mod tests {
         let (silent, _) = listener.accept().unwrap();
         drop(silent);
         let answering = std::thread::spawn(move || {
-            let (mut peer, _) = listener.accept().unwrap();
-            let mut length = [0; 4];
-            peer.read_exact(&mut length).unwrap();
-            let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
-            peer.read_exact(&mut body).unwrap();
-            let request: Request = prost::Message::decode(body.as_slice()).unwrap();
-            let Some(Op::List(List { after, .. })) = request.op else { panic!("{request:?}") };
-            assert_eq!(after, "a");
-            let agents = vec![AgentState { id: "b".to_owned(), ..AgentState::default() }];
-            let result = Some(Answer::List(AgentList { agents, more: true }));
-            peer.write_all(&frame::encode(&Response { seq: 1, result }).unwrap()).unwrap();
+            for (expected, last, more) in [("", "a", true), ("a", "b", true), ("b", "c", false)] {
+                let (mut peer, _) = listener.accept().unwrap();
+                let mut length = [0; 4];
+                peer.read_exact(&mut length).unwrap();
+                let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+                peer.read_exact(&mut body).unwrap();
+                let request: Request = prost::Message::decode(body.as_slice()).unwrap();
+                let Some(Op::List(List { after, .. })) = request.op else { panic!("{request:?}") };
+                assert_eq!(after, expected);
+                let agents = vec![AgentState { id: last.to_owned(), ..AgentState::default() }];
+                let result = Some(Answer::List(AgentList { agents, more }));
+                peer.write_all(&frame::encode(&Response { seq: 1, result }).unwrap()).unwrap();
+            }
         });
-        assert_eq!(ask(&path, Duration::from_secs(30), "a".to_owned()).unwrap(), "b");
+        round(&path, Duration::from_secs(30)).unwrap();
         answering.join().unwrap();
     }
 }
