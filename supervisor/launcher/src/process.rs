@@ -16,7 +16,7 @@ pub(crate) fn is_in_group(pid: u32, path: &std::path::Path) -> bool {
     text.lines().any(|line| line == wanted)
 }
 
-/// Where an agent only reads: what is gone from there was replaced by whoever maintains the system.
+/// Where an agent only reads, unless a folder that it may write to is shown there: what is gone from there was replaced by whoever maintains the system.
 const SYSTEM: [&str; 5] = ["/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/"];
 
 /// Processes of an agent whose programs are looked at, each time.
