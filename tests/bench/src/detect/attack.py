@@ -197,6 +197,18 @@ def rate_deviation(near):
     spawn(300 if near else 3000)
 
 
+def novel_syscalls(near):
+    # What came before counts once a sample has told of it; the pauses are the same call again and again, too.
+    begun = time.monotonic()
+    while time.monotonic() - begun < 60:
+        for _ in range(1000):
+            os.getppid()
+        time.sleep(0.01)
+    act()
+    if not near:
+        subprocess.run([sys.executable, "-c", "import json, socket, sqlite3, subprocess; subprocess.run(['ls', '/usr'])"], stdout=subprocess.DEVNULL)
+
+
 def main():
     name, role = sys.argv[1:]
     for file, text in (("script", "true\n"), ("notes.txt", "nothing\n"), ("canary-passwords.txt", "nothing\n")):
@@ -204,7 +216,7 @@ def main():
             out.write(text)
     # Before the first act the agent is looked at once: samples are differences.
     time.sleep(12 if name == "data_exfiltration" else 0)
-    if name not in ("mass_encrypt", "rate_deviation"):
+    if name not in ("mass_encrypt", "novel_syscalls", "rate_deviation"):
         act()
     globals()[name](role == "near")
     print("done", flush=True)

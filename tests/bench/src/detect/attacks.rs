@@ -41,6 +41,7 @@ const QUICK: Scenario = Scenario { rule: "", what: "", seconds: 90, slow: false,
 #[rustfmt::skip]
 const SCENARIOS: &[Scenario] = &[
     Scenario { rule: "rate-deviation", what: "five minutes of habit, then 3000 programs", seconds: 480, slow: true, ..QUICK },
+    Scenario { rule: "novel-syscalls", what: "a loop of one call, then other code", seconds: 180, slow: true, ..QUICK },
     Scenario { rule: "beaconing", what: "a connection every five seconds", seconds: 180, slow: true, network: true, ..QUICK },
     Scenario { rule: "fork-bomb", what: "processes beyond the limit", pids: 20, ..QUICK },
     Scenario { rule: "fork-rate", what: "processes that end at once", seconds: 120, ..QUICK },
