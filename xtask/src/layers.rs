@@ -27,7 +27,6 @@ const LEVELS: &[(u8, &[&str])] = &[
             "aion-cgroup",
             "aion-host-checks",
             "aion-volumes",
-            "aion-event-records",
             "aion-launcher-client",
             "aion-store",
             "aion-task-journal",

@@ -45,6 +45,13 @@ pub(crate) fn unread(loaded: &Loaded) -> bool {
     files.any(|file| matches!(loaded.options.secret(file), Ok(None)))
 }
 
+/// The webhooks' files, without credentials that only the service has.
+pub(crate) fn files(loaded: &Loaded) -> impl Iterator<Item = PathBuf> {
+    let all = loaded.alerts.iter().flat_map(|alerts| &alerts.list);
+    let files = all.flat_map(|one| [&one.secret, &one.ca_file]).flatten();
+    files.filter_map(move |file| loaded.options.secret(file).ok().flatten())
+}
+
 /// What a file holds; none: there is no file, or only the service has it.
 fn of_file<T>(
     options: &Options,
@@ -105,6 +112,7 @@ mod tests {
         std::fs::write(&key, "secret\n").unwrap();
         let webhooks = settings(&loaded).unwrap();
         assert!(webhooks[0].secret.is_some() && !unread(&loaded));
+        assert_eq!(files(&loaded).collect::<Vec<_>>(), [key]);
     }
 
     #[test]
@@ -129,6 +137,7 @@ mod tests {
         let folder = Folder::new("credential");
         let loaded = folder.load("credential:webhook-key", &["check-config"]).unwrap();
         assert!(settings(&loaded).unwrap()[0].secret.is_none() && unread(&loaded));
+        assert_eq!(files(&loaded).count(), 0);
         let loaded = folder.load("credential:../key", &["check-config"]).unwrap();
         assert!(settings(&loaded).unwrap_err().to_string().contains("not a credential's name"));
         let loaded = folder.load("credential:webhook-key", &[]).unwrap();

@@ -1,6 +1,7 @@
 //! `aiond check-config`: everything that a start reads, read and judged; nothing is opened for writing, and nobody is served.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,13 @@ pub(crate) fn check(loaded: &Loaded) -> Result<()> {
     wrong.extend(alerts::settings(loaded).err().map(|refused| refused.to_string()));
     wrong.extend(become_aiond(options).err().map(|error| format!("{error:#}")));
     wrong.extend(loaded.files.iter().filter_map(|file| unreadable(file)));
+    // What root could read above the service may not; what nobody could read was told.
+    let keys = options.key_files().map(Path::to_owned).chain(alerts::files(loaded));
+    let keys: Vec<String> = keys.map(|path| path.display().to_string()).collect();
+    let told = |file: &str| wrong.iter().any(|said| said.contains(file));
+    let more: Vec<String> =
+        keys.iter().filter(|file| !told(file)).filter_map(|file| unreadable(file)).collect();
+    wrong.extend(more);
     wrong.extend(folders::problems(loaded));
     let (files, unreadable) = Files::look(options);
     wrong.extend(unreadable);

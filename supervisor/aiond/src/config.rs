@@ -150,27 +150,33 @@ impl Files {
     }
 
     /// Reads the rules of the detections, as [`Files::scheduler`] reads its file. A folder that is not there means the built-in ones; one
-    /// that is there and empty means none. Where they must be signed, none goes while aiond runs.
+    /// that is there and empty means none. One that was there does not go while aiond runs; where they must be signed, none of its rules does.
     pub(crate) fn detections(&self) -> ReloadRules {
         let (path, first) = self.detections.clone();
         let guard = Arc::clone(&self.guard);
-        let was_there = first.is_some();
+        let was_there = AtomicBool::new(first.is_some());
         let first = Mutex::new(Some(first));
         let known = Mutex::new(BTreeSet::new());
         Box::new(move || {
             let given = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // A start says itself what is not there.
+            let again = given.is_none();
             let files = match given {
                 Some(files) => files,
                 None => {
                     read_signed_folder(&guard, &path, When::Reload).map_err(|error| format!("{error:#}"))?
                 }
             };
-            if files.is_none() && was_there && guard.requires(Kind::Policies) {
+            if files.is_none() && was_there.load(Ordering::Relaxed) {
                 return Err(format!(
-                    "{}: it was there when aiond started, and is gone; put it back",
+                    "{}: it was there when it was read last, and is gone; put it back",
                     path.display()
                 ));
             }
+            if files.is_none() && again {
+                tracing::info!(path = %path.display(), "not there: the built-in detections are used");
+            }
+            let is_there = files.is_some();
             let rules = match files {
                 Some(files) => {
                     parse_detections(files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))
@@ -182,6 +188,7 @@ impl Files {
                 let names = rules.iter().map(|rule| rule.name.clone()).collect();
                 grown(&mut known.lock().unwrap_or_else(PoisonError::into_inner), names)?;
             }
+            was_there.store(is_there, Ordering::Relaxed);
             Ok(rules)
         })
     }
@@ -353,24 +360,29 @@ mod tests {
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
         let (rules, quotas) = (folder.join(RULES), folder.join("scheduler.yaml"));
+        let found = folder.join("detections");
         let files = Files {
             classes: (PathBuf::new(), None),
             policy: (rules.clone(), None),
             scheduler: (quotas.clone(), None),
-            detections: (PathBuf::new(), None),
+            detections: (found.clone(), None),
             guard: Arc::default(),
         };
-        let (policy, scheduler) = (files.policy_again(), files.scheduler());
+        let (policy, scheduler, detections) = (files.policy_again(), files.scheduler(), files.detections());
         assert_eq!(files.built_in().len(), 4);
         assert!(policy().is_ok() && scheduler().is_ok(), "what AION ships counts where there is no file");
+        assert!(detections().unwrap().len() > 10 && detections().is_ok(), "nor a folder");
         let few = "apiVersion: aion.os/v1\nkind: CapabilityPolicy\nallow: []\n";
         std::fs::write(&rules, few).unwrap();
         std::fs::write(&quotas, include_str!("../../../profiles/scheduler.yaml")).unwrap();
+        std::fs::create_dir(&found).unwrap();
         assert!(policy().is_ok() && scheduler().is_ok());
+        assert_eq!(detections().unwrap().len(), 0, "an empty folder means none");
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(policy().unwrap_err().to_string().contains("is gone; put the file back"));
         assert!(scheduler().unwrap_err().to_string().contains("is gone"));
-        assert!(policy().is_err() && scheduler().is_err(), "it is not forgotten");
+        assert!(detections().unwrap_err().contains("is gone"));
+        assert!(policy().is_err() && scheduler().is_err() && detections().is_err(), "it is not forgotten");
     }
 
     #[test]

@@ -217,8 +217,17 @@ impl Options {
 
     /// Whether it names a credential that only the service has.
     pub(crate) fn names_credential(&self) -> bool {
+        self.keys().any(is_credential)
+    }
+
+    /// Keys and certificates, without credentials that only the service has.
+    pub(crate) fn key_files(&self) -> impl Iterator<Item = &Path> {
+        self.keys().filter(|path| !is_credential(path))
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &Path> {
         let files = [&self.otlp_certificate, &self.grpc_tls_cert, &self.grpc_tls_key, &self.grpc_client_ca];
-        files.into_iter().flatten().any(|path| path.to_str().is_some_and(|text| text.starts_with(CREDENTIAL)))
+        files.into_iter().flatten().map(PathBuf::as_path)
     }
 
     /// A secret's file, which is a path or a credential; none: only the service has it, and this checks its configuration.
@@ -249,6 +258,10 @@ impl Options {
     pub(crate) fn inside_state<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.state).unwrap_or(path)
     }
+}
+
+fn is_credential(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.starts_with(CREDENTIAL))
 }
 
 fn credential(name: &str, folder: Option<std::ffi::OsString>) -> Result<PathBuf> {

@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::core::Core;
 use crate::permitted::Bounds;
 use crate::problem::{Outcome, Problem};
-use crate::tasks::ATTEMPT;
+use crate::tasks::{AGENT, ATTEMPT};
 
 /// Agents that are told of at once.
 const AT_ONCE: usize = 16;
@@ -268,7 +268,10 @@ impl Core {
         if !record.labels.contains_key(ATTEMPT) {
             return self.spec_of(record);
         }
-        let yaml = self.store.origin_of(&record.tenant, &record.id).ok().flatten()?;
+        let Some(yaml) = self.store.origin_of(&record.tenant, &record.id).ok()? else {
+            // A version that wrote none launched it: the agent's manifest as it is now is the nearest to it.
+            return self.spec_of(&self.agents.find(&record.tenant, record.labels.get(AGENT)?).ok()?);
+        };
         AgentSpec::parse(yaml.as_bytes(), "agent.yml", Overrides::default(), &self.options.manifests).ok()
     }
 }

@@ -52,6 +52,7 @@ impl Core {
                         "launcher"
                     );
                     self.exec_exits.found();
+                    self.figures.found(&agents);
                     self.mind_resolvers(&agents);
                     self.trail.flush().await;
                     if let Err(problem) = self.reconcile(&agents).await {

@@ -241,6 +241,8 @@ impl Launcher {
     fn stats(&self, id: &AgentId, with_grams: bool, with_programs: bool) -> Result<v1::StatsOk, Failure> {
         let (agent, run) = self.running(id)?;
         let stats = run.held.group.stats();
+        // A folder of the host may be on a file system that does not answer, which would hold this thread.
+        let has_volume = !agent.lock().record.volume.is_empty();
         let counters = match self.probes.get() {
             Some(probes) if run.probed => probes.counters(run.held.group.id()).unwrap_or_default(),
             _ => aion_probes::AgentCounters::default(),
@@ -258,7 +260,7 @@ impl Launcher {
             throttled_usec: stats.throttled_usec,
             dropped_events: counters.dropped,
             events: counters.events,
-            disk_bytes: disk_used(&run).unwrap_or(0),
+            disk_bytes: if has_volume { disk_used(&run).unwrap_or(0) } else { 0 },
             network: network_limits::used(self, &agent, &run),
             grams: if with_grams { grams::asked(self, &agent, &run) } else { None },
             deleted_programs: if with_programs {
@@ -285,7 +287,7 @@ impl Launcher {
     }
 }
 
-/// Bytes in use on the workspace's file system. Its mount is looked up in the sandbox without following any
+/// Bytes in use on the volume that is the workspace. Its mount is looked up in the sandbox without following any
 /// link that the agent might have made.
 fn disk_used(run: &Run) -> Option<u64> {
     let root = format!("/proc/{}/root", run.init_pid);

@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use aion_backup::PieceReader;
+use aion_backup::{Commit, PieceReader};
 use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use crate::archive::{families, family_id, stamp};
@@ -14,7 +14,8 @@ use crate::format;
 use crate::journal::{Journal, refuse_newer};
 use crate::keys::{self, BLOBS, CHECKPOINTS, META};
 use crate::options::Options;
-use crate::{db, place, schema};
+use crate::place::{self, Stamp};
+use crate::{db, schema};
 
 /// What was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,10 +47,7 @@ impl Journal {
         let mut bytes = Vec::new();
         while let Some(commit) = piece.read(&mut bytes).map_err(Error::Piece)? {
             let batch = WriteBatch::from_data(&bytes);
-            let said = stamp(meta, &batch).filter(|stamp| {
-                (stamp.commit, stamp.event, stamp.time_ms, stamp.clock_ms)
-                    == (commit.commit, commit.event, commit.time_ms, commit.clock_ms)
-            });
+            let said = stamp(meta, &batch).filter(|stamp| is_of(stamp, &commit));
             if said.is_none() {
                 return Err(elsewhere(format!("commit {} is another one than it says", commit.commit)));
             }
@@ -87,6 +85,12 @@ fn goes_on<R: Read>(db: &DB, piece: &PieceReader<R>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the batch is the one that the piece names. Pieces of older versions have no clock beside the time.
+fn is_of(stamp: &Stamp, commit: &Commit) -> bool {
+    (stamp.commit, stamp.event, stamp.time_ms) == (commit.commit, commit.event, commit.time_ms)
+        && (commit.clock_ms.is_none() || commit.clock_ms == stamp.clock_ms)
+}
+
 /// The data of large checkpoints is in no batch: those whose data is not here are not known either.
 fn leave_out_checkpoints(db: &DB, write: &WriteOptions) -> Result<u64, Error> {
     let (family, blobs) = (db::handle(db, CHECKPOINTS)?, db::handle(db, BLOBS)?);
@@ -117,5 +121,20 @@ fn failure(source: rocksdb::Error) -> Error {
         Error::DiskFull { free: 0, needed: 0 }
     } else {
         Error::Database(source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_without_clocks_is_of_batches_with_them_and_no_other_clock_is() {
+        let stamp = Stamp { commit: 3, event: 8, time_ms: 5000, clock_ms: Some(3000) };
+        let commit = |clock_ms| Commit { commit: 3, event: 8, time_ms: 5000, clock_ms, line: None };
+        assert!(is_of(&stamp, &commit(None)) && is_of(&stamp, &commit(Some(3000))));
+        assert!(!is_of(&stamp, &commit(Some(3001))));
+        assert!(!is_of(&Stamp { clock_ms: None, ..stamp }, &commit(Some(3000))));
+        assert!(!is_of(&stamp, &Commit { event: 9, ..commit(None) }));
     }
 }

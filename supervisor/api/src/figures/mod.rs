@@ -19,7 +19,6 @@ use aion_store::AgentRecord;
 use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
 
-use crate::clock::now_ns;
 use crate::core::Core;
 use crate::tasks::{AGENT, ATTEMPT};
 use limits::Limits;
@@ -28,24 +27,20 @@ use sums::{Bytes, Sums, Used};
 pub(crate) use sums::Whose;
 
 /// So long what was seen is told.
-const FRESH: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_secs(10);
 /// A scrape ends after ten seconds, and others wait for this one.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Agents that are looked at at once.
-const AT_ONCE: usize = 8;
+/// Agents that are looked at at once: the launcher's client has eight connections, which commands need, too.
+const AT_ONCE: usize = 2;
 
 /// The figures. One per daemon.
+#[derive(Default)]
 pub(crate) struct Figures {
-    since_ns: u64,
     sums: Mutex<Sums>,
     /// When what runs was last looked at; held while it is.
     looked: tokio::sync::Mutex<Option<Instant>>,
-}
-
-impl Default for Figures {
-    fn default() -> Self {
-        Self { since_ns: now_ns(), sums: Mutex::default(), looked: tokio::sync::Mutex::default() }
-    }
+    /// The id that the last look came to: the next one begins behind it, so that those have their turn whom patience did not reach.
+    reached: Mutex<String>,
 }
 
 impl Figures {
@@ -55,7 +50,16 @@ impl Figures {
 
     /// A run is over: what it used after the last look is counted.
     fn ended(&self, state: &launcher::AgentState, whose: &Whose) {
-        self.lock().ended(state, self.since_ns, whose);
+        self.lock().ended(state, whose);
+    }
+
+    /// The launcher's table, as it was when the launcher was found.
+    pub(crate) fn found(&self, table: &[launcher::AgentState]) {
+        self.lock().found(table);
+    }
+
+    fn reached(&self) -> MutexGuard<'_, String> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,29 +99,36 @@ impl Core {
         self.figures.lock().keep(&table);
         // A tool's run has no record: it is its agent's caller who pays.
         let known = table.into_iter().filter_map(|state| Some((self.record_of(&state)?, state)));
-        let known: Vec<_> = known.collect();
+        let mut known: Vec<_> = known.collect();
+        known.sort_by(|(_, one), (_, other)| one.id.cmp(&other.id));
+        let behind = known.partition_point(|(_, state)| state.id <= *self.figures.reached());
+        known.rotate_left(behind);
         stream::iter(known)
-            .for_each_concurrent(AT_ONCE, |(record, state)| self.look_at_run(record, state))
+            .for_each_concurrent(AT_ONCE, |(record, state)| async move {
+                self.look_at_run(&record, &state).await;
+                *self.figures.reached() = state.id;
+            })
             .await;
     }
 
-    async fn look_at_run(&self, record: AgentRecord, state: launcher::AgentState) {
-        let whose = Whose::of(&record);
+    async fn look_at_run(&self, record: &AgentRecord, state: &launcher::AgentState) {
+        let whose = Whose::of(record);
         if state.state == "exited" {
-            return self.figures.ended(&state, &whose);
+            return self.figures.ended(state, &whose);
         }
         // It has ended since, or the launcher is away: the next look is at more.
         let Ok(stats) = self.launcher.stats(&state.id).await else { return };
-        let calls = if record.audit.starts_with("events") {
-            Vec::new()
-        } else {
+        // Without its kernel's histograms there is nothing to tell of calls.
+        let calls = if record.audit.starts_with("latency") {
             let Ok(calls) = self.launcher.counters(&state.id).await else { return };
             calls
+        } else {
+            Vec::new()
         };
         let bytes = Bytes { sent: stats.net_tx_bytes, received: stats.net_rx_bytes };
         let used = Used { bytes, calls: latency::of_counters(&calls) };
         let mut sums = self.figures.lock();
-        sums.looked(&state, self.figures.since_ns, &whose, &used);
+        sums.looked(state, &whose, &used);
         sums.limited(&whose, Limits::of(&stats.network));
     }
 }

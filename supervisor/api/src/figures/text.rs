@@ -83,7 +83,7 @@ mod tests {
         let counter =
             launcher::SyscallCounter { nr: read, latency_log2_ns: vec![0, 2], ..Default::default() };
         let used = Used { bytes: Bytes { sent: 5, received: 7 }, calls: of_counters(&[counter]) };
-        sums.looked(&state, 0, &whose, &used);
+        sums.looked(&state, &whose, &used);
         let limit = launcher::NetworkLimit { bytes_out_per_hour: 10, ..Default::default() };
         let limits =
             launcher::NetworkUse { limit: Some(limit), bytes_out: 5, refused: 3, ..Default::default() };

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aion_probes::EventRing;
+use aion_types::AgentId;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -27,6 +28,8 @@ const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(80);
 /// Journals and counters are looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Agents that a look is for at most: a look reads files of each.
+const LOOKED_AT: usize = 128;
 /// Records that are handed over together.
 const BATCH: usize = 256;
 /// Percent of the buffer from which on strict agents stand still until it is empty.
@@ -116,7 +119,7 @@ pub(crate) fn run(launcher: &Arc<Launcher>, mut ring: Option<EventRing>) {
             return tracing::error!(error = %e, "cannot watch the ring buffer");
         }
     };
-    let (mut pause, mut looked) = (SHORTEST, Instant::now());
+    let (mut pause, mut looked, mut after) = (SHORTEST, Instant::now(), None);
     loop {
         let idle = read(&launcher.owners).is_empty();
         let timeout = if idle {
@@ -132,7 +135,7 @@ pub(crate) fn run(launcher: &Arc<Launcher>, mut ring: Option<EventRing>) {
         drain.answer(up_to);
         pause = if count > 0 { SHORTEST } else { (pause * 2).min(LONGEST) };
         if looked.elapsed() >= LOOK_EVERY {
-            look(launcher);
+            after = look(launcher, after.as_ref());
             looked = Instant::now();
         }
         if drain.stopping.load(Ordering::Relaxed) {
@@ -227,8 +230,13 @@ fn running(launcher: &Launcher) -> Vec<(Arc<Agent>, Arc<Run>)> {
 }
 
 /// What is only looked at now and then: denied calls, losses, and limits that no event told of.
-fn look(launcher: &Arc<Launcher>) {
-    for (agent, run) in running(launcher) {
+/// Begins behind this agent, and gives whom the next look begins behind: of many agents each has its turn.
+fn look(launcher: &Arc<Launcher>, after: Option<&AgentId>) -> Option<AgentId> {
+    let running = running(launcher);
+    let first = after.map_or(0, |after| running.partition_point(|(agent, _)| agent.id <= *after));
+    let mut rest = running.into_iter().skip(first);
+    let mut last = None;
+    for (agent, run) in rest.by_ref().take(LOOKED_AT) {
         denials::read(launcher, &agent, &run);
         limits::look(launcher, &agent, &run, false);
         network_limits::look(launcher, &agent, &run, false);
@@ -239,5 +247,7 @@ fn look(launcher: &Arc<Launcher>) {
             drops::tell(launcher, &agent, &run, dropped);
             agent.lock().record.agent.dropped_events = dropped;
         }
+        last = Some(agent.id.clone());
     }
+    rest.next().and(last)
 }

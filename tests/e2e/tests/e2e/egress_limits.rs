@@ -135,7 +135,7 @@ pub(crate) fn a_budget_is_held_to_the_byte_and_without_daemons() {
 
     let of = format!("{{tenant=\"default\",agent=\"{}\"", agent.name);
     let tells = |daemons: &Daemons| {
-        let told = until(Duration::from_secs(20), || {
+        let told = until(Duration::from_secs(40), || {
             let of = |name: &str, label: &str| {
                 figure(daemons, &format!("aion_agent_network_{name}{of},{label}}}"))
             };

@@ -133,7 +133,7 @@ pub(crate) fn system_calls_are_counted(shared: &Shared) {
     assert!(call["p50_ns"].as_u64().is_some_and(|ns| ns > 0), "{call}");
     // The same for Prometheus, by agent.
     let of = format!("{{tenant=\"default\",agent=\"{}\"", agent.name);
-    let seen = until(Duration::from_secs(20), || {
+    let seen = until(Duration::from_secs(40), || {
         let all = figure(daemons, &format!("aion_agent_syscall_latency_seconds_count{of}}}"))?;
         let written = figure(daemons, &format!("aion_agent_io_latency_seconds_count{of},op=\"write\"}}"))?;
         (all >= 5000.0 && written >= 1.0).then_some(())

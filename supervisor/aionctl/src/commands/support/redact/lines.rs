@@ -4,6 +4,7 @@
 //! the line begins with the key, as in a file of settings, else at the next space.
 
 use super::MARK;
+use super::beside;
 use super::keys::{is_kept, looks_secret, takes_the_line};
 
 /// What is remembered from one line to the next.
@@ -14,6 +15,8 @@ pub(super) struct Lines {
     goes_on: bool,
     /// A secret's quotes that were not closed yet.
     open: Option<Open>,
+    /// How the lines since then read when nobody meant those quotes to go on: who forgot them has secrets below, too.
+    anew: Option<Box<Lines>>,
     /// The column of a `name:` that looks like a secret's: its value stands below it, as `value:`.
     named: Option<usize>,
 }
@@ -24,6 +27,8 @@ struct Open {
     quote: &'static str,
     /// What they may still take. Who forgets to close quotes does not lose the whole file.
     left: usize,
+    /// Below a secret's key: what stands behind them is a secret, too.
+    below: bool,
 }
 
 /// No value over several lines is longer.
@@ -42,14 +47,20 @@ struct Below {
     text: Option<usize>,
 }
 
-/// A key that looks like a secret's, and its value: from where to where.
-struct Found {
-    from: usize,
-    to: usize,
+/// A key's value: from where to where.
+pub(super) struct Found {
+    pub(super) from: usize,
+    pub(super) to: usize,
     /// A colon stood between them.
-    colon: bool,
+    pub(super) colon: bool,
     /// The value's quotes, when this line does not close them.
-    open: Option<&'static str>,
+    pub(super) open: Option<&'static str>,
+}
+
+impl Open {
+    const fn new(quote: &'static str, below: bool) -> Self {
+        Self { quote, left: LONGEST, below }
+    }
 }
 
 impl Lines {
@@ -77,25 +88,31 @@ impl Lines {
                 if is_header(body) {
                     below.text = Some(column);
                 }
-                return branch(line, column);
+                return self.branch(line, column);
             }
             self.below = None;
         }
         if let Some(value) = self.value_of_name(body, column) {
             self.below = Some(Below { column, list: false, whole: true, text: None });
-            return if is_header(body) || value.is_empty() {
-                (line.to_owned(), 0)
-            } else {
-                hidden(line, line.len() - value.len(), line.len())
-            };
+            if is_header(body) || value.is_empty() {
+                return (line.to_owned(), 0);
+            }
+            let from = line.len() - value.len();
+            self.open = opened(line, from).map(|quote| Open::new(quote, true));
+            return hidden(line, from, line.len());
         }
         self.pairs(line)
     }
 
     /// A line within quotes that an earlier one opened, and what stands behind them.
     fn quoted(&mut self, line: &str, column: usize, open: Open) -> (String, u64) {
+        let mut anew = self.anew.take().unwrap_or_default();
+        let (_, found) = anew.line(line);
         let closed = closing(line, 0, open.quote);
         let end = closed.unwrap_or(line.len());
+        if closed.is_some() && (found > 0 || anew.open.is_some()) {
+            return self.closed_or_not(line, column, open, *anew);
+        }
         let (mut out, count) = if column < end {
             hidden(part(line, 0, end), column, end)
         } else {
@@ -103,13 +120,36 @@ impl Lines {
         };
         let left = open.left.saturating_sub(line.len());
         if closed.is_none() {
-            self.open = (left > 0).then_some(Open { left, ..open });
+            if left > 0 {
+                (self.open, self.anew) = (Some(Open { left, ..open }), Some(anew));
+            }
             return (out, count);
         }
+        let rest = part(line, end + open.quote.len(), line.len());
+        if open.below && !is_form(rest) {
+            return hidden(line, column, line.len());
+        }
         out.push_str(open.quote);
-        let (rest, more) = self.pairs(part(line, end + open.quote.len(), line.len()));
+        let (rest, more) = self.pairs(rest);
         out.push_str(&rest);
         (out, count + more)
+    }
+
+    /// A line whose quote ends those above, or begins those of a secret of its own, which nobody knows: all of it goes. What follows is
+    /// read as below that secret.
+    fn closed_or_not(&mut self, line: &str, column: usize, open: Open, anew: Self) -> (String, u64) {
+        let Self { below, goes_on, open: next, anew, named } = anew;
+        let (mut out, count) = hidden(line, column, line.len());
+        if next.is_none() {
+            // As it is read now it is read again.
+            out.push_str(open.quote);
+        }
+        (self.goes_on, self.open, self.anew, self.named) = (goes_on, next, anew, named);
+        let own = self.below.as_ref().map_or(usize::MAX, |own| own.column);
+        if let Some(below) = below.filter(|below| below.column < own) {
+            self.below = Some(below);
+        }
+        (out, count)
     }
 
     /// The value of a line `value:` that follows a `name:` which looks like a secret's in the same list item.
@@ -121,6 +161,7 @@ impl Lines {
             self.named = None;
         }
         if let Some(name) = said.strip_prefix("name:") {
+            let name = name.split_once(" #").map_or(name, |(name, _)| name);
             let name = name.trim().trim_matches(['"', '\'']);
             self.named = (looks_secret(name) && !name.contains(' ')).then_some(column);
         }
@@ -129,6 +170,13 @@ impl Lines {
     }
 
     fn pairs(&mut self, line: &str) -> (String, u64) {
+        let (line, count, open) = beside::line(line);
+        let (line, more) = self.keyed(&line);
+        self.open = open.map(|quote| Open::new(quote, false)).or(self.open);
+        (line, count + more)
+    }
+
+    fn keyed(&mut self, line: &str) -> (String, u64) {
         let mut out = String::new();
         let (mut done, mut from, mut count) = (0, 0, 0);
         while let Some((start, end)) = word(line, from) {
@@ -143,7 +191,7 @@ impl Lines {
                 self.opens(line, start, said);
             }
             if found.open.is_some() {
-                self.open = found.open.map(|quote| Open { quote, left: LONGEST });
+                self.open = found.open.map(|quote| Open::new(quote, false));
             }
             let tail = part(line, found.from, line.len()).trim_end();
             self.goes_on |= tail == "\\" && found.open.is_none();
@@ -166,6 +214,39 @@ impl Lines {
         let whole = !said.is_empty() && !matches!(said, "{" | "[");
         self.below = Some(Below { column, list: said.is_empty(), whole, text: None });
     }
+
+    /// A line of a tree below a secret's key: keys stay, so that its form can be seen.
+    fn branch(&mut self, line: &str, column: usize) -> (String, u64) {
+        let item = column + if part(line, column, line.len()).starts_with("- ") { 2 } else { 0 };
+        let body = part(line, item, line.len());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.\"'".contains(c);
+        let from = match body.split_once(':') {
+            Some((key, rest)) if key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' ')) => {
+                line.len() - rest.trim_start().len()
+            }
+            _ => item,
+        };
+        // A colon in a text makes no key of what is before it.
+        if let Some((from, quote)) = [item, from].into_iter().find_map(|at| Some((at, opened(line, at)?))) {
+            self.open = Some(Open::new(quote, true));
+            return hidden(line, from, line.len());
+        }
+        if is_form(part(line, from, line.len())) {
+            return (line.to_owned(), 0);
+        }
+        let to = line.len() - usize::from(line.ends_with(','));
+        hidden(line, from, to)
+    }
+}
+
+/// Whether nothing but what holds a tree together stands there.
+fn is_form(text: &str) -> bool {
+    text.chars().all(|c| "{}[], ".contains(c))
+}
+
+/// The quotes that begin here, when this line does not close them.
+fn opened(line: &str, at: usize) -> Option<&'static str> {
+    extent(line, at, "", true).2
 }
 
 /// What stands behind a key when its value comes in the lines below.
@@ -182,7 +263,7 @@ fn is_header(body: &str) -> bool {
 }
 
 /// The next run of letters that a key may be made of.
-fn word(line: &str, from: usize) -> Option<(usize, usize)> {
+pub(super) fn word(line: &str, from: usize) -> Option<(usize, usize)> {
     let of_key = |b: &u8| b.is_ascii_alphanumeric() || b"_-.".contains(b);
     let bytes = line.as_bytes();
     let start = from + bytes.get(from..)?.iter().position(of_key)?;
@@ -197,7 +278,8 @@ fn is_first(line: &str, start: usize) -> bool {
     before.chars().all(|c| " -\"'".contains(c))
 }
 
-fn value(line: &str, start: usize, end: usize, first: bool) -> Option<Found> {
+/// The value of the key that stands there.
+pub(super) fn value(line: &str, start: usize, end: usize, first: bool) -> Option<Found> {
     let key = part(line, start, end);
     let bytes = line.as_bytes();
     let flag = key.starts_with('-');
@@ -296,24 +378,6 @@ fn past_spaces(bytes: &[u8], at: usize) -> usize {
     at + rest.iter().take_while(|b| matches!(b, b' ' | b'\t')).count()
 }
 
-/// A line of a tree below a secret's key: keys stay, so that its form can be seen.
-fn branch(line: &str, column: usize) -> (String, u64) {
-    let from = column + if part(line, column, line.len()).starts_with("- ") { 2 } else { 0 };
-    let body = part(line, from, line.len());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.\"'".contains(c);
-    let from = match body.split_once(':') {
-        Some((key, rest)) if key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' ')) => {
-            line.len() - rest.trim_start().len()
-        }
-        _ => from,
-    };
-    if part(line, from, line.len()).chars().all(|c| "{}[], ".contains(c)) {
-        return (line.to_owned(), 0);
-    }
-    let to = line.len() - usize::from(line.ends_with(','));
-    hidden(line, from, to)
-}
-
 fn hidden(line: &str, from: usize, to: usize) -> (String, u64) {
     if part(line, from, to).trim_matches(['"', '\'']) == MARK {
         return (line.to_owned(), 0);
@@ -322,6 +386,6 @@ fn hidden(line: &str, from: usize, to: usize) -> (String, u64) {
 }
 
 /// What lies between two places that were found at ASCII letters.
-fn part(text: &str, from: usize, to: usize) -> &str {
+pub(super) fn part(text: &str, from: usize, to: usize) -> &str {
     text.get(from..to).unwrap_or_default()
 }

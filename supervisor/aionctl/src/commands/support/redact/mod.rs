@@ -4,6 +4,7 @@
 //! tell how much they took, and find nothing more in what they gave. The kernel's own redactor knows the secrets themselves; here
 //! nobody does, so that in doubt a value goes. Names of agents and tenants, ids and paths stay: without them nothing can be followed.
 
+mod beside;
 mod keys;
 mod lines;
 mod pem;

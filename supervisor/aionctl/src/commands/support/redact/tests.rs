@@ -35,6 +35,13 @@ fn values_of_secret_keys_go_and_the_rest_of_the_line_stays() {
         ),
         ("credentials = abc", "credentials = [redacted]"),
         ("GET /v1?access_token=abc&x=1 HTTP/1.1", "GET /v1?access_token=[redacted] HTTP/1.1"),
+        ("- {name: API_TOKEN, value: abc}", "- {name: API_TOKEN, value: [redacted]}"),
+        ("- {value: two words, name: API_TOKEN} # x", "- {value: [redacted], name: API_TOKEN} # x"),
+        (
+            r#"[{"name":"API_TOKEN","a":{"n":"}"},"value":"x"},{"name":"CITY","value":"Bern"}]"#,
+            r#"[{"name":"API_TOKEN","a":{"n":"}"},"value":"[redacted]"},{"name":"CITY","value":"Bern"}]"#,
+        ),
+        (r#"{"value":"a \" b","name":"API_TOKEN"}"#, r#"{"value":"[redacted]","name":"API_TOKEN"}"#),
     ] {
         assert_eq!(text(said), (kept.to_owned(), 1), "{said}");
     }
@@ -84,7 +91,7 @@ fn values_over_several_lines_go_as_a_whole() {
         ),
         (
             "TOKEN=\"planted\nplanted\" SECRET=\"planted\nplanted\"\nN=1\n",
-            "TOKEN=\"[redacted]\n[redacted]\" SECRET=\"[redacted]\n[redacted]\"\nN=1\n",
+            "TOKEN=\"[redacted]\n[redacted]\n[redacted]\"\nN=1\n",
         ),
         (
             "secret: |2-  # x\n    planted: one\n\n  planted\nnext: 1\n",
@@ -109,6 +116,31 @@ fn values_over_several_lines_go_as_a_whole() {
         (
             "env:\n  - name: \"API_TOKEN\"\n    value: |\n      planted: x\n  - name: a\n",
             "env:\n  - name: \"API_TOKEN\"\n    value: |\n      [redacted]\n  - name: a\n",
+        ),
+        ("DB_PASSWORD=\"x7f\nAPI_KEY=\"planted\"\nN=1\n", "DB_PASSWORD=\"[redacted]\n[redacted]\"\nN=1\n"),
+        (
+            "DB_PASSWORD='x7f\nA=1\nAPI_KEY='planted'\nN=1\n",
+            "DB_PASSWORD='[redacted]\n[redacted]\n[redacted]'\nN=1\n",
+        ),
+        (
+            "DB_PASSWORD=\"x7f\nAPI_KEY='planted\nSECRET=\"planted\"\nN=1\n",
+            "DB_PASSWORD=\"[redacted]\n[redacted]\n[redacted]\n[redacted]\n",
+        ),
+        (
+            "password: \"x7f\ntokens:\n  - \"planted\"\n  - planted\nn: 1\n",
+            "password: \"[redacted]\n[redacted]\n  [redacted]\"\n  [redacted]\nn: 1\n",
+        ),
+        (
+            "credentials:\n  key: \"planted\nplanted: x\n  planted\", planted\n  on: planted\nn: 1\n",
+            "credentials:\n  key: [redacted]\n[redacted]\n  [redacted]\n  on: [redacted]\nn: 1\n",
+        ),
+        (
+            "env:\n  - name: API_TOKEN # of weather\n    value: 'planted\nplanted'\n  - name: a\n    value: b\n",
+            "env:\n  - name: API_TOKEN # of weather\n    value: [redacted]\n[redacted]'\n  - name: a\n    value: b\n",
+        ),
+        (
+            "- {name: API_TOKEN, value: \"planted\n  planted\"}\nN=1\n",
+            "- {name: API_TOKEN, value: \"[redacted]\n  [redacted]\"}\nN=1\n",
         ),
         (
             format!("KEY=\"{block}\"\nTLS_SECRET='{block}\nplanted'\nN=1\n").as_str(),
@@ -199,6 +231,7 @@ fn what_is_needed_to_follow_things_stays() {
         "x86_64-unknown-linux-gnu-with-a-name-that-is-long-2",
         "=================================================",
         "Grüße, Wörter und ein Token für dich",
+        r#"[{"name":"tokens","value":5},{"name":"CITY","value":"Bern"}]"#,
     ] {
         assert_eq!(text(said), (said.to_owned(), 0));
     }
