@@ -1,7 +1,7 @@
 //! Decisions on disk, and in the audit log.
 //!
 //! Each call is a row, which `explain` shows for a week. The tamper-evident log gets one record for a group of calls of one agent
-//! with one verdict: what comes while the record before is being written is told together. A call is answered after its group's
+//! with one verdict: what comes while the two before are being written is told together. A call is answered after its group's
 //! record was taken.
 
 use std::collections::BTreeMap;
