@@ -88,7 +88,10 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     if let Some(pace) = contents.pace {
         set("AION_HOST_PACE", &pace.to_string());
     }
-    set("AION_BIN_DIR", &project.bin().to_string_lossy());
+    // Of an earlier build they would not be what is tested.
+    if contents.daemons {
+        set("AION_BIN_DIR", &project.bin().to_string_lossy());
+    }
     set("AION_INIT", &project.binary("aion-init").to_string_lossy());
     set("AION_PROBES_OBJECT", &project.stage().join(ebpf::OBJECT).to_string_lossy());
     set("AION_XTASK", &landing(&project.target, &xtask).to_string_lossy());
