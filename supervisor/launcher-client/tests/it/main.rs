@@ -34,6 +34,24 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
+async fn the_table_is_put_together_from_its_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let _launcher = Launcher::start(&dir.path().join("l.sock"), |op| {
+        let Op::List(list) = op else { return Reply::Hang };
+        assert!(list.limit > 0, "all at once may not fit");
+        let (agents, more) = match list.after.as_str() {
+            "" => (vec![state("a"), state("b")], true),
+            "b" => (vec![state("c")], true),
+            // Those that were left have gone meanwhile.
+            _ => (Vec::new(), false),
+        };
+        Reply::Answer(Answer::List(v1::AgentList { agents, more }))
+    });
+    let ids: Vec<_> = client(dir.path()).list().await.unwrap().into_iter().map(|agent| agent.id).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+}
+
+#[tokio::test]
 async fn calls_refusals_and_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let _launcher = Launcher::start(&dir.path().join("l.sock"), |op| match op {
