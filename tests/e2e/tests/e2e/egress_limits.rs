@@ -48,6 +48,7 @@ while True:
 const BEGIN: &str = r#"
 def begun(host, port, times):
     return [attempt(lambda: udp(host, port).close()) for _ in range(times)]
+udp("45.90.1.10", 80).send(b"x" * 100)
 named = socket.getaddrinfo("good.example", 8080, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
 out = {"slow": begun("45.90.1.10", 443, 10), "named": begun(named, 8080, 2), "free": begun("45.90.1.10", 80, 20)}
 out["loopback"] = begun("127.0.0.1", 9, 20)
@@ -192,7 +193,7 @@ pub(crate) fn connections_beyond_a_rate_are_refused_and_others_are_not() {
         "aion_agent_network_bytes_total{{tenant=\"default\",agent=\"{}\",direction=\"out\"}}",
         agent.name
     );
-    let counted = until(Duration::from_secs(20), || figure(daemons, &sent).filter(|bytes| *bytes > 0.0));
+    let counted = until(Duration::from_secs(40), || figure(daemons, &sent).filter(|bytes| *bytes > 0.0));
     counted.expect("what an ended agent sent");
     let told = lines(&agent).pop().unwrap();
     let times = |ok: usize, all: usize| -> Vec<&'static str> {

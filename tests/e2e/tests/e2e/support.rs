@@ -165,7 +165,8 @@ fn what_helps(files: &Files, agent: &str) {
     assert!(digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()), "{policies:#}");
     let config = text_of(files, "config/config.yaml");
     assert!(config.contains("http://collector:[redacted]@127.0.0.1:4318"), "{config}");
-    assert_eq!(text_of(files, "config/config.yaml.d/50-mine.yaml"), "backend:\n  api_key: [redacted]\n");
+    let mine = "backend:\n  api_key: [redacted]\ncredentials:\n  - key: [redacted]\n      [redacted]\n      [redacted]\n";
+    assert_eq!(text_of(files, "config/config.yaml.d/50-mine.yaml"), mine);
     let variables = text_of(files, "config/aiond.env");
     assert!(
         variables.contains("AION_LOG=info\n") && variables.ends_with("\nAION_LOG_FORMAT=json\n"),
