@@ -19,6 +19,7 @@ use aion_store::AgentRecord;
 use futures::{StreamExt as _, stream};
 use tokio::time::{Instant, timeout};
 
+use crate::clock::now_ns;
 use crate::core::Core;
 use crate::tasks::{AGENT, ATTEMPT};
 use limits::Limits;
@@ -34,13 +35,22 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AT_ONCE: usize = 2;
 
 /// The figures. One per daemon.
-#[derive(Default)]
 pub(crate) struct Figures {
     sums: Mutex<Sums>,
     /// When what runs was last looked at; held while it is.
     looked: tokio::sync::Mutex<Option<Instant>>,
     /// The id that the last look came to: the next one begins behind it, so that those have their turn whom patience did not reach.
     reached: Mutex<String>,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            sums: Mutex::new(Sums::new(now_ns())),
+            looked: tokio::sync::Mutex::default(),
+            reached: Mutex::default(),
+        }
+    }
 }
 
 impl Figures {

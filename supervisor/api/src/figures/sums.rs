@@ -52,8 +52,9 @@ struct Room {
 }
 
 /// The sums.
-#[derive(Default)]
 pub(super) struct Sums {
+    /// When this daemon began, by the clock of launches.
+    since_ns: u64,
     runs: HashMap<String, Run>,
     /// Ids and incarnations of the table that this daemon found; none: it has not seen one yet.
     older: Option<HashMap<String, u32>>,
@@ -121,11 +122,26 @@ fn place<'a, V: Default>(
 }
 
 impl Sums {
-    /// What the launcher has; the first time this is what the daemon before has told of.
+    pub(super) fn new(since_ns: u64) -> Self {
+        Self {
+            since_ns,
+            runs: HashMap::new(),
+            older: None,
+            live: BTreeSet::new(),
+            room: Room::default(),
+            bytes: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            limits: BTreeMap::new(),
+        }
+    }
+
+    /// What the launcher has; the first time this is what the daemon before has told of, but for what was launched since, while the
+    /// table was on its way.
     pub(super) fn found(&mut self, table: &[launcher::AgentState]) {
         let of = |state: &launcher::AgentState| (state.id.clone(), state.incarnation);
         if self.older.is_none() {
-            self.older = Some(table.iter().map(of).collect());
+            let before = table.iter().filter(|state| state.started_ns < self.since_ns);
+            self.older = Some(before.map(of).collect());
         }
     }
 
@@ -215,6 +231,8 @@ impl Sums {
 mod tests {
     use super::*;
 
+    const SINCE: u64 = 1000;
+
     fn whose(agent: &str) -> Whose {
         Whose { tenant: "t".into(), agent: agent.into() }
     }
@@ -229,7 +247,7 @@ mod tests {
 
     #[test]
     fn runs_are_counted_from_this_daemon_s_beginning_to_their_end() {
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(SINCE);
         let a = whose("a");
         sums.found(&[state("1", 1)]);
         sums.looked(&state("1", 1), &a, &used(1000, 1000));
@@ -257,7 +275,7 @@ mod tests {
 
     #[test]
     fn attempts_are_their_agent_s_however_short_they_are() {
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(SINCE);
         let a = whose("a");
         // One that ended before this daemon began is nothing new.
         sums.found(&[state("4", 1)]);
@@ -274,8 +292,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_launched_while_the_table_is_on_its_way_is_counted() {
+        let mut sums = Sums::new(SINCE);
+        let a = whose("a");
+        let new = launcher::AgentState { started_ns: SINCE, net_tx_bytes: 7, ..state("1", 1) };
+        sums.found(std::slice::from_ref(&new));
+        sums.ended(&new, &a);
+        assert_eq!(sums.bytes[&a].sent, 7);
+    }
+
+    #[test]
     fn names_are_bounded_and_who_runs_no_more_makes_room() {
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(SINCE);
         for n in 0..MOST + 5 {
             let (id, whose) = (n.to_string(), whose(&n.to_string()));
             sums.looked(&state(&id, 1), &whose, &used(1, 0));
@@ -299,7 +327,7 @@ mod tests {
 
     #[test]
     fn limits_are_of_those_that_run() {
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(SINCE);
         let a = whose("a");
         sums.looked(&state("1", 1), &a, &used(0, 0));
         sums.limited(&a, Some(Limits::default()));

@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn each_agent_has_its_lines() {
-        let mut sums = Sums::default();
+        let mut sums = Sums::new(0);
         let whose = Whose { tenant: "acme".into(), agent: "crawler".into() };
         let state = launcher::AgentState { id: "1".into(), started_ns: 1, ..Default::default() };
         // Calls of 2 to 3 ns: the number of `read` is that of each machine.
