@@ -144,8 +144,11 @@ def members_run_the_sample_agents():
         for name, last in SAMPLES.items():
             # Their own limits of time are those of a machine that is not emulated.
             run = ["run", "--rm", "--timeout", "10m", "-f", f"{folder}/{name}/agent.yml", "--workspace", f"{folder}/{name}"]
-            said = sh([*member, *run])
-            assert last in said and "DID IT" not in said, f"{name}: {said}"
+            said = sh([*member, *run], ok=name != "hostile")
+            assert "DID IT" not in said, f"{name}: {said}"
+            # One that tries so many ways out is ended by a detection, unless it is through with them before.
+            caught = name == "hostile" and "escape-attempt" in ctl("detections", "history")
+            assert last in said or caught, f"{name}: {said}"
         assert (folder / "python-report/report/summary.json").exists() and (folder / "node-indexer/index/search.json").exists()
     finally:
         sh(f"rm -rf {folder}")
