@@ -21,7 +21,7 @@ const KEEP_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Calls of one record.
 const TOGETHER: usize = 64;
 /// Records of a group that are on their way at once: those that come together share a sync, and others find the launcher, too.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 /// Groups that are being written at once: while one waits for the disk the next one's calls are put together, and none waits for two.
 const GROUPS: usize = 2;
 /// How many times others get their turn before a group is written.

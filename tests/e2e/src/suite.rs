@@ -24,8 +24,13 @@ impl From<()> for Verdict {
 
 struct Test<'a> {
     name: String,
-    run: Box<dyn FnOnce() -> Verdict + Send + 'a>,
+    run: Box<dyn Fn() -> Verdict + Send + Sync + 'a>,
+    /// Whether it is tried a second time.
+    again: bool,
 }
+
+/// Failures that are tried a second time, at most; with more of them something is wrong.
+const AGAIN: usize = 2;
 
 /// Tests, in the order in which they begin.
 pub struct Suite<'a> {
@@ -88,6 +93,8 @@ pub struct Report {
     passed: usize,
     skipped: usize,
     failed: Vec<(String, String)>,
+    /// Those that held the second time, and what was wrong the first.
+    unsteady: Vec<(String, String)>,
     times: Vec<(Duration, String)>,
 }
 
@@ -99,10 +106,21 @@ impl<'a> Suite<'a> {
     }
 
     /// Adds a test, when the command line wants it.
-    pub fn test<V: Into<Verdict>>(&mut self, name: &str, run: impl FnOnce() -> V + Send + 'a) {
+    pub fn test<V: Into<Verdict>>(&mut self, name: &str, run: impl Fn() -> V + Send + Sync + 'a) {
         if self.options.wants(name) {
-            self.tests.push(Test { name: name.to_owned(), run: Box::new(move || run().into()) });
+            self.tests.push(Test { name: name.to_owned(), run: Box::new(move || run().into()), again: false });
         }
+    }
+
+    /// Lets the tests that `may` be tried once more when they fail, after all others and with nothing beside them: what waits for
+    /// another program on a machine that is busy may fail for that alone. The report names those that held only then. It is not for
+    /// tests of what may never happen, not even once.
+    #[must_use]
+    pub fn tried_again(mut self, may: impl Fn(&str) -> bool) -> Self {
+        for test in &mut self.tests {
+            test.again = may(&test.name);
+        }
+        self
     }
 
     /// How many there are.
@@ -128,15 +146,19 @@ impl<'a> Suite<'a> {
         let threads = self.options.threads.unwrap_or(threads).clamp(1, 64);
         let queue: Mutex<VecDeque<Test<'a>>> = Mutex::new(self.tests.into());
         let shared = Mutex::new(report);
+        let again = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while let Some(test) = take(&queue) {
-                        one(test, &shared);
+                        one(test, &shared, &again);
                     }
                 });
             }
         });
+        for Failed { test, why } in again.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            once_more(&test, why, &shared);
+        }
     }
 }
 
@@ -144,31 +166,50 @@ fn take<'a>(queue: &Mutex<VecDeque<Test<'a>>>) -> Option<Test<'a>> {
     queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
 }
 
-fn one(test: Test<'_>, report: &Mutex<&mut Report>) {
-    let begun = Instant::now();
-    let Test { name, run } = test;
+/// A test that waits for its second try.
+struct Failed<'a> {
+    test: Test<'a>,
+    why: String,
+}
+
+/// How a test ended; the words of its panic when it failed.
+fn run(test: &Test<'_>) -> Result<Verdict, String> {
     // A thread of its name, so that the panic's message says which test it was.
-    let result = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name(name.clone());
-        match thread.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(run))) {
-            Ok(handle) => handle.join().unwrap_or_else(Err),
-            Err(error) => Err(Box::new(error.to_string()) as Box<dyn std::any::Any + Send>),
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(test.name.clone());
+        match thread.spawn_scoped(scope, || catch_unwind(AssertUnwindSafe(&test.run))) {
+            Ok(handle) => handle.join().unwrap_or_else(Err).map_err(|panic| words(panic.as_ref())),
+            Err(error) => Err(error.to_string()),
         }
-    });
+    })
+}
+
+fn one<'a>(test: Test<'a>, report: &Mutex<&mut Report>, again: &Mutex<Vec<Failed<'a>>>) {
+    let begun = Instant::now();
+    let result = run(&test);
+    let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut again = again.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    match result {
+        Err(why) if test.again && again.len() < AGAIN => {
+            say(&format!("{} failed, and is tried once more at the end", test.name));
+            again.push(Failed { test, why });
+        }
+        result => report.add(test.name, begun.elapsed(), result),
+    }
+}
+
+fn once_more(test: &Test<'_>, first: String, report: &Mutex<&mut Report>) {
+    let begun = Instant::now();
+    let result = run(test);
     let mut report = report.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     match result {
-        Ok(Verdict::Passed) => {
-            report.passed += 1;
-            report.times.push((begun.elapsed(), name.clone()));
-            say(&format!("test {name} ... ok"));
+        Err(second) => {
+            let both = format!("{second}\n-- and the first time --\n{first}");
+            report.add(test.name.clone(), begun.elapsed(), Err(both));
         }
-        Ok(Verdict::Skipped(why)) => {
-            report.skipped += 1;
-            say(&format!("test {name} ... ignored, {why}"));
-        }
-        Err(panic) => {
-            say(&format!("test {name} ... FAILED"));
-            report.failed.push((name, words(panic.as_ref())));
+        held => {
+            report.unsteady.push((test.name.clone(), first));
+            report.add(test.name.clone(), begun.elapsed(), held);
         }
     }
 }
@@ -183,6 +224,24 @@ fn seconds(time: Duration) -> String {
 }
 
 impl Report {
+    fn add(&mut self, name: String, took: Duration, result: Result<Verdict, String>) {
+        match result {
+            Ok(Verdict::Passed) => {
+                self.passed += 1;
+                say(&format!("test {name} ... ok"));
+                self.times.push((took, name));
+            }
+            Ok(Verdict::Skipped(why)) => {
+                self.skipped += 1;
+                say(&format!("test {name} ... ignored, {why}"));
+            }
+            Err(why) => {
+                say(&format!("test {name} ... FAILED"));
+                self.failed.push((name, why));
+            }
+        }
+    }
+
     /// Adds what is no test of its own, as what is left behind after the last one.
     pub fn check(&mut self, name: &str, result: Result<(), String>) {
         match result {
@@ -213,6 +272,12 @@ impl Report {
         let slow: Vec<String> = slow.map(|(took, name)| format!("{name} {}", seconds(*took))).collect();
         if !slow.is_empty() {
             say(&format!("\nslowest: {}", slow.join(", ")));
+        }
+        if !self.unsteady.is_empty() {
+            say("\nunsteady, held the second time only:");
+            for (name, why) in &self.unsteady {
+                say(&format!("\n---- {name} ----\n{why}"));
+            }
         }
         if !self.failed.is_empty() {
             say("\nfailures:");
@@ -266,5 +331,22 @@ mod tests {
         suite.run(2, &mut report);
         assert_eq!((report.passed, report.skipped, report.failed.len()), (1, 1, 1));
         assert!(report.failed[0].1.contains("on purpose"));
+    }
+    #[test]
+    fn a_second_try_is_for_those_that_may_have_one_and_for_few() {
+        let tries = std::sync::atomic::AtomicUsize::new(0);
+        let at_first = || tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
+        let mut suite = Suite::new(&options(""));
+        suite.test("waits::a", || assert!(at_first(), "slow"));
+        suite.test("waits::b", || panic!("always"));
+        suite.test("waits::c", || panic!("one too many"));
+        suite.test("never::d", || panic!("not even once"));
+        let mut report = Report::default();
+        suite.tried_again(|name| name.starts_with("waits::")).run(1, &mut report);
+        let failed: Vec<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(failed, ["waits::c", "never::d", "waits::b"]);
+        assert_eq!(report.unsteady, [("waits::a".to_owned(), "slow".to_owned())]);
+        assert_eq!(report.passed, 1);
+        assert!(report.failed[2].1.contains("the first time"));
     }
 }

@@ -113,13 +113,17 @@ pub(crate) struct VmArgs {
     /// Seconds after which a machine is switched off as hanging
     #[arg(long, default_value_t = DEFAULT_TIMEOUT)]
     pub(crate) timeout: u64,
-    /// Run what tells little of a kernel on the oldest one alone
+    /// Run what tells little of a kernel on the oldest one alone, and what tells nothing of it on none
     #[arg(long)]
     pub(crate) once: bool,
 }
 
 /// Parts of the names of tests whose subject is above the kernel: what they rest on, others ask each kernel for.
 const ABOVE_THE_KERNEL: &str = "kernel:: kernel_ tasks:: tasks_ detections_rules::";
+
+/// The same of tests that tell nothing of a kernel. They belong to the host's suite.
+const OF_NO_KERNEL: &str = "alerts:: backup configuration:: kernel_approvals:: kernel_contract:: kernel_fuzz:: kernel_grpc:: \
+                            kernel_local_model:: kernel_mail:: kernel_peers:: kernel_sdk:: kernel_telemetry:: signed:: support::";
 
 impl VmArgs {
     fn suites(&self) -> Vec<Suite> {
@@ -184,6 +188,7 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
             tests: &tests,
             filter: args.filter.as_deref(),
             once: if args.once { ABOVE_THE_KERNEL } else { "" },
+            never: if args.once { OF_NO_KERNEL } else { "" },
             daemons,
             packages: &[],
             pace: None,

@@ -21,6 +21,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) filter: Option<&'a str>,
     /// Parts of names of tests that run on the oldest kernel alone, with spaces between.
     pub(crate) once: &'a str,
+    /// Parts of the names of tests that no kernel runs.
+    pub(crate) never: &'a str,
     pub(crate) daemons: bool,
     /// Packages to install, into `packages/`.
     pub(crate) packages: &'a [PathBuf],
@@ -85,6 +87,7 @@ fn variables(project: &Project, contents: &Contents<'_>) -> String {
     }
     set("AION_TEST_FILTER", contents.filter.unwrap_or(""));
     set("AION_TEST_ONCE", contents.once);
+    set("AION_TEST_NEVER", contents.never);
     if let Some(pace) = contents.pace {
         set("AION_HOST_PACE", &pace.to_string());
     }

@@ -31,6 +31,7 @@ pub(crate) fn run(project: &Project, args: &VmArgs) -> Result<()> {
         tests: &[(Suite::Ship, Vec::new())],
         filter: args.filter.as_deref(),
         once: "",
+        never: "",
         daemons: false,
         packages: &packages,
         pace: Some(pace(project)?),

@@ -39,6 +39,22 @@ pub(crate) fn fill(folder: &Path) -> std::path::PathBuf {
     path
 }
 
+/// The same until nothing becomes free any more: what was removed just before is given back a little later.
+fn fill_for_good(folder: &Path) -> std::path::PathBuf {
+    let path = fill(folder);
+    let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+    let mut quiet = 0;
+    eventually("nothing becomes free any more", Duration::from_secs(20), || {
+        std::thread::sleep(Duration::from_millis(100));
+        let before = file.metadata().unwrap().len();
+        // To the last page.
+        while std::io::Write::write_all(&mut file, &[0u8; 4096]).is_ok() {}
+        quiet = if file.metadata().unwrap().len() == before { quiet + 1 } else { 0 };
+        quiet == 10
+    });
+    path
+}
+
 pub(crate) fn a_full_disk() -> Verdict {
     let Some(small) = Small::mount(192) else {
         return Verdict::Skipped("no tmpfs can be mounted here".to_owned());
@@ -48,7 +64,7 @@ pub(crate) fn a_full_disk() -> Verdict {
         Err(error) => panic!("{error:#}"),
     };
     daemons.ctl(["run", "--rm", "--disk", "16Mi", "--", "true"]).ok();
-    let ballast = fill(small.dir.path());
+    let ballast = fill_for_good(small.dir.path());
     let done = daemons.ctl(["run", "--name", "unlucky", "--disk", "16Mi", "--", "true"]).done().expect(125);
     assert!(done.err.contains("DISK_FULL") || done.err.contains("No space left"), "{}", done.err);
     daemons.ctl(["inspect", "unlucky"]).done().expect(4);
