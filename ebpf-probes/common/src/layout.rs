@@ -116,10 +116,15 @@ pub struct Egress {
     pub expires_ns: u64,
     /// When a packet last went by it, roughly, monotonic ns: keeps open connections alive.
     pub used_ns: u64,
-    /// How narrow a special block it names; of an entry of cgroup 0, how narrow it must be.
+    /// How narrow a special block it names, or [`Egress::JUDGED`]; of an entry of cgroup 0, how narrow it must be.
     pub named: u32,
     /// For which destinations of the agent it counts, a bit each.
     pub counted: u32,
+}
+
+impl Egress {
+    /// It is of one address, which it may reach: no block has to be looked for. More than any entry of cgroup 0 asks for.
+    pub const JUDGED: u32 = u32::MAX;
 }
 
 /// Key of `LIMITS`.

@@ -30,12 +30,9 @@ fn find(key: &Key<EgressKey>) -> Option<*mut Egress> {
 
 /// Whether an entry holds now; says so in it.
 #[inline(always)]
-fn holds(entry: *mut Egress, wanted: u32, when: When) -> bool {
+fn holds(entry: *mut Egress, when: When) -> bool {
     // SAFETY: a value of EGRESS, valid for the program's run; each field is one aligned word.
-    let (expires, used, named) = unsafe { ((*entry).expires_ns, (*entry).used_ns, (*entry).named) };
-    if named < wanted {
-        return false;
-    }
+    let (expires, used) = unsafe { ((*entry).expires_ns, (*entry).used_ns) };
     // Entries that were written once and for all are never written again.
     if expires == u64::MAX {
         return true;
@@ -52,11 +49,27 @@ fn holds(entry: *mut Egress, wanted: u32, when: When) -> bool {
     alive
 }
 
+/// Whether an entry may be used for an address: what lies in a special block must name it. An entry of one address was judged when it
+/// was written, which is most of them, and saves a walk through the trie.
+#[inline(always)]
+fn names(entry: *mut Egress, addr: [u8; 16]) -> bool {
+    // SAFETY: a value of EGRESS; one aligned word.
+    let named = unsafe { (*entry).named };
+    if named == Egress::JUDGED {
+        return true;
+    }
+    let key = Key::new(ALL_BITS, EgressKey { cgroup: 0, port: [0; 2], zero: [0; 6], addr });
+    // Without the table of blocks nothing is known to be public.
+    let Some(block) = find(&key) else { return false };
+    // SAFETY: as above.
+    named >= unsafe { (*block).named }
+}
+
 /// For which of the agent's destinations an entry counts, if it holds.
 #[inline(always)]
-fn counted(key: &Key<EgressKey>, wanted: u32, when: When) -> Option<u32> {
+fn counted(key: &Key<EgressKey>, when: When) -> Option<u32> {
     let entry = find(key)?;
-    if !holds(entry, wanted, when) {
+    if !names(entry, key.data.addr) || !holds(entry, when) {
         return None;
     }
     // SAFETY: a value of EGRESS; one aligned word.
@@ -66,20 +79,15 @@ fn counted(key: &Key<EgressKey>, wanted: u32, when: When) -> Option<u32> {
 /// Whether the agent reaches an address (IPv4 mapped) on a port (network order), and for which of its destinations that counts.
 #[inline(always)]
 pub fn reaches(who: &Found, addr: [u8; 16], port: [u8; 2], when: When) -> Option<u32> {
-    let mut key = Key::new(ALL_BITS, EgressKey { cgroup: 0, port: [0; 2], zero: [0; 6], addr });
-    // Without the table of blocks nothing is known to be public.
-    let block = find(&key)?;
-    // SAFETY: a value of EGRESS; one aligned word.
-    let wanted = unsafe { (*block).named };
-    key.data.cgroup = who.cgroup;
-    let any = counted(&key, wanted, when);
+    let mut key = Key::new(ALL_BITS, EgressKey { cgroup: who.cgroup, port, zero: [0; 6], addr });
+    // Most entries are of a port.
+    let here = if port == [0; 2] { None } else { counted(&key, when) };
     // Where nothing is counted by destination, one entry is enough to know.
-    if any.is_some() && !who.has(flag::DESTINATIONS) {
-        return any;
+    if here.is_some() && !who.has(flag::DESTINATIONS) {
+        return here;
     }
-    key.data.port = port;
-    let here = if port == [0; 2] { None } else { counted(&key, wanted, when) };
-    match (any, here) {
+    key.data.port = [0; 2];
+    match (counted(&key, when), here) {
         (None, None) => None,
         (any, here) => Some(any.unwrap_or(0) | here.unwrap_or(0)),
     }

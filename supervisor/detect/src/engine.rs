@@ -85,6 +85,8 @@ pub struct Engine {
     rules: Vec<Status>,
     /// Places of enabled rules, by kind.
     by_kind: Vec<Vec<usize>>,
+    /// Whether one of them reads what events of the kind tell.
+    reads: Vec<bool>,
     agents: HashMap<String, Agent>,
     longest_ns: u64,
     evicted: u64,
@@ -97,6 +99,7 @@ impl Engine {
         let mut engine = Self {
             rules: Vec::new(),
             by_kind: vec![Vec::new(); kinds::COUNT],
+            reads: vec![false; kinds::COUNT],
             agents: HashMap::new(),
             longest_ns: 0,
             evicted: 0,
@@ -110,12 +113,16 @@ impl Engine {
         let old = std::mem::take(&mut self.rules);
         let mut moved = HashMap::new();
         self.by_kind.iter_mut().for_each(Vec::clear);
+        self.reads.fill(false);
         for rule in rules {
             let at = self.rules.len();
             let before = old.iter().position(|status| *status.rule == rule);
-            for (kind, places) in kinds::kind_names().zip(&mut self.by_kind) {
+            for (kind, (places, reads)) in
+                kinds::kind_names().zip(self.by_kind.iter_mut().zip(&mut self.reads))
+            {
                 if rule.wants(kind) {
                     places.push(at);
+                    *reads |= rule.reads();
                 }
             }
             match before {
@@ -163,6 +170,12 @@ impl Engine {
         self.by_kind.get(kind.0).is_some_and(|places| !places.is_empty())
     }
 
+    /// Whether some rule looks at what events of a kind tell: where none does, it is enough that they came.
+    #[must_use]
+    pub fn reads(&self, kind: crate::KindId) -> bool {
+        self.reads.get(kind.0).copied().unwrap_or_default()
+    }
+
     /// Looks at an event.
     pub fn observe(&mut self, event: &Event<'_>, findings: &mut Vec<Finding>) {
         let Some(places) = self.by_kind.get(event.kind.0).filter(|places| !places.is_empty()) else { return };
@@ -186,7 +199,7 @@ impl Engine {
         for &at in places {
             let Some(status) = self.rules.get_mut(at) else { continue };
             let rule = &status.rule;
-            if !rule.filters().iter().any(|filter| filter.matches(event)) || rule.excepts(event) {
+            if !rule.filters().any(|filter| filter.matches(event)) || rule.excepts(event) {
                 continue;
             }
             let cell = agent.cells.entry(at).or_insert_with(|| Cell::new(rule));

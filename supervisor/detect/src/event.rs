@@ -1,6 +1,7 @@
 //! An event as the engine sees it: who, when, what, and its fields by name.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
@@ -21,6 +22,52 @@ pub struct Who<'a> {
     pub tenant: &'a str,
 }
 
+/// What an event tells, by name.
+pub trait Fields: fmt::Debug {
+    /// What a field says; none where it is not there or of no type that a rule can ask for.
+    fn field(&self, name: &str) -> Option<Field<'_>>;
+}
+
+/// What a field says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// A text; a list's words with spaces between.
+    Text(Cow<'a, str>),
+    /// A whole number.
+    Number(i64),
+    /// A flag.
+    Flag(bool),
+}
+
+impl Field<'_> {
+    pub(crate) fn as_ref(&self) -> Field<'_> {
+        match self {
+            Self::Text(text) => Field::Text(Cow::Borrowed(text)),
+            Self::Number(number) => Field::Number(*number),
+            Self::Flag(flag) => Field::Flag(*flag),
+        }
+    }
+}
+
+impl Fields for Map<String, Value> {
+    fn field(&self, name: &str) -> Option<Field<'_>> {
+        match self.get(name)? {
+            Value::String(text) => Some(Field::Text(Cow::Borrowed(text))),
+            Value::Array(items) => {
+                let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                Some(Field::Text(Cow::Owned(words.join(" "))))
+            }
+            Value::Number(number) => Some(match (number.as_i64(), number.as_u64()) {
+                (Some(number), _) => Field::Number(number),
+                (None, Some(_)) => Field::Number(i64::MAX),
+                (None, None) => Field::Text(Cow::Owned(number.to_string())),
+            }),
+            Value::Bool(flag) => Some(Field::Flag(*flag)),
+            Value::Null | Value::Object(_) => None,
+        }
+    }
+}
+
 /// One event.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
@@ -35,7 +82,7 @@ pub struct Event<'a> {
     /// The record's number in the audit log; 0 for a sample.
     pub seq: u64,
     /// The record's detail.
-    pub detail: &'a Map<String, Value>,
+    pub detail: &'a dyn Fields,
 }
 
 impl Event<'_> {
@@ -44,14 +91,10 @@ impl Event<'_> {
         if field == "verdict" {
             return Cow::Borrowed(self.verdict);
         }
-        match self.detail.get(field) {
-            Some(Value::String(text)) => Cow::Borrowed(text),
-            Some(Value::Array(items)) => {
-                let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
-                Cow::Owned(words.join(" "))
-            }
-            Some(Value::Number(number)) => Cow::Owned(number.to_string()),
-            _ => Cow::Borrowed(""),
+        match self.detail.field(field) {
+            Some(Field::Text(text)) => text,
+            Some(Field::Number(number)) => Cow::Owned(number.to_string()),
+            Some(Field::Flag(_)) | None => Cow::Borrowed(""),
         }
     }
 
@@ -60,8 +103,14 @@ impl Event<'_> {
         if field == "times" {
             return Some(self.times());
         }
-        let number = self.detail.get(field)?;
-        number.as_i64().or_else(|| number.as_u64().map(|n| i64::try_from(n).unwrap_or(i64::MAX)))
+        self.whole(field)
+    }
+
+    fn whole(&self, field: &str) -> Option<i64> {
+        match self.detail.field(field)? {
+            Field::Number(number) => Some(number),
+            Field::Text(_) | Field::Flag(_) => None,
+        }
     }
 
     /// Whether a flag is set.
@@ -70,13 +119,13 @@ impl Event<'_> {
             "loopback" => {
                 self.text("addr").parse::<IpAddr>().is_ok_and(|addr| addr.to_canonical().is_loopback())
             }
-            _ => self.detail.get(field).and_then(Value::as_bool).unwrap_or_default(),
+            _ => self.detail.field(field) == Some(Field::Flag(true)),
         }
     }
 
     /// For how many of its kind it stands: some are told once, with a count.
     fn times(&self) -> i64 {
-        let told = ["count", "refused"].into_iter().find_map(|name| self.detail.get(name)?.as_i64());
+        let told = ["count", "refused"].into_iter().find_map(|name| self.whole(name));
         told.unwrap_or(1).max(1)
     }
 }

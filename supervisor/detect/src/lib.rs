@@ -9,6 +9,7 @@
 
 mod baseline;
 mod beat;
+mod detail;
 mod engine;
 mod event;
 mod kinds;
@@ -17,8 +18,9 @@ mod sequence;
 mod window;
 
 pub use beat::BEATS as MAX_BEATS;
+pub use detail::Detail;
 pub use engine::{Engine, Finding, Status};
-pub use event::{Event, SAMPLE, Who};
+pub use event::{Event, Field, Fields, SAMPLE, Who};
 pub use kinds::{FieldType, KindId, field_type, fields_of, kind_names};
 pub use rule::{Action, Beacon, Deviation, Exception, Filter, Op, Rate, Rule, Severity, Step, Test, When};
 pub use window::DISTINCT as MAX_DISTINCT;

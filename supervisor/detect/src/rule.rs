@@ -278,19 +278,22 @@ impl Test {
             (Op::Is(wanted), _) => event.flag(&self.field) == *wanted,
             (Op::AtLeast(limit), _) => event.number(&self.field).is_some_and(|n| n >= *limit),
             (Op::AtMost(limit), _) => event.number(&self.field).is_some_and(|n| n <= *limit),
-            (Op::In(words), kind) => words.contains(&self.value(event, kind)),
-            (Op::NotIn(words), kind) => !words.contains(&self.value(event, kind)),
+            (Op::In(words), kind) => self.is_one_of(event, kind, words),
+            (Op::NotIn(words), kind) => !self.is_one_of(event, kind, words),
             (Op::Prefix(words), _) => self.any(event, words, |text, word| text.starts_with(word)),
             (Op::Suffix(words), _) => self.any(event, words, |text, word| text.ends_with(word)),
             (Op::Contains(words), _) => self.any(event, words, |text, word| text.contains(word)),
         }
     }
 
-    fn value(&self, event: &Event<'_>, kind: FieldType) -> String {
+    fn is_one_of(&self, event: &Event<'_>, kind: FieldType, words: &[String]) -> bool {
+        let one_of = |value: &str| words.iter().any(|word| word == value);
         match kind {
-            FieldType::Text => event.text(&self.field).into_owned(),
-            FieldType::Number => event.number(&self.field).map_or_else(String::new, |n| n.to_string()),
-            FieldType::Flag => event.flag(&self.field).to_string(),
+            FieldType::Text => one_of(&event.text(&self.field)),
+            FieldType::Number => {
+                one_of(&event.number(&self.field).map_or_else(String::new, |n| n.to_string()))
+            }
+            FieldType::Flag => one_of(if event.flag(&self.field) { "true" } else { "false" }),
         }
     }
 
@@ -335,13 +338,20 @@ fn are_about(tests: &[Test], is: fn(&str) -> bool) -> bool {
 
 impl Rule {
     /// The filters of which an event must match one to be looked at.
-    pub(crate) fn filters(&self) -> Vec<&Filter> {
-        match &self.when {
-            When::Count { of, .. } | When::Distinct { of, .. } | When::Sum { of, .. } => vec![of],
-            When::Sequence(steps) => steps.iter().map(|step| &step.of).collect(),
-            When::Beacon(beacon) => vec![&beacon.of],
-            When::Deviation(deviation) => vec![&deviation.of],
-        }
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &Filter> {
+        let (one, steps): (_, &[Step]) = match &self.when {
+            When::Count { of, .. } | When::Distinct { of, .. } | When::Sum { of, .. } => (Some(of), &[]),
+            When::Sequence(steps) => (None, steps),
+            When::Beacon(beacon) => (Some(&beacon.of), &[]),
+            When::Deviation(deviation) => (Some(&deviation.of), &[]),
+        };
+        one.into_iter().chain(steps.iter().map(|step| &step.of))
+    }
+
+    /// Whether it looks at what events tell, and not only at that they come.
+    pub(crate) fn reads(&self) -> bool {
+        let only_counts = matches!(&self.when, When::Count { of, .. } if of.tests.is_empty());
+        !only_counts || self.exceptions.iter().any(|exception| !exception.tests.is_empty())
     }
 
     /// Whether it looks at samples.
@@ -358,7 +368,7 @@ impl Rule {
             && match &self.when {
                 When::Deviation(deviation) => deviation.rate == Rate::Syscalls,
                 When::Sum { of, field, .. } => field == "syscalls" || tested(of),
-                _ => self.filters().into_iter().any(tested),
+                _ => self.filters().any(tested),
             }
     }
 
@@ -390,7 +400,7 @@ impl Rule {
             When::Sequence(steps) => steps.iter().any(|step| step.key.as_deref().is_some_and(is)),
             When::Beacon(beacon) => beacon.by.iter().any(|field| is(field)),
         };
-        named || self.filters().into_iter().any(|filter| are_about(&filter.tests, is))
+        named || self.filters().any(|filter| are_about(&filter.tests, is))
     }
 
     fn excepts_by(&self, is: fn(&str) -> bool) -> bool {
@@ -398,7 +408,7 @@ impl Rule {
     }
 
     pub(crate) fn wants(&self, kind: &str) -> bool {
-        self.enabled && self.filters().iter().any(|f| f.kinds.iter().any(|k| k.as_str() == kind))
+        self.enabled && self.filters().any(|f| f.kinds.iter().any(|k| k.as_str() == kind))
     }
 
     pub(crate) fn excepts(&self, event: &Event<'_>) -> bool {

@@ -15,4 +15,4 @@ pub use cidr::Cidr;
 pub use name::Name;
 pub use rule::{Rule, Target};
 pub use rules::{Entry, MAX_RULES, Rules};
-pub use special::{Block, Kind, NEVER_NAMED, block_of, blocks, wanted};
+pub use special::{Block, Kind, NEVER_NAMED, block_of, blocks, wanted, wanted_of};

@@ -132,6 +132,14 @@ pub fn wanted() -> impl Iterator<Item = (Cidr, u8)> {
     public.into_iter().chain(special)
 }
 
+/// How narrow a special block a rule must name to reach all of `cidr`, which is one address or lies in one block: what the kernel finds
+/// in the table of [`wanted`].
+#[must_use]
+pub fn wanted_of(cidr: Cidr) -> Option<u8> {
+    let covering = wanted().filter(|(block, _)| block.covers(cidr));
+    covering.max_by_key(|(block, _)| block.fixed_bits()).map(|(_, wanted)| wanted)
+}
+
 /// The narrowest special block that all of `cidr` lies in.
 #[must_use]
 pub fn block_of(cidr: Cidr) -> Option<Block> {

@@ -23,6 +23,8 @@ type At = (u32, EgressKey);
 /// Entries of one agent, at most. Each takes two nodes of 96 bytes, so they stay below 64 KiB.
 const MAX_ENTRIES: usize = 320;
 
+const ADDRESS_BITS: u32 = 128;
+
 /// The entries of all agents.
 pub(crate) struct EgressTable {
     trie: Trie,
@@ -44,6 +46,13 @@ fn place(cgroup: u64, cidr: Cidr, port: u16) -> At {
     (EgressKey::HEAD_BITS + u32::from(cidr.fixed_bits()), key)
 }
 
+/// What the kernel is told that an entry names. Of one address it is judged here, once, and not with every packet.
+fn narrowness(entry: &Entry) -> u32 {
+    let is_judged = u32::from(entry.cidr.fixed_bits()) == ADDRESS_BITS
+        && aion_egress::wanted_of(entry.cidr).is_some_and(|wanted| entry.named >= wanted);
+    if is_judged { Egress::JUDGED } else { entry.named.into() }
+}
+
 /// Whether it has run out and carries no connection any more.
 const fn is_over(value: &Egress, now: u64) -> bool {
     let is_used = value.used_ns != 0 && value.used_ns.saturating_add(IDLE_TCP_NS) >= now;
@@ -56,7 +65,7 @@ fn renewed(before: Option<Egress>, entry: &Entry, now: u64, until: u64) -> Egres
     let before = before.filter(|before| !is_over(before, now)).unwrap_or_default();
     Egress {
         expires_ns: before.expires_ns.max(until),
-        named: before.named.max(entry.named.into()),
+        named: before.named.max(narrowness(entry)),
         counted: before.counted | entry.counted,
         ..before
     }
@@ -122,7 +131,7 @@ impl EgressTable {
             self.erase(at)?;
         }
         for entry in entries {
-            let (named, counted) = (entry.named.into(), entry.counted);
+            let (named, counted) = (narrowness(entry), entry.counted);
             let value = Egress { expires_ns: u64::MAX, used_ns: 0, named, counted };
             self.write(place_of(entry), value)?;
         }
@@ -216,5 +225,25 @@ mod tests {
         assert_eq!(counted(now - 1, now - IDLE_TCP_NS - 1), 0b10);
         assert_eq!(counted(now - 1, 0), 0b10, "it was never used");
         assert_eq!(renewed(None, &entry, now, until).counted, 0b10);
+    }
+
+    #[test]
+    fn one_address_is_judged_when_it_is_written() {
+        let entry =
+            |text: &str, named| Entry { cidr: Cidr::parse(text).unwrap(), port: 443, named, counted: 0 };
+        for (text, own, told) in [
+            ("192.0.0.9", 0, 0),
+            ("8.8.8.8", 0, Egress::JUDGED),
+            ("[2606:4700::1111]", 0, Egress::JUDGED),
+            ("8.8.8.0/24", 0, 0),
+            // A private address, by a rule that names no private block, and by one that does.
+            ("10.1.2.3", 0, 0),
+            ("10.1.2.3", 104, Egress::JUDGED),
+            ("169.254.169.254", 104, 104),
+            ("127.0.0.1", 128, 128),
+            ("[::ffff:127.0.0.1]", 128, 128),
+        ] {
+            assert_eq!(narrowness(&entry(text, own)), told, "{text}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use aion_audit::{Reader, Record};
-use aion_detect::{Engine, Event, KindId, Who};
+use aion_detect::{Detail, Engine, Event, Fields, KindId, Who};
 use aion_types::TenantId;
 use serde_json::{Map, Value};
 
@@ -23,6 +23,8 @@ const AHEAD: usize = 100_000;
 /// What an agent's end, its beginning, and an operator's word make of what is remembered.
 const BEGINS_ANEW: [&str; 5] =
     ["agent.launched", "agent.exited", "agent.thawed", "agent.unthrottled", "agent.reconnected"];
+/// The kind of which one record tells of several events.
+const GATHERED: &str = "api.syscall";
 pub(super) const FINDING: &str = "detection.finding";
 
 /// What one batch gave.
@@ -150,36 +152,43 @@ fn observe(
         return engine.forget(&record.agent);
     }
     let Some(kind) = KindId::parse(&record.kind).filter(|kind| engine.wants(*kind)) else { return };
-    let Ok(Value::Object(detail)) = serde_json::from_str(&record.detail_json) else { return };
+    let reads = engine.reads(kind);
     let name = name_of(names, core, record);
-    let mut one = |detail: &Map<String, Value>| {
-        let who = Who { agent: &record.agent, name: &name, tenant: &record.tenant };
+    let mut one = |detail: &dyn Fields, whole: &dyn Fn() -> Map<String, Value>| {
+        let who = Who { agent: &record.agent, name, tenant: &record.tenant };
         let (verdict, time_ns, seq) = (record.verdict.as_str(), record.time_ns, record.seq);
         let mut findings = Vec::new();
         engine.observe(&Event { who, kind, verdict, time_ns, seq, detail }, &mut findings);
         found.extend(findings.into_iter().map(|finding| Found {
             finding,
             kind: kind.as_str(),
-            detail: detail.clone(),
+            detail: whole(),
         }));
     };
+    let whole = || serde_json::from_str(&record.detail_json).unwrap_or_default();
+    if record.kind != GATHERED {
+        // Nearly all that comes: nothing of it is copied, and what no rule reads is not even looked at.
+        let detail = if reads { Detail::read(&record.detail_json) } else { Ok(Detail::default()) };
+        return detail.map_or((), |detail| one(&detail, &whole));
+    }
+    let detail: Map<String, Value> = whole();
     match detail.get("calls") {
-        Some(Value::Array(calls)) => calls.iter().filter_map(Value::as_object).for_each(one),
-        _ => one(&detail),
+        Some(Value::Array(calls)) => {
+            calls.iter().filter_map(Value::as_object).for_each(|call| one(call, &|| call.clone()));
+        }
+        _ => one(&detail, &|| detail.clone()),
     }
 }
 
 /// The agent's name, for exceptions; empty for what is no agent of the store, as the run of a tool.
-fn name_of(names: &mut HashMap<String, String>, core: &Core, record: &Record) -> String {
-    if let Some(name) = names.get(&record.agent) {
-        return name.clone();
+fn name_of<'a>(names: &'a mut HashMap<String, String>, core: &Core, record: &Record) -> &'a str {
+    if !names.contains_key(&record.agent) {
+        let tenant = TenantId::parse(&record.tenant).ok();
+        let name = tenant.and_then(|tenant| core.store.name_of(&tenant, &record.agent).ok().flatten());
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        names.insert(record.agent.clone(), name.unwrap_or_default());
     }
-    let tenant = TenantId::parse(&record.tenant).ok();
-    let name = tenant.and_then(|tenant| core.store.name_of(&tenant, &record.agent).ok().flatten());
-    let name = name.unwrap_or_default();
-    if names.len() >= NAMES {
-        names.clear();
-    }
-    names.insert(record.agent.clone(), name.clone());
-    name
+    names.get(&record.agent).map_or("", String::as_str)
 }
