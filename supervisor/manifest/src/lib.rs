@@ -43,7 +43,7 @@ pub use raw::{QueueName, Span};
 pub use restrict::{withheld_hosts, withheld_of_launch};
 pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{
-    AgentSpec, Bind, Checkpoint, ConnectionRate, ExecPolicy, MemoryTtl, Network, NetworkLimit, NetworkLimits,
+    AgentSpec, Bind, Checkpoint, ConnectionRate, Device, ExecPolicy, MemoryTtl, Network, NetworkLimit, NetworkLimits,
     Resources, Restart, Rootfs, Spec, Tasks, Workspace,
 };
 pub use task::{TaskFile, TaskRetry};
