@@ -46,7 +46,7 @@ fn forbidden(major: u32, minor: u32) -> Option<&'static str> {
 
 /// What the nodes of a launch are on this host.
 pub(crate) fn find(launch: &Launch) -> Result<Vec<GivenDevice>, Failure> {
-    let found = |device: &Device| {
+    let found = |device: &Device| -> Result<GivenDevice, Failure> {
         let node = mounts::open_path(&device.path, LayerName::Devices)?;
         let shown = device.path.display();
         let stat = fstat(&node).map_err(|errno| {
