@@ -3,9 +3,10 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::device;
 use crate::event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net, NetLimit, NetOp,
-    Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedDevice, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net,
+    NetLimit, NetOp, Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
 };
 use crate::layout::{self, head_flag, kind, limit};
 
@@ -182,6 +183,18 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
             let hook =
                 layout::hook_name(hook).ok_or(DecodeError::BadField { field: "hook", value: hook.into() })?;
             Kind::LsmDenied(DeniedHook { hook, errno, detail, comm })
+        }
+        kind::DEVICE_DENIED => {
+            let (major, minor, what, access, comm) = (c.u32()?, c.u32()?, c.u32()?, c.u32()?, c.comm()?);
+            let block = match what {
+                device::kind::BLOCK => true,
+                device::kind::CHAR => false,
+                other => return Err(DecodeError::BadField { field: "kind", value: other.into() }),
+            };
+            let does = |bit: u32| access & bit != 0;
+            let (read, write) = (does(device::access::READ), does(device::access::WRITE));
+            let mknod = does(device::access::MKNOD);
+            Kind::DeviceDenied(DeniedDevice { major, minor, block, read, write, mknod, comm })
         }
         kind => return Err(DecodeError::UnknownKind { kind }),
     };

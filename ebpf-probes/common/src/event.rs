@@ -42,6 +42,8 @@ pub enum Kind<'a> {
     SyscallDenied(Syscall),
     /// A security hook refused.
     LsmDenied(DeniedHook),
+    /// A device was not opened, or no node of it made.
+    DeviceDenied(DeniedDevice),
 }
 
 impl Kind<'_> {
@@ -63,6 +65,7 @@ impl Kind<'_> {
             Self::Syscall(_) => "sys.call",
             Self::SyscallDenied(_) => "sys.denied",
             Self::LsmDenied(_) => "lsm.denied",
+            Self::DeviceDenied(_) => "device.denied",
         }
     }
 }
@@ -369,4 +372,23 @@ impl DeniedHook {
     pub fn is_of_withheld(&self) -> bool {
         matches!(self.hook, "file_open" | "bprm_check_security") || self.hook.starts_with("path_")
     }
+}
+
+/// A device was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeniedDevice {
+    /// Its driver.
+    pub major: u32,
+    /// Which of the driver's.
+    pub minor: u32,
+    /// A block device, as disks are; else a character device.
+    pub block: bool,
+    /// It was to be opened for reading.
+    pub read: bool,
+    /// It was to be opened for writing.
+    pub write: bool,
+    /// A node of it was to be made.
+    pub mknod: bool,
+    /// Name of the task.
+    pub comm: Comm,
 }

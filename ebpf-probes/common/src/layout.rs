@@ -316,4 +316,5 @@ no_padding! {
     Agent = 8, EgressKey = 32, Egress = 24, LimitKey = 16, Limit = 56, SpentKey = 24, Spent = 320, Flow = 32, Stats = 64, Count = 16, Hist = 256, Start = 16, Throttled = 16, Process = 16, State = 80,
     Head = 32, Cred = 24, ForkRecord = 64, ExecRecord = 88, ExitRecord = 64, NetRecord = 72, OomRecord = 40,
     PrivRecord = 104, FileRecord = 56, SyscallRecord = 80, LsmRecord = 64,
+    DeviceRecord = 64,
 }

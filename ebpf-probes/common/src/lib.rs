@@ -9,6 +9,7 @@
 extern crate std;
 
 mod decode;
+pub mod device;
 mod event;
 pub mod hour;
 pub mod layout;
@@ -17,6 +18,6 @@ pub mod withheld;
 
 pub use decode::{DecodeError, decode};
 pub use event::{
-    Comm, Credentials, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net, NetLimit, NetOp,
-    Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
+    Comm, Credentials, DeniedDevice, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net,
+    NetLimit, NetOp, Oom, Origin, PrivChange, PrivSource, Syscall, Verdict,
 };

@@ -182,6 +182,24 @@ fn hooks_have_names() {
 }
 
 #[test]
+fn a_device_that_was_refused() {
+    let record = |what: u32, access: u32| {
+        let mut bytes = head(kind::DEVICE_DENIED, 2);
+        for word in [10u32, 229, what, access] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(*b"dd\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        bytes
+    };
+    let bytes = record(2, 6);
+    let Kind::DeviceDenied(denied) = decode(&bytes).unwrap().kind else { panic!() };
+    assert_eq!((denied.major, denied.minor, denied.block), (10, 229, false));
+    assert_eq!((denied.read, denied.write, denied.mknod), (true, true, false));
+    assert_eq!(denied.comm.as_bytes(), b"dd");
+    assert_eq!(decode(&record(3, 6)), Err(DecodeError::BadField { field: "kind", value: 3 }));
+}
+
+#[test]
 fn unknown_kinds_and_nothing() {
     assert_eq!(decode(&head(99, 0)), Err(DecodeError::UnknownKind { kind: 99 }));
     assert_eq!(decode(&[]), Err(DecodeError::Short { need: 2, have: 0 }));
@@ -200,7 +218,7 @@ proptest! {
     /// Random bytes seldom have a known kind: give them one.
     #[test]
     fn any_body_of_a_known_kind_gives_an_answer(
-        number in kind::FORK..=kind::LSM_DENIED + 1,
+        number in kind::FORK..=kind::DEVICE_DENIED + 1,
         flags in any::<u16>(),
         body in prop::collection::vec(any::<u8>(), 0..1200),
     ) {

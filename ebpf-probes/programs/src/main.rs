@@ -15,6 +15,7 @@ macro_rules! trace_log {
 pub(crate) use trace_log;
 
 mod agent;
+mod device;
 mod egress;
 mod emit;
 mod limits;

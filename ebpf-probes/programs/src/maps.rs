@@ -1,5 +1,6 @@
 //! The maps. All are pinned by the loader and outlive both daemons.
 
+use aion_probe_types::device::{DeviceKey, MAX_DEVICES};
 use aion_probe_types::layout::{
     self, Agent, Count, Egress, EgressKey, Flow, Hist, Limit, LimitKey, Process, Spent, SpentKey, Start,
     State, Stats, Throttled,
@@ -18,6 +19,7 @@ const LIMIT_COUNT: usize = layout::MAX_LIMITS as usize;
 const SPENT_COUNT: usize = layout::MAX_SPENT as usize;
 const FLOW_COUNT: usize = layout::MAX_FLOWS as usize;
 const WITHHELD_COUNT: usize = MAX_WITHHELD as usize;
+const DEVICE_COUNT: usize = MAX_DEVICES as usize;
 const AGENT_COUNT: usize = layout::MAX_AGENTS as usize;
 const SYSCALL_COUNT: usize = layout::SYSCALLS as usize;
 const START_COUNT: usize = layout::STARTS as usize;
@@ -58,6 +60,10 @@ pub static FLOWS: LruHashMap<Flow, u64, FLOW_COUNT> = LruHashMap::new();
 #[btf_map]
 pub static WITHHELD: HashMap<WithheldKey, Withheld, WITHHELD_COUNT, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// Devices that agents may open beside what everybody has: bits of what may be done.
+#[btf_map]
+pub static DEVICES: HashMap<DeviceKey, u64, DEVICE_COUNT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// What all programs share, one element.
 #[btf_map]

@@ -1,5 +1,5 @@
-//! Files and programs of running agents under the operator's rules: what they do not leave an agent, aion-launcher withholds from it,
-//! rule by rule, where its kernel can; see `policies`, whose other half this is.
+//! Files, programs and devices of running agents under the operator's rules: what they do not leave an agent, aion-launcher withholds
+//! from it, rule by rule; files and programs where its kernel can. See `policies`, whose other half this is.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +14,9 @@ use serde_json::json;
 use crate::core::Core;
 use crate::permitted::Bounds;
 use crate::problem::{Outcome, Problem};
+
+/// How rules of devices begin.
+const DEVICE: &str = "device:";
 
 /// The rules of a launch that can be withheld, as the launcher names them.
 fn rules_of(plan: &launcher::Launch) -> BTreeSet<String> {
@@ -35,6 +38,13 @@ fn rules_of(plan: &launcher::Launch) -> BTreeSet<String> {
     all.extend(plan.exec_allow.iter().map(|path| format!("exec:{}", String::from_utf8_lossy(path))));
     if !plan.restrict_exec && plan.exec_allow.is_empty() {
         all.insert("exec:/**".to_owned());
+    }
+    for device in &plan.devices {
+        let path = String::from_utf8_lossy(&device.path);
+        all.insert(format!("{DEVICE}read:{path}"));
+        if device.writable {
+            all.insert(format!("{DEVICE}write:{path}"));
+        }
     }
     all
 }
@@ -80,7 +90,7 @@ fn withheld(
 }
 
 impl Core {
-    /// Holds an agent's files and programs to its bounds; `held` is what is known of it so far.
+    /// Holds an agent's files, programs and devices to its bounds; `held` is what is known of it so far.
     pub(crate) async fn hold_files(
         &self,
         state: &launcher::AgentState,
@@ -89,28 +99,32 @@ impl Core {
         held: api::HeldAgent,
         dry_run: bool,
     ) -> api::HeldAgent {
-        if !state.holds_files {
-            return held;
-        }
         let mut held = held;
-        let launched = match self.launched_with(record) {
+        let mut launched = match self.launched_with(record) {
             Ok(launched) => launched,
             Err(problem) => return failed(held, &problem.to_string()),
         };
+        if !state.holds_files {
+            // Devices every kernel takes.
+            launched.rules.retain(|rule| rule.starts_with(DEVICE));
+        }
         // Most agents have none, and their manifests are not read for it.
         if launched.rules.is_empty() {
             return held;
         }
         held.withheld_files = withheld(&launched, self.runs_by(record).as_ref(), bounds);
         let now: BTreeSet<&str> = held.withheld_files.iter().map(|one| one.rule.as_str()).collect();
-        let before: BTreeSet<&str> = state.withheld_files.iter().map(String::as_str).collect();
+        let is_judged = |rule: &&str| state.holds_files || rule.starts_with(DEVICE);
+        let before = state.withheld_files.iter().map(String::as_str);
+        // What this kernel cannot change stays as it was.
+        let (before, kept): (BTreeSet<&str>, BTreeSet<&str>) = before.partition(is_judged);
         held.files_given_back = before.difference(&now).map(|rule| (*rule).to_owned()).collect();
         // What is withheld already is asked for all the same: the launcher may be behind with it.
         if dry_run || (now.is_empty() && before.is_empty()) {
             return held;
         }
         let is_new = now != before;
-        let wanted: Vec<String> = now.iter().map(|rule| (*rule).to_owned()).collect();
+        let wanted: Vec<String> = now.union(&kept).map(|rule| (*rule).to_owned()).collect();
         match self.launcher.withhold_files(&state.id, wanted).await {
             Ok(_) if is_new => {
                 let told: Vec<_> =
@@ -154,10 +168,17 @@ mod tests {
             workspace: Some(launcher::Workspace { kind: Some(folder), read_only: true }),
             restrict_exec: true,
             exec_allow: vec![b"/usr/bin/git".to_vec()],
+            devices: vec![
+                launcher::Device { path: b"/dev/fuse".to_vec(), writable: true },
+                launcher::Device { path: b"/dev/kvm".to_vec(), writable: false },
+            ],
             ..launcher::Launch::default()
         };
         let all: Vec<String> = rules_of(&plan).into_iter().collect();
         let expected = [
+            "device:read:/dev/fuse",
+            "device:read:/dev/kvm",
+            "device:write:/dev/fuse",
             "exec:/usr/bin/git",
             "fs:read:/srv/in",
             "fs:read:/srv/out",

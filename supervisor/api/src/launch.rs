@@ -104,6 +104,11 @@ pub(crate) fn plan(spec: &AgentSpec, tenant: &TenantId, id: &AgentId, size: Size
         stdin: false,
         egress: spec.egress(),
         network_limits: network_limits(spec),
+        devices: spec
+            .devices
+            .iter()
+            .map(|device| launcher::Device { path: bytes(&device.path), writable: device.writable })
+            .collect(),
     }
 }
 

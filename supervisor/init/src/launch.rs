@@ -38,6 +38,7 @@ struct Handed {
     workspace: OwnedFd,
     rootfs: Option<OwnedFd>,
     binds: Vec<OwnedFd>,
+    devices: Option<OwnedFd>,
     door: Option<OwnedFd>,
     job: Option<task::Handed>,
     stdin: Option<OwnedFd>,
@@ -57,13 +58,14 @@ fn sort_out(plan: &Plan, fds: Vec<OwnedFd>) -> Result<Handed> {
     if binds.len() != plan.binds.len() {
         return Err(too_few());
     }
+    let devices = if plan.devices { Some(fds.next().ok_or_else(too_few)?) } else { None };
     let door = if plan.door { Some(fds.next().ok_or_else(too_few)?) } else { None };
     let job = plan.job.map(|job| task::Handed::take(job, &mut fds).ok_or_else(too_few)).transpose()?;
     let (stdin, stdout) = (fds.next(), fds.next());
     if fds.next().is_some() {
         return Err(Failure::because(LayerName::Rootfs, "the plan came with too many descriptors"));
     }
-    Ok(Handed { journal, workspace, rootfs, binds, door, job, stdin, stdout })
+    Ok(Handed { journal, workspace, rootfs, binds, devices, door, job, stdin, stdout })
 }
 
 /// Performs the plan and tells the launcher.
@@ -78,6 +80,9 @@ pub(crate) fn perform(
     plan.check().map_err(|e| Failure::because(LayerName::Namespaces, &e.to_string()))?;
     let handed = sort_out(&plan, fds)?;
     namespaces(&plan, prepared)?;
+    if let Some(devices) = &handed.devices {
+        root.show_devices(devices)?;
+    }
     root.enter(&plan, handed.rootfs, &handed.workspace, &handed.binds)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if let Some(door) = &handed.door {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aion_sandbox::{BindTarget, Plan, Prepare, RootfsKind, Secret, SystemEntry};
 use aion_sys::mount::{attr, restrict};
-use aion_types::LayerName::{Rootfs, Workspace};
+use aion_types::LayerName::{Devices, Rootfs, Workspace};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, chownat, fchown, mkdirat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -151,7 +151,30 @@ fn filesystem(kind: &str, options: &[(&str, &str)]) -> std::result::Result<Owned
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attrs)
 }
 
+/// What is mounted in `/dev`.
+const IN_DEV: [&str; 2] = ["pts", "shm"];
+
 impl Root {
+    /// Puts a `/dev` of the agent's own over the one that all sandboxes share, with the terminals and the memory that are there. Before
+    /// a root folder from outside is given what is in ours.
+    pub(crate) fn show_devices(&self, dev: &OwnedFd) -> Result<()> {
+        let failed = |what: &'static str| at(Devices, what);
+        let root = self.root.as_fd();
+        let mut kept = Vec::with_capacity(IN_DEV.len());
+        for name in IN_DEV {
+            let path = format!("dev/{name}");
+            let mount = copy_tree(root, &path, false).map_err(failed("cannot copy a mount of /dev"))?;
+            kept.push((path, mount));
+        }
+        let place = open(root, b"dev").map_err(failed("the root has no /dev"))?;
+        attach(dev.as_fd(), place.as_fd()).map_err(failed("cannot attach /dev"))?;
+        for (path, mount) in kept {
+            let place = open(root, path.as_bytes()).map_err(failed("/dev lacks a folder"))?;
+            attach(mount.as_fd(), place.as_fd()).map_err(failed("cannot attach a mount in /dev"))?;
+        }
+        Ok(())
+    }
+
     /// Adds what the plan says. With a root folder that is what is entered.
     pub(crate) fn enter(
         self,

@@ -23,7 +23,7 @@ use crate::process::is_in_group;
 use crate::request::NetworkLimits;
 use crate::slots::{GROUP_PATIENCE, Held};
 use crate::state::{Phase, Record, Stored};
-use crate::{clock, egress, limits, restrain, withhold};
+use crate::{clock, devices, egress, limits, restrain, withhold};
 
 /// Takes over. The threads do not run yet: what is found to have ended is worked on when they do. False: the probes do not know all of an
 /// agent that runs, and those before must go on to hold it.
@@ -168,7 +168,7 @@ fn find(launcher: &Launcher, record: &Record, strict: bool) -> Option<Run> {
 fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> Option<bool> {
     let run = Arc::new(run);
     let alive = crate::lock::lock(&run.init).is_some();
-    let (isolated, deadline, paused, spec, tenant) = {
+    let (isolated, deadline, paused, spec, tenant, given, uses) = {
         let mut inner = agent.lock();
         inner.run = Some(Arc::clone(&run));
         let isolated = restrain::is_isolated(&inner.record.agent.restraints);
@@ -178,12 +178,15 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> Option<b
             inner.record.paused,
             inner.spec.clone(),
             inner.record.agent.tenant.clone(),
+            inner.record.devices.clone(),
+            devices::uses(&inner.record.devices, &inner.record.withheld_files),
         )
     };
     let cgroup_id = run.held.group.id();
     let profile = spec.as_ref().map(|s| s.seccomp_profile.clone()).unwrap_or_default();
     let files = spec.as_deref().map(withhold::texts).unwrap_or_default();
-    launcher.own(cgroup_id, Owner { id: agent.id.as_str().to_owned(), tenant, profile, files });
+    let id = agent.id.as_str().to_owned();
+    launcher.own(cgroup_id, Owner { id, tenant, profile, files, devices: given });
     let mut known = true;
     if alive {
         // Probes that were replaced do not know it any more; for others this changes nothing.
@@ -202,6 +205,7 @@ fn take_over(launcher: &Arc<Launcher>, agent: &Arc<Agent>, run: Run) -> Option<b
             let steps = [
                 probes.add_agent(cgroup_id, config(spec.as_deref())),
                 probes.isolate(cgroup_id, isolated),
+                probes.set_devices(cgroup_id, &uses),
                 probes.arm(cgroup_id),
                 limits.map_or(Ok(()), hold),
                 egress.map_or(Ok(()), reach),

@@ -93,6 +93,7 @@ fn as_launch(spec: &Launch, exec: &Exec) -> Launch {
     launch.tty = None;
     // What is about mounts is not used, and secrets are where they are.
     launch.binds.clear();
+    launch.devices.clear();
     launch.secrets.clear();
     launch
 }

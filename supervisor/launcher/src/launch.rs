@@ -21,9 +21,9 @@ use crate::clock;
 use crate::launcher::{END_PATIENCE, Launcher, Owner, ProbesState};
 use crate::request::{Bind, Launch, Rootfs, WorkspaceKind};
 use crate::slots::{Held, ReadySlot};
-use crate::state::{Phase, Record};
+use crate::state::{GivenDevice, Phase, Record};
 use crate::task::TaskFds;
-use crate::{egress, grams, network_limits, plan, restrain, withhold, workspace};
+use crate::{devices, egress, grams, network_limits, plan, restrain, withhold, workspace};
 
 /// The answer of a launch: the agent, and the master of its terminal.
 pub(crate) struct Answer {
@@ -204,7 +204,8 @@ impl Launcher {
             }
             let is_runner = |bind: &&Bind| bind.path == self.wasm_runner && !bind.writable;
             let others = launch.binds.iter().filter(|bind| !is_runner(bind)).map(|b| ("binds", &b.path));
-            if let Some((field, _)) = rootfs.into_iter().chain(others).next() {
+            let nodes = launch.devices.iter().map(|d| ("devices", &d.path));
+            if let Some((field, _)) = rootfs.into_iter().chain(others).chain(nodes).next() {
                 return Err(Failure::field(field, "a tool sees its own files and the system alone"));
             }
             return Ok(());
@@ -319,6 +320,11 @@ impl<'a> Attempt<'a> {
         record.volume.clone_from(&prepared.volume);
         record.volume_bytes = prepared.volume_bytes;
         let (binds, directories) = bind_mounts(launch, &slot)?;
+        record.devices = devices::find(launch)?;
+        let own_devices = match record.devices.as_slice() {
+            [] => None,
+            given => Some(slot.device_mount(&devices::nodes(given))?),
+        };
         let rootfs = match &launch.rootfs {
             Rootfs::HostSystem => None,
             Rootfs::Directory(path) => {
@@ -335,9 +341,11 @@ impl<'a> Attempt<'a> {
             tenant: launch.tenant.as_str().to_owned(),
             profile: launch.seccomp_profile.clone(),
             files: withhold::texts(launch),
+            devices: record.devices.clone(),
         };
         launcher.own(self.cgroup_id, owner);
-        layers.extend(self.enter_probes(restrain::is_isolated(&record.agent.restraints))?);
+        let isolated = restrain::is_isolated(&record.agent.restraints);
+        layers.extend(self.enter_probes(isolated, &record.devices)?);
         let told = Told { network: network_limits::told(launcher, self.cgroup_id), ..Told::default() };
 
         let (mut network, mut resolver, mut resolv_conf) = (None, None, None);
@@ -353,6 +361,7 @@ impl<'a> Attempt<'a> {
         let fds = LaunchFds {
             rootfs,
             binds,
+            devices: own_devices,
             door,
             stdin,
             stdout,
@@ -401,7 +410,7 @@ impl<'a> Attempt<'a> {
         Ok((run, layers.iter().map(to_proto).collect(), answered_tty))
     }
 
-    fn enter_probes(&mut self, isolated: bool) -> Result<Vec<LayerReport>, Failure> {
+    fn enter_probes(&mut self, isolated: bool, given: &[GivenDevice]) -> Result<Vec<LayerReport>, Failure> {
         let (launcher, launch) = (self.launcher, self.launch);
         let layer = |name, state, detail: String| LayerReport { name, state, detail };
         let lsm = match launcher.probes.lsm() {
@@ -423,8 +432,13 @@ impl<'a> Attempt<'a> {
                 let message = format!("limits of the network need the probes: {reason}");
                 return Err(Failure::layer(LayerName::Network, 0, message));
             }
+            ProbesState::Missing { reason } if !given.is_empty() => {
+                let message = format!("devices need the probes: {reason}");
+                return Err(Failure::layer(LayerName::Devices, 0, message));
+            }
             ProbesState::Missing { reason } if launch.may_degrade(LayerName::Probes) => {
-                return Ok(vec![layer(LayerName::Probes, LayerState::Degraded, reason.clone()), lsm]);
+                let probes = layer(LayerName::Probes, LayerState::Degraded, reason.clone());
+                return Ok(vec![probes, devices::without_probes(reason), lsm]);
             }
             ProbesState::Missing { reason } => {
                 return Err(Failure::layer(LayerName::Probes, 0, format!("no probes: {reason}")));
@@ -440,6 +454,7 @@ impl<'a> Attempt<'a> {
         if isolated {
             probes.isolate(self.cgroup_id, true)?;
         }
+        probes.set_devices(self.cgroup_id, &devices::uses(given, &[]))?;
         if let Some(limits) = &launch.network_limits {
             probes.limit(self.cgroup_id, limits.account.as_str(), &limits.all())?;
         }
@@ -448,7 +463,7 @@ impl<'a> Attempt<'a> {
         }
         let strict = if launch.audit_strict { ", no record lost" } else { "" };
         let detail = format!("audit {}{strict}", format!("{:?}", launch.audit).to_lowercase());
-        Ok(vec![layer(LayerName::Probes, LayerState::Active, detail), lsm])
+        Ok(vec![layer(LayerName::Probes, LayerState::Active, detail), devices::layer(given), lsm])
     }
 
     /// Removes whatever was made, and puts the record back to what it was before.

@@ -20,7 +20,7 @@ use crate::hub::Hub;
 use crate::lock::{lock, read, write};
 use crate::profiles::Profiles;
 use crate::slots::Slots;
-use crate::state::{Folder, Group, StoredAgents};
+use crate::state::{Folder, GivenDevice, Group, StoredAgents};
 
 /// How long a killed group may take to be empty and cleaned up.
 pub(crate) const END_PATIENCE: Duration = Duration::from_secs(30);
@@ -110,6 +110,8 @@ pub(crate) struct Owner {
     pub(crate) profile: String,
     /// For the rule of a withheld file, by its number.
     pub(crate) files: Vec<String>,
+    /// For the name of a device, by its number.
+    pub(crate) devices: Vec<GivenDevice>,
 }
 
 impl Launcher {

@@ -10,6 +10,7 @@ mod audit;
 mod ceilings;
 mod clock;
 mod denials;
+mod devices;
 mod drain;
 mod drops;
 mod egress;

@@ -36,6 +36,7 @@ pub(crate) fn of(launch: &Launch, seccomp: &Seccomp, directories: &[bool], probe
             directory: *directory,
         })
         .collect();
+    plan.devices = !launch.devices.is_empty();
     plan.secrets.clone_from(&launch.secrets);
     plan.tty = launch.tty;
     plan.rlimits = Some(rlimits(launch));

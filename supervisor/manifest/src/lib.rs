@@ -43,8 +43,8 @@ pub use raw::{QueueName, Span};
 pub use restrict::{withheld_hosts, withheld_of_launch};
 pub use scheduler::{Quotas, SchedulerFile, TenantShare};
 pub use spec::{
-    AgentSpec, Bind, Checkpoint, ConnectionRate, ExecPolicy, MemoryTtl, Network, NetworkLimit, NetworkLimits,
-    Resources, Restart, Rootfs, Spec, Tasks, Workspace,
+    AgentSpec, Bind, Checkpoint, ConnectionRate, Device, ExecPolicy, MemoryTtl, Network, NetworkLimit,
+    NetworkLimits, Resources, Restart, Rootfs, Spec, Tasks, Workspace,
 };
 pub use task::{TaskFile, TaskRetry};
 pub use tool::{McpEntry, ToolEntry, ToolFile, WasmLimits};

@@ -19,7 +19,7 @@ const WORKSPACE: &str = "spec.workspace";
 impl AgentSpec {
     /// Meets what the agent asks for with what agents may have.
     ///
-    /// Files, programs, the GPU and the network of modes `host` and `egress` are given by the sandbox as a whole or not at all: when a global rule takes
+    /// Files, programs, devices, the GPU and the network of modes `host` and `egress` are given by the sandbox as a whole or not at all: when a global rule takes
     /// away any part of them, the agent is refused. What the kernel API decides call by call may be narrowed. Host folders at
     /// `/workspace` and `/` are given as a whole, too, and need the same rules as if they were asked for by `fs:`.
     ///
@@ -44,12 +44,13 @@ impl AgentSpec {
     }
 
     /// What the sandbox of a running agent gives it beyond bounds, and cannot take back while it runs: everything but the hosts of network
-    /// mode `egress` and, where the kernel can withhold them (`holds_files`), its files and programs.
+    /// mode `egress`, its devices and, where the kernel can withhold them (`holds_files`), its files and programs.
     #[must_use]
     pub fn beyond_while_running(&self, bounds: &CapabilityPolicy, holds_files: bool) -> Vec<Problem> {
         let is_taken_back = |c: &Capability| match c {
             Capability::Net { .. } => self.network == Network::Egress,
             Capability::Fs { .. } | Capability::Exec(_) => holds_files,
+            Capability::Device { .. } => true,
             _ => false,
         };
         let mut problems = self.beyond_rules(bounds, |capability| !is_taken_back(capability));

@@ -87,6 +87,8 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// What it may execute.
     pub exec: ExecPolicy,
+    /// Character devices of the host that it sees at their own path, from `device:` capabilities. Sorted.
+    pub devices: Vec<Device>,
     /// What is allowed and probably not meant, for people.
     pub warnings: Vec<String>,
 }
@@ -294,6 +296,15 @@ pub struct Bind {
     /// The same outside and inside.
     pub path: PathBuf,
     /// Whether it may write there.
+    pub writable: bool,
+}
+
+/// A character device of the host that the agent sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its node, the same outside and inside.
+    pub path: PathBuf,
+    /// Whether it may open it for writing.
     pub writable: bool,
 }
 

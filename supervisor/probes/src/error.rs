@@ -104,6 +104,14 @@ pub enum Error {
         /// How many fit.
         max: usize,
     },
+    /// An agent has too many devices.
+    #[error("the agent with cgroup id {cgroup_id} can have {max} devices at most")]
+    DevicesFull {
+        /// The agent.
+        cgroup_id: u64,
+        /// How many fit.
+        max: usize,
+    },
     /// The kernel cannot withhold files from a running agent.
     #[error("this kernel lacks a BPF LSM hook that withholding files needs")]
     NoFileHooks,

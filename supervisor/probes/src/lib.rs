@@ -9,6 +9,7 @@ mod config;
 mod counters;
 #[cfg(feature = "log")]
 mod debug_log;
+mod devices;
 mod egress;
 mod error;
 mod grams;
@@ -30,13 +31,14 @@ mod throttle;
 mod withheld;
 
 pub use aion_probe_types::{
-    Comm, Credentials, DecodeError, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind, LimitKind, Net,
-    NetLimit, NetOp, Oom, Origin, PrivChange, PrivSource, Syscall, Verdict, decode,
+    Comm, Credentials, DecodeError, DeniedDevice, DeniedHook, Event, Exec, Exit, FileOpen, Fork, Kind,
+    LimitKind, Net, NetLimit, NetOp, Oom, Origin, PrivChange, PrivSource, Syscall, Verdict, decode,
 };
 pub use config::{AgentConfig, AuditMode, NetPolicy};
 pub use counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
 #[cfg(feature = "log")]
 pub use debug_log::DebugLog;
+pub use devices::DeviceUse;
 pub use error::Error;
 pub use grams::{GramCounts, GramModel};
 pub use limits::{ConnectionRate, NetLimits, NetUse};

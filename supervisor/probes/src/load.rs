@@ -1,15 +1,20 @@
 //! Loads the object, attaches and pins. Nothing of the loader is kept: BTF and object are megabytes, and what
 //! is pinned can be opened.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aion_probe_types::layout::{ABI, State};
 use aya::programs::links::FdLink;
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSockAddr, Lsm, ProgramError, RawTracePoint,
+    BtfTracePoint, CgroupAttachMode, CgroupDevice, CgroupSkb, CgroupSockAddr, Lsm, ProgramError,
+    RawTracePoint,
 };
+use aya::sys::SyscallError;
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use crate::bpffs::{Pins, io_error};
@@ -87,6 +92,29 @@ fn lsm_missing() -> Option<String> {
 /// The verifier gives up with EAGAIN when a signal comes.
 const RETRIES: usize = 10;
 
+/// What keeps a program attached.
+enum Linked {
+    Aya(FdLink),
+    /// Of a program about devices: aya 0.14 gives its link to nobody, so it could not be pinned.
+    Own(OwnedFd),
+}
+
+impl Linked {
+    fn pin(self, name: &str, path: &Path) -> Result<(), Error> {
+        let own = match self {
+            Self::Aya(link) => return pin(link, name, path),
+            Self::Own(own) => own,
+        };
+        let failed = |source: io::Error| Error::Link {
+            program: name.to_owned(),
+            action: "pin",
+            source: Box::new(source),
+        };
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|e| failed(e.into()))?;
+        aion_sys::bpf::pin(own.as_fd(), &path).map_err(|errno| failed(errno.into()))
+    }
+}
+
 struct Context<'a> {
     btf: &'a Btf,
     cgroup: &'a File,
@@ -115,7 +143,7 @@ impl Context<'_> {
         match linked {
             Ok(Some(link)) => {
                 let path = self.pins.link(spec.name, self.generation);
-                pin(link, spec.name, &path)?;
+                link.pin(spec.name, &path)?;
                 report(ProgramState::Attached)
             }
             Ok(None) => report(ProgramState::OnDemand),
@@ -126,13 +154,13 @@ impl Context<'_> {
         }
     }
 
-    fn link(&self, ebpf: &mut Ebpf, spec: &Spec) -> Result<Option<FdLink>, ProgramError> {
+    fn link(&self, ebpf: &mut Ebpf, spec: &Spec) -> Result<Option<Linked>, ProgramError> {
         let program = ebpf.program_mut(spec.name).ok_or_else(|| ProgramError::InvalidName {
             name: format!("{} is not in the object", spec.name),
         })?;
         // A cgroup link always lets programs of others run too; `Single` only means no flags.
         let mode = CgroupAttachMode::Single;
-        let link = match spec.attach {
+        let link: FdLink = match spec.attach {
             Attach::BtfTracepoint(at) => {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(at, self.btf)?;
@@ -155,6 +183,14 @@ impl Context<'_> {
                 let id = program.attach(self.cgroup, mode)?;
                 program.take_link(id)?.try_into().map_err(|_| ProgramError::NotAttached)?
             }
+            Attach::Devices => {
+                let program: &mut CgroupDevice = program.try_into()?;
+                program.load()?;
+                let link = aion_sys::bpf::attach_devices(program.fd()?.as_fd(), self.cgroup.as_fd());
+                let link =
+                    link.map_err(|errno| SyscallError { call: "bpf_link_create", io_error: errno.into() })?;
+                return Ok(Some(Linked::Own(link)));
+            }
             Attach::Skb(direction) => {
                 let program: &mut CgroupSkb = program.try_into()?;
                 program.load()?;
@@ -168,7 +204,7 @@ impl Context<'_> {
                 program.take_link(id)?.into()
             }
         };
-        Ok(Some(link))
+        Ok(Some(Linked::Aya(link)))
     }
 }
 

@@ -9,7 +9,7 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray
 use crate::error::Error;
 
 /// Names of the maps that are pinned.
-pub(crate) const NAMES: [&str; 17] = [
+pub(crate) const NAMES: [&str; 18] = [
     "AGENTS",
     "STATE",
     "EVENTS",
@@ -24,6 +24,7 @@ pub(crate) const NAMES: [&str; 17] = [
     "SPENT",
     "FLOWS",
     "WITHHELD",
+    "DEVICES",
     "WINDOWS",
     "GRAMS",
     "GRAM_CALLS",

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::bpffs::{self, Pins};
 use crate::config::AgentConfig;
 use crate::counters::{AgentCounters, FinalCounters, NetBytes, SyscallCounter};
+use crate::devices::{DeviceTable, DeviceUse};
 use crate::egress::EgressTable;
 use crate::error::Error;
 use crate::grams::{GramCounts, GramModel, GramTables};
@@ -50,6 +51,7 @@ struct Inner {
     egress: EgressTable,
     limits: LimitTable,
     withheld: WithheldTable,
+    devices: DeviceTable,
     grams: GramTables,
     syscalls: SyscallProbes,
 }
@@ -194,6 +196,7 @@ impl Probes {
         inner.egress.clear(cgroup_id)?;
         inner.limits.clear(cgroup_id)?;
         inner.withheld.clear(cgroup_id)?;
+        inner.devices.clear(cgroup_id)?;
         inner.tables.release(&mut inner.maps, agent.slot, agent.flags, 0)?;
         inner.slots.remove(cgroup_id);
         inner.syscalls.settle(inner.slots.flags())?;
@@ -265,6 +268,17 @@ impl Probes {
             return Err(Error::NoFileHooks);
         }
         inner.add_files(cgroup_id, agent, files)
+    }
+
+    /// Makes `devices` all that an agent may open beside what everybody has: others are refused with EPERM. What goes is taken before
+    /// what comes is given. Descriptors that are open go on.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAgent`], [`Error::DevicesFull`], or a map that cannot be written.
+    pub fn set_devices(&self, cgroup_id: u64, devices: &[DeviceUse]) -> Result<(), Error> {
+        let inner = &mut *self.lock();
+        inner.find(cgroup_id)?;
+        inner.devices.set(cgroup_id, devices)
     }
 
     /// The agents in the maps: cgroup id and configuration. A launcher that restarts compares them with its
@@ -583,8 +597,15 @@ fn open(pins: Pins, adoption: Adoption, generation: u32) -> Result<Opened, Error
             withheld.clear(cgroup)?;
         }
     }
+    let mut devices = DeviceTable::open(&dir)?;
+    for cgroup in devices.owners() {
+        if slots.get(cgroup).is_none() {
+            devices.clear(cgroup)?;
+        }
+    }
     let grams = GramTables::open(&dir)?;
-    let inner = Inner { maps, slots, tables: Tables::default(), egress, limits, withheld, grams, syscalls };
+    let inner =
+        Inner { maps, slots, tables: Tables::default(), egress, limits, withheld, devices, grams, syscalls };
     let report = Report { adoption, programs };
     Ok(Opened { probes: Probes { pins, lsm, files, no_lsm, inner: Mutex::new(inner) }, ring, report })
 }

@@ -11,6 +11,8 @@ pub(crate) enum Attach {
     RawTracepoint(&'static str),
     /// connect, bind, sendmsg below the agents' cgroup.
     SockAddr,
+    /// Uses of device nodes below the agents' cgroup.
+    Devices,
     /// Packets below the agents' cgroup.
     Skb(CgroupSkbDirection),
     /// A BPF LSM hook.
@@ -79,6 +81,7 @@ pub(crate) const ALL: &[Spec] = &[
     spec("sendmsg6", Attach::SockAddr, Need::Required),
     spec("ingress", Attach::Skb(CgroupSkbDirection::Ingress), Need::Required),
     spec("egress", Attach::Skb(CgroupSkbDirection::Egress), Need::Required),
+    spec("device", Attach::Devices, Need::Required),
     spec("sched_process_fork", Attach::BtfTracepoint("sched_process_fork"), Need::Required),
     spec("sched_process_exec", Attach::BtfTracepoint("sched_process_exec"), Need::Required),
     spec("sched_process_exit", Attach::BtfTracepoint("sched_process_exit"), Need::Required),

@@ -27,6 +27,7 @@ mod plan_codec;
 
 pub use codec::Malformed;
 pub use error::Error;
+pub use host::devices::DeviceNode;
 pub use host::exec::{ExecFds, ExecSlot, Executing};
 pub use host::image::InitImage;
 pub use host::init_process::{Ended, InitProcess};

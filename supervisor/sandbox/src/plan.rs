@@ -30,6 +30,8 @@ pub struct Plan {
     pub workspace_read_only: bool,
     /// Where the mounts of `LaunchFds::binds` go, in the same order.
     pub binds: Vec<BindTarget>,
+    /// Whether `/dev` is the agent's own, from `LaunchFds::devices`, and not the one that sandboxes share.
+    pub devices: bool,
     /// Files in `/run/secrets`.
     pub secrets: Vec<Secret>,
     /// A terminal instead of pipes.
@@ -74,6 +76,7 @@ impl Plan {
             scratch_inodes: 65_536,
             workspace_read_only: false,
             binds: Vec::new(),
+            devices: false,
             secrets: Vec::new(),
             tty: None,
             session: true,

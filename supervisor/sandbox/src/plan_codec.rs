@@ -10,7 +10,7 @@ use crate::plan::{
     BindTarget, Job, Landlock, NotifyRule, Plan, Resource, Rlimit, RootfsKind, Seccomp, Secret, WindowSize,
 };
 
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 /// The longest message to init: arguments, environment, secrets and a filter.
 pub const MAX_MESSAGE: usize = 8 << 20;
 
@@ -66,6 +66,7 @@ fn plan(e: &mut Encoder, p: &Plan) {
         scratch_inodes,
         workspace_read_only,
         binds,
+        devices,
         secrets,
         tty,
         session,
@@ -95,6 +96,7 @@ fn plan(e: &mut Encoder, p: &Plan) {
         e.flag(b.writable);
         e.flag(b.directory);
     });
+    e.flag(*devices);
     e.list(secrets, |e, s| {
         e.text(&s.name);
         e.bytes(&s.value);
@@ -193,6 +195,7 @@ fn read_plan(d: &mut Decoder<'_>) -> Result<Plan, Malformed> {
         scratch_inodes: d.u32()?,
         workspace_read_only: d.flag()?,
         binds: d.list(|d| Ok(BindTarget { path: d.bytes()?, writable: d.flag()?, directory: d.flag()? }))?,
+        devices: d.flag()?,
         secrets: d.list(|d| Ok(Secret { name: d.text()?, value: d.bytes()? }))?,
         tty: d.option(read_window)?,
         session: d.flag()?,

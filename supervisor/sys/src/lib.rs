@@ -6,6 +6,7 @@
 
 pub mod activation;
 pub mod agent;
+pub mod bpf;
 pub mod clone;
 pub mod disk;
 pub mod frame;

@@ -38,6 +38,8 @@ layers! {
     Probes = "probes",
     /// The agent's root: read-only system, private /proc, /dev, /tmp, pivot_root.
     Rootfs = "rootfs",
+    /// The device nodes in the agent's /dev, and the program that holds it to them.
+    Devices = "devices",
     /// The writable workspace, and who owns what is made in it.
     Workspace = "workspace",
     /// The limit on what the agent may store.

@@ -24,6 +24,8 @@ pub mod kind {
     pub const SYS_DENIED: u16 = 9;
     /// [`super::LsmRecord`].
     pub const LSM_DENIED: u16 = 10;
+    /// [`super::DeviceRecord`].
+    pub const DEVICE_DENIED: u16 = 11;
 }
 
 /// Bits of [`Head::flags`].
@@ -239,6 +241,24 @@ pub struct LsmRecord {
     /// What the hook was asked: bpf command, ptrace mode, target pid, mount flags; of withheld files the rule's number, 0 where the
     /// file lies too deep to be sure.
     pub detail: u64,
+    /// Name of the task.
+    pub comm: [u8; COMM],
+}
+
+/// A device was not opened, or no node of it made.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeviceRecord {
+    /// Who.
+    pub head: Head,
+    /// The device's driver.
+    pub major: u32,
+    /// Which of the driver's.
+    pub minor: u32,
+    /// One of [`crate::device::kind`].
+    pub kind: u32,
+    /// Bits of [`crate::device::access`].
+    pub access: u32,
     /// Name of the task.
     pub comm: [u8; COMM],
 }

@@ -3,7 +3,7 @@
 //! What is certain is said as such; where several layers give the same error, they are named as what it may have been.
 
 use aion_egress::{Cidr, block_of};
-use aion_manifest::{AgentSpec, CapabilityPolicy, Network, NetworkLimit, withheld_hosts};
+use aion_manifest::{AgentSpec, Capability, CapabilityPolicy, Network, NetworkLimit, withheld_hosts};
 use aion_store::{EventRow, RestraintRow};
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ pub(super) struct Facts<'a> {
 /// Why.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Explanation {
-    /// What refused: network, resolver, seccomp, landlock, mount, capability, lsm, cgroup, isolation, api; empty: nothing did.
+    /// What refused: network, resolver, seccomp, landlock, mount, capability, lsm, devices, cgroup, isolation, api; empty: nothing did.
     pub(super) layer: &'static str,
     /// Its rule.
     pub(super) rule: String,
@@ -69,6 +69,7 @@ pub(super) fn explain(facts: &Facts<'_>) -> Explanation {
             None => by_kernel(facts),
         },
         "lsm.denied" => lsm(facts),
+        "device.denied" => device(facts),
         "limit.hit" | "mem.oom" => limit(facts),
         kind => api(facts, kind),
     };
@@ -299,7 +300,8 @@ fn withheld(facts: &Facts<'_>, rule: &str) -> Explanation {
             .note("`aionctl inspect` shows in layer lsm what is withheld");
     }
     let why = format!("{rule} was taken from the agent while it ran");
-    let explained = Explanation::new("lsm", rule, why)
+    let layer = if rule.starts_with("device:") { "devices" } else { "lsm" };
+    let explained = Explanation::new(layer, rule, why)
         .allowed_by(format!(
             "the operator's rules, or its tenant's: allow: [\"{rule}\"], and no deny of a part of it"
         ))
@@ -346,6 +348,37 @@ fn lsm(facts: &Facts<'_>) -> Explanation {
         _ => "the kernel's security module refused it",
     };
     Explanation::new("lsm", format!("BPF LSM, hook {hook}"), what).never()
+}
+
+/// The capability of a device, with what bounds it.
+fn device(facts: &Facts<'_>) -> Explanation {
+    let rule = text(facts, "withheld");
+    if !rule.is_empty() {
+        return withheld(facts, rule);
+    }
+    let (access, path) = (text(facts, "access"), text(facts, "device"));
+    if access == "mknod" {
+        return Explanation::new("devices", "mknod", "agents make no device nodes").never();
+    }
+    if facts.detail.get("block").and_then(Value::as_bool) == Some(true) {
+        return Explanation::new("devices", "block devices", "agents see files, and no disks").never();
+    }
+    let number = format!("{}:{}", number(facts, "major"), number(facts, "minor"));
+    let shown = if path.is_empty() { "/dev/NAME" } else { path };
+    let line = format!("device:{}:{shown}", if access == "read" { "read" } else { "write" });
+    let why = format!("the agent was given no device {number} to {access}");
+    let mut explained = Explanation::new("devices", "spec.capabilities", why)
+        .allowed_by(format!("agent.yml: spec.capabilities: [\"{line}\"]"));
+    if path.is_empty() {
+        explained = explained.note(format!("NAME is the character device {number} in the host's /dev"));
+    }
+    let wanted = line.parse::<Capability>().ok();
+    let is_bounded =
+        wanted.is_some_and(|wanted| facts.bounds.iter().any(|bounds| !bounds.check(&wanted).allowed));
+    if is_bounded {
+        explained = explained.allowed_by(format!("the operator's rules: allow: [\"{line}\"]"));
+    }
+    explained
 }
 
 /// A limit of `spec.resources.network`, if that refused.
@@ -573,6 +606,21 @@ mod tests {
                 "lsm",
                 "depth",
             ),
+            (
+                "device.denied",
+                "withheld:device:read:/dev/fuse",
+                json!({"access": "read", "device": "/dev/fuse", "withheld": "device:read:/dev/fuse"}),
+                "devices",
+                "device:read:/dev/fuse",
+            ),
+            (
+                "device.denied",
+                "devices",
+                json!({"access": "read", "major": 10, "minor": 229, "block": false}),
+                "devices",
+                "spec.capabilities",
+            ),
+            ("device.denied", "devices", json!({"access": "mknod"}), "devices", "mknod"),
             ("limit.hit", "limits.pids", json!({"limit": "pids"}), "cgroup", "spec.resources.pids"),
             ("mem.oom", "limit: mem", json!({}), "cgroup", "spec.resources.mem"),
             (
@@ -595,6 +643,26 @@ mod tests {
         }
         let said = told(&row("limit.hit", ""), &json!({"limit": "pids"}), Some(&agent), &[]);
         assert!(said.why.ends_with("limit of 9"), "{said:?}");
+    }
+
+    #[test]
+    fn the_line_for_a_device_names_its_node() {
+        let agent = spec("  capabilities: [\"device:read:/dev/fuse\"]\n");
+        let row = row("device.denied", "device:write:/dev/fuse");
+        let detail = json!({"access": "read and write", "device": "/dev/fuse", "major": 10, "minor": 229});
+        let said = told(&row, &detail, Some(&agent), &["[\"device:read:/dev/**\"]"]);
+        assert_eq!(said.layer, "devices");
+        let line = "\"device:write:/dev/fuse\"";
+        let own = format!("agent.yml: spec.capabilities: [{line}]");
+        assert_eq!(said.allow, [own.clone(), format!("the operator's rules: allow: [{line}]")]);
+        let said = told(&row, &detail, Some(&agent), &["[\"device:write:/dev/**\"]"]);
+        assert_eq!(said.allow, [own]);
+        let unknown = json!({"access": "read", "major": 10, "minor": 232, "block": false});
+        let said = told(&row, &unknown, Some(&agent), &[]);
+        assert!(
+            said.allow[0].contains("device:read:/dev/NAME") && said.notes[0].contains("10:232"),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A kernel record as a record of the audit log. Bytes that the agent chose become text, lossily.
 
-use aion_probes::{Credentials, DeniedHook, Event, Kind, Origin, PrivSource, Verdict};
+use aion_probes::{Credentials, DeniedDevice, DeniedHook, Event, Kind, Origin, PrivSource, Verdict};
 use serde_json::{Value, json};
 
 use crate::audit::Entry;
 use crate::denials::syscall_name;
 use crate::launcher::Owner;
+use crate::request::Device;
+use crate::state::GivenDevice;
 
 pub(crate) fn entry(event: &Event<'_>, owner: &Owner, wall_offset: u64) -> Entry {
     let (verdict, rule) = judge(&event.kind, owner);
@@ -36,6 +38,7 @@ fn judge(kind: &Kind<'_>, owner: &Owner) -> (&'static str, String) {
                 .map_or_else(|| format!("lsm:{}", hook.hook), |rule| format!("withheld:{rule}"));
             ("denied", rule)
         }
+        Kind::DeviceDenied(denied) => ("denied", device_rule(denied, owner)),
         Kind::Oom(_) => ("denied", "limits.mem_bytes".to_owned()),
         _ => ("allowed", String::new()),
     }
@@ -50,6 +53,31 @@ fn withheld<'a>(hook: &DeniedHook, owner: &'a Owner) -> Option<&'a str> {
     let Some(at) = hook.detail.checked_sub(1) else { return Some("depth") };
     let known = usize::try_from(at).ok().and_then(|at| owner.files.get(at));
     Some(known.map_or("?", String::as_str))
+}
+
+/// The device that the agent was given with this number.
+fn device<'a>(denied: &DeniedDevice, owner: &'a Owner) -> Option<&'a GivenDevice> {
+    let mut given = owner.devices.iter().filter(|_| !denied.block);
+    given.find(|device| (device.major, device.minor) == (denied.major, denied.minor))
+}
+
+/// The rule of the agent's launch that was taken from it: it was given what it asked for.
+fn withheld_device(denied: &DeniedDevice, owner: &Owner) -> Option<String> {
+    let device = device(denied, owner).filter(|_| !denied.mknod)?;
+    match (denied.write, device.writable) {
+        (false, _) => Some(Device::read_rule(&device.path)),
+        (true, true) => Some(Device::write_rule(&device.path)),
+        (true, false) => None,
+    }
+}
+
+/// The rule that refused, or the one that would have allowed.
+fn device_rule(denied: &DeniedDevice, owner: &Owner) -> String {
+    match (withheld_device(denied, owner), device(denied, owner)) {
+        (Some(rule), _) => format!("withheld:{rule}"),
+        (None, Some(device)) if !denied.mknod => Device::write_rule(&device.path),
+        _ => "devices".to_owned(),
+    }
 }
 
 fn detail(kind: &Kind<'_>, owner: &Owner) -> Value {
@@ -111,6 +139,29 @@ fn detail(kind: &Kind<'_>, owner: &Owner) -> Value {
             }
             detail
         }
+        Kind::DeviceDenied(denied) => {
+            let mut detail = json!({
+                "major": denied.major, "minor": denied.minor, "block": denied.block, "access": access(denied),
+                "comm": text(denied.comm.as_bytes()),
+            });
+            if let Some(device) = device(denied, owner) {
+                detail["device"] = device.path.as_str().into();
+            }
+            if let Some(rule) = withheld_device(denied, owner) {
+                detail["withheld"] = rule.into();
+            }
+            detail
+        }
+    }
+}
+
+/// What was to be done with a device.
+fn access(denied: &DeniedDevice) -> &'static str {
+    match (denied.mknod, denied.read, denied.write) {
+        (true, _, _) => "mknod",
+        (_, _, false) => "read",
+        (_, false, true) => "write",
+        (_, true, true) => "read and write",
     }
 }
 
@@ -149,7 +200,16 @@ mod tests {
             tenant: "default".to_owned(),
             profile: "p".to_owned(),
             files: vec!["fs:read:/srv".to_owned(), "exec:/usr/bin/git".to_owned()],
+            devices: vec![
+                GivenDevice { path: "/dev/fuse".to_owned(), major: 10, minor: 229, writable: true },
+                GivenDevice { path: "/dev/kvm".to_owned(), major: 10, minor: 232, writable: false },
+            ],
         }
+    }
+
+    fn denied_device(minor: u32, write: bool) -> DeniedDevice {
+        let comm = Comm::from_bytes(b"x");
+        DeniedDevice { major: 10, minor, block: false, read: true, write, mknod: false, comm }
     }
 
     /// One of each kind; of programs two, as one that is memory is not told as deleted.
@@ -190,6 +250,7 @@ mod tests {
             Kind::OpenWrite(open),
             Kind::SyscallDenied(Syscall { nr: 1, ret: -1, args: [0; 4] }),
             Kind::LsmDenied(DeniedHook { hook: "file_open", errno: 13, detail: 1, comm }),
+            Kind::DeviceDenied(denied_device(229, true)),
         ]
     }
 
@@ -201,7 +262,7 @@ mod tests {
             let told: Value = serde_json::from_str(entry(&event, &owner(), 0).detail.as_str()).unwrap();
             written.entry(kind.as_str()).or_default().extend(told.as_object().unwrap().clone());
         }
-        assert_eq!(written.len(), 11);
+        assert_eq!(written.len(), 12);
         for (kind, detail) in written {
             // Of every event, and what the engine makes of an address.
             let own = aion_detect::fields_of(KindId::parse(kind).unwrap())
@@ -216,6 +277,29 @@ mod tests {
                 assert!(fits, "{kind} {field}: {value:?} is no {expected:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_device_is_told_by_what_was_given_of_it() {
+        let owner = owner();
+        let of = |denied: DeniedDevice| {
+            let told = self::detail(&Kind::DeviceDenied(denied), &owner);
+            (judge(&Kind::DeviceDenied(denied), &owner).1, told["device"].clone(), told["access"].clone())
+        };
+        let told = |rule: &str, device: Value, access: &str| (rule.to_owned(), device, json!(access));
+        let both = "read and write";
+        let fuse = json!("/dev/fuse");
+        assert_eq!(of(denied_device(229, true)), told("withheld:device:write:/dev/fuse", fuse.clone(), both));
+        assert_eq!(
+            of(denied_device(229, false)),
+            told("withheld:device:read:/dev/fuse", fuse.clone(), "read")
+        );
+        assert_eq!(of(denied_device(232, true)), told("device:write:/dev/kvm", json!("/dev/kvm"), both));
+        assert_eq!(of(denied_device(200, false)), told("devices", Value::Null, "read"));
+        let made = DeniedDevice { mknod: true, read: false, ..denied_device(229, false) };
+        assert_eq!(of(made), told("devices", fuse, "mknod"));
+        let disk = DeniedDevice { block: true, ..denied_device(229, true) };
+        assert_eq!(of(disk), told("devices", Value::Null, both));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use aion_sandbox::{NetworkMode, Secret, WindowSize};
 use aion_types::{AgentId, AgentName, LayerName, TenantId};
 
 use crate::Failure;
+use crate::request::devices::{Device, devices};
 use crate::request::field::{self, Checked};
 use crate::request::{Job, Limits, NetworkLimits};
 
@@ -45,6 +46,8 @@ pub struct Launch {
     pub workspace: Workspace,
     /// Further folders and files of the host.
     pub binds: Vec<Bind>,
+    /// Character devices of the host.
+    pub devices: Vec<Device>,
     /// Its network.
     pub network: NetworkMode,
     /// Whom it reaches with mode `egress`.
@@ -182,6 +185,7 @@ impl Launch {
             rootfs: rootfs(launch.rootfs.as_ref())?,
             workspace: workspace(launch.workspace.as_ref(), is_tool(&launch.name, &launch.id))?,
             binds: binds(&launch.binds)?,
+            devices: devices(&launch.devices)?,
             network: network(launch.network)?,
             egress,
             network_limits,

@@ -3,6 +3,7 @@
 //! aiond is not trusted to be sane. What leaves this module are types that cannot be wrong; a field that is
 //! becomes `INVALID_FIELD` with its name. Pure, so that the fuzz target can call [`parse`].
 
+mod devices;
 mod exec;
 mod field;
 mod file;
@@ -13,6 +14,8 @@ mod network_limits;
 mod op;
 mod resolved;
 
+pub use devices::Device;
+pub(crate) use devices::is_of_device;
 pub use exec::{AuditEntry, Exec};
 pub use file::{AgentFile, FileOp, FileUse};
 pub use job::Job;

@@ -26,6 +26,10 @@ pub(crate) fn usual() -> v1::Launch {
     }
 }
 
+fn device(path: &[u8]) -> v1::Device {
+    v1::Device { path: path.to_vec(), writable: false }
+}
+
 fn refused(change: impl FnOnce(&mut v1::Launch)) -> Failure {
     let mut launch = usual();
     change(&mut launch);
@@ -139,6 +143,13 @@ fn each_refusal_names_its_field() {
         ("limits.cpu_weight", |l| l.limits = Some(v1::Limits { cpu_weight: 10_001, ..Default::default() })),
         ("seccomp_profile", |l| l.seccomp_profile = "../x".into()),
         ("seccomp_profile", |l| l.seccomp_profile = String::new()),
+        ("devices", |l| l.devices = vec![device(b"/etc/passwd")]),
+        ("devices", |l| l.devices = vec![device(b"/dev")]),
+        ("devices", |l| l.devices = vec![device(b"/dev/../etc/passwd")]),
+        ("devices", |l| l.devices = vec![device(b"/dev/null")]),
+        ("devices", |l| l.devices = vec![device(b"/dev/pts/0")]),
+        ("devices", |l| l.devices = vec![device(b"/dev/\xff")]),
+        ("devices", |l| l.devices = vec![device(b"/dev/fuse"); 2]),
         ("exec_allow", |l| l.exec_allow = vec![b"bin/sh".to_vec()]),
         ("egress", |l| l.egress = vec!["a.b:1".into()]),
         ("egress", |l| (l.network, l.egress) = (v1::Network::Egress.into(), vec!["a.b".into()])),

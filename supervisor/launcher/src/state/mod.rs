@@ -9,7 +9,7 @@ mod uid_ranges;
 
 pub use folder::{Folder, Group};
 pub use instance::{AlreadyRuns, Instance};
-pub use record::{Phase, Record};
+pub use record::{GivenDevice, Phase, Record};
 pub use table::{Stored, StoredAgents};
 pub use uid_ranges::UidRanges;
 

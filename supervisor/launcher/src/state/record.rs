@@ -17,6 +17,23 @@ pub enum Phase {
     Exited = 3,
 }
 
+/// A device that an agent was given, as its node was at the launch.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct GivenDevice {
+    /// Its node on the host.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Its driver.
+    #[prost(uint32, tag = "2")]
+    pub major: u32,
+    /// Which of the driver's.
+    #[prost(uint32, tag = "3")]
+    pub minor: u32,
+    /// Whether it was given for writing, too.
+    #[prost(bool, tag = "4")]
+    pub writable: bool,
+}
+
 /// The record of an agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Record {
@@ -68,12 +85,15 @@ pub struct Record {
     /// The kernel's table may not say so yet.
     #[prost(bool, tag = "16")]
     pub reach_is_behind: bool,
-    /// `fs:` and `exec:` rules of its launch that are withheld from it.
+    /// `fs:`, `exec:` and `device:` rules of its launch that are withheld from it.
     #[prost(string, repeated, tag = "24")]
     pub withheld_files: Vec<String>,
     /// The kernel may not withhold them yet.
     #[prost(bool, tag = "25")]
     pub files_are_behind: bool,
+    /// Its devices.
+    #[prost(message, repeated, tag = "26")]
+    pub devices: Vec<GivenDevice>,
 }
 
 impl Record {
@@ -103,6 +123,7 @@ mod tests {
             slot: "s1".into(),
             uid_base: 0x6000_0000,
             deadline_ns: 5,
+            devices: vec![GivenDevice { path: "/dev/fuse".into(), major: 10, minor: 229, writable: true }],
             ..Default::default()
         };
         record.set_phase(Phase::Running);

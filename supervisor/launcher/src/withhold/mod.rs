@@ -1,5 +1,5 @@
-//! Files and programs of running agents, taken and given back while they run: verdicts of BPF LSM beside what Landlock and the mounts
-//! of the launch give.
+//! Files, programs and devices of running agents, taken and given back while they run: verdicts of BPF LSM beside what Landlock and the
+//! mounts of the launch give; of devices, those of the program that every agent is under, on any kernel.
 //!
 //! [`rules`] says what a launch gave and can be withheld, [`places`] where the kernel finds it. What is to be is written down before it
 //! is done: a launcher that dies in between leaves it to the next one. Nothing can be given that the launch did not give.
@@ -17,10 +17,11 @@ use serde_json::json;
 use crate::Failure;
 use crate::agent::{Agent, Run};
 use crate::audit::Entry;
+use crate::devices;
 use crate::launcher::Launcher;
 use crate::limits;
 use crate::lock::lock;
-use crate::request::Launch;
+use crate::request::{Launch, is_of_device};
 use rules::Where;
 pub(crate) use rules::texts;
 
@@ -111,21 +112,34 @@ pub(crate) fn take_over(launcher: &Launcher, agent: &Agent, run: &Run) {
     }
 }
 
-/// Says in the report of layer `lsm` what is withheld; not `done`: what is to be.
+/// Says in the reports of layers `lsm` and `devices` what is withheld; not `done`: what is to be.
 fn note(layers: &mut [v1::Layer], withheld: &[String], done: bool) {
     let says = if done { WITHHELD } else { BEING_WITHHELD };
-    for layer in layers.iter_mut().filter(|layer| layer.name == LayerName::Lsm.as_str()) {
+    for layer in layers {
+        let of_devices = layer.name == LayerName::Devices.as_str();
+        if !of_devices && layer.name != LayerName::Lsm.as_str() {
+            continue;
+        }
         let begins = [WITHHELD, BEING_WITHHELD].into_iter().filter_map(|says| layer.detail.find(says));
         let kept = begins.min().unwrap_or(layer.detail.len());
         layer.detail.truncate(kept);
-        if !withheld.is_empty() {
-            layer.detail.push_str(&format!("{says}{}", withheld.join(" ")));
+        let own = withheld.iter().filter(|rule| is_of_device(rule) == of_devices);
+        let own: Vec<&str> = own.map(String::as_str).collect();
+        if !own.is_empty() {
+            layer.detail.push_str(&format!("{says}{}", own.join(" ")));
         }
     }
 }
 
+/// Whether two lists are the same but for rules of devices.
+fn same_files(one: &[String], other: &[String]) -> bool {
+    let files =
+        |all: &[String]| -> Vec<String> { all.iter().filter(|rule| !is_of_device(rule)).cloned().collect() };
+    files(one) == files(other)
+}
+
 impl Launcher {
-    /// Takes files and programs of its launch from a running agent, or gives them back: rules as [`texts`] writes them.
+    /// Takes files, programs and devices of its launch from a running agent, or gives them back: rules as [`texts`] writes them.
     pub(crate) fn withhold_files(
         &self,
         id: &AgentId,
@@ -141,11 +155,15 @@ impl Launcher {
         if let Some(rule) = withheld.iter().find(|rule| !known.contains(rule)) {
             return Err(Failure::field("rules", format!("the agent was not launched with {rule}")));
         }
-        let Some(probes) = self.probes.get().filter(|_| is_possible(self, run.probed)) else {
+        let of_files = is_possible(self, run.probed);
+        if !of_files && !same_files(&agent.lock().record.withheld_files, &withheld) {
             let why = self.probes.lsm().err().unwrap_or_else(|| "a hook that it needs is missing".to_owned());
             return Err(Failure::layer(LayerName::Lsm, 0, format!("files cannot be withheld: {why}")));
+        }
+        let Some(probes) = self.probes.get().filter(|_| run.probed) else {
+            return Err(Failure::layer(LayerName::Probes, 0, "nothing can be withheld without the probes"));
         };
-        let before = {
+        let (before, given) = {
             let mut inner = agent.lock();
             let record = &mut inner.record;
             if record.withheld_files == withheld && !record.files_are_behind {
@@ -157,14 +175,21 @@ impl Launcher {
             note(&mut record.agent.layers, &withheld, false);
             record.withheld_files.clone_from(&withheld);
             record.files_are_behind = true;
-            before
+            (before, record.devices.clone())
         };
         if let Err(failure) = self.publish(&agent) {
             let record = &mut agent.lock().record;
             (record.withheld_files, record.files_are_behind, record.agent.layers) = before;
             return Err(failure);
         }
-        enter(probes, &run, &launch, &withheld)?;
+        // What goes of all goes before what comes of any.
+        let group = run.held.group.id();
+        let either: Vec<String> = before.0.iter().chain(&withheld).cloned().collect();
+        probes.set_devices(group, &devices::uses(&given, &either))?;
+        if of_files {
+            enter(probes, &run, &launch, &withheld)?;
+        }
+        probes.set_devices(group, &devices::uses(&given, &withheld))?;
         {
             let record = &mut agent.lock().record;
             record.files_are_behind = false;
@@ -200,5 +225,17 @@ mod tests {
         assert_eq!(layers[0].detail, "BPF LSM hooks; withheld: exec:/b");
         note(&mut layers, &[], true);
         assert_eq!(layers[0].detail, "BPF LSM hooks");
+    }
+
+    #[test]
+    fn devices_are_told_in_their_own_layer() {
+        let layer =
+            |name: &str| v1::Layer { name: name.to_owned(), detail: "x".to_owned(), ..Default::default() };
+        let mut layers = [layer("devices"), layer("lsm"), layer("seccomp")];
+        let both = ["fs:read:/a".to_owned(), "device:read:/dev/fuse".to_owned()];
+        note(&mut layers, &both, true);
+        let told: Vec<&str> = layers.iter().map(|layer| layer.detail.as_str()).collect();
+        assert_eq!(told, ["x; withheld: device:read:/dev/fuse", "x; withheld: fs:read:/a", "x"]);
+        assert!(same_files(&both, &both[..1]) && !same_files(&both, &both[1..]));
     }
 }

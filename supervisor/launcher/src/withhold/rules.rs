@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aion_probes::FileAccess;
 
-use crate::request::{Launch, WorkspaceKind};
+use crate::request::{Device, Launch, WorkspaceKind};
 
 /// The host folder that stands for it is a rule of its own.
 const WORKSPACE: &str = "/workspace";
@@ -66,9 +66,15 @@ pub(crate) fn of(launch: &Launch) -> Vec<FileRule> {
     all
 }
 
-/// The texts, for whoever shows what a record is about.
+/// The texts, for whoever shows what a record is about; then those of its devices, which records tell by their numbers.
 pub(crate) fn texts(launch: &Launch) -> Vec<String> {
-    of(launch).into_iter().map(|rule| rule.text).collect()
+    let files = of(launch).into_iter().map(|rule| rule.text);
+    let devices = launch.devices.iter().flat_map(|device| {
+        let path = device.path.to_string_lossy();
+        let write = device.writable.then(|| Device::write_rule(&path));
+        [Some(Device::read_rule(&path)), write].into_iter().flatten()
+    });
+    files.chain(devices).collect()
 }
 
 #[cfg(test)]
@@ -94,6 +100,12 @@ mod tests {
         assert_eq!(all, ["fs:read:/srv/in", "fs:read:/srv/out", "fs:write:/srv/out", "exec:/usr/bin/git"]);
         assert_eq!(of_raw(|raw| raw.restrict_exec = false), ["exec:/**"]);
         assert_eq!(of_raw(|raw| raw.restrict_exec = true), [""; 0]);
+        let device = |path: &[u8], writable| v1::Device { path: path.to_vec(), writable };
+        let all = of_raw(|raw| raw.devices = vec![device(b"/dev/fuse", true), device(b"/dev/kvm", false)]);
+        assert_eq!(
+            all,
+            ["exec:/**", "device:read:/dev/fuse", "device:write:/dev/fuse", "device:read:/dev/kvm"]
+        );
     }
 
     #[test]

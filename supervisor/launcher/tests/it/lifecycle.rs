@@ -45,6 +45,7 @@ fn an_agent_runs_ends_and_is_removed() {
         "namespaces",
         "probes",
         "rootfs",
+        "devices",
         "workspace",
         "disk",
         "network",

@@ -1,5 +1,5 @@
 //! `fs:read:/data/**`, `net:connect:host:port`, `exec:PATH`, `tool:NAME`, `model:NAME`, `memory:OP:KIND`, `secret:use:NAME`,
-//! `agent:send:NAME`, `gpu`.
+//! `agent:send:NAME`, `device:read:/dev/NAME`, `gpu`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,10 @@ use crate::error::{did_you_mean, quote};
 
 /// The folder that every agent has inside its sandbox.
 pub(crate) const WORKSPACE: &str = "/workspace";
+/// Where device nodes are.
+const DEVICES: &str = "/dev";
 
-/// How a file is used.
+/// How a file or a device is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {
     /// Read.
@@ -77,6 +79,13 @@ pub enum Capability {
     Secret(NamePattern),
     /// Send messages to an agent of the same tenant.
     Agent(NamePattern),
+    /// Open a character device of the host.
+    Device {
+        /// How.
+        access: Access,
+        /// Its node.
+        path: PathPattern,
+    },
     /// Use a GPU.
     Gpu,
 }
@@ -138,6 +147,8 @@ const FORMS: &[&str] = &[
     "memory:OP:KIND",
     "secret:use:NAME",
     "agent:send:NAME",
+    "device:read:/dev/NAME",
+    "device:write:/dev/NAME",
     "gpu",
 ];
 
@@ -168,6 +179,8 @@ pub enum Family {
     Secret,
     /// `agent:…`
     Agent,
+    /// `device:…`
+    Device,
     /// `gpu`
     Gpu,
 }
@@ -201,6 +214,7 @@ impl Capability {
             Self::Memory { .. } => Family::Memory,
             Self::Secret(_) => Family::Secret,
             Self::Agent(_) => Family::Agent,
+            Self::Device { .. } => Family::Device,
             Self::Gpu => Family::Gpu,
         }
     }
@@ -242,6 +256,11 @@ impl FromStr for Capability {
             }
             ("agent", _) => Err(format!("{} is not agent:send:NAME", quote(text))),
             ("secret", _) => Err(format!("{} is not secret:use:NAME", quote(text))),
+            ("device", "read") => device(text, Access::Read, rest),
+            ("device", "write") => device(text, Access::Write, rest),
+            ("device", _) => {
+                Err(format!("{} is neither device:read:/dev/NAME nor device:write:/dev/NAME", quote(text)))
+            }
             ("gpu", _) if text == "gpu" => Ok(Self::Gpu),
             _ => Err(unknown(text, family)),
         }
@@ -271,11 +290,21 @@ fn memory(text: &str, rest: &str) -> Result<Capability, String> {
     })
 }
 
+/// A node, or for rules that bound others a folder of them.
+fn device(text: &str, access: Access, rest: &str) -> Result<Capability, String> {
+    let path = PathPattern::parse(rest.split_once(':').map_or("", |r| r.1))?;
+    let is_below = super::pattern::is_within(path.path(), DEVICES);
+    if is_below && (path.is_subtree() || path.path() != DEVICES) {
+        return Ok(Capability::Device { access, path });
+    }
+    Err(format!("{} names nothing in /dev; write the node as /dev/NAME", quote(text)))
+}
+
 fn unknown(text: &str, family: &str) -> String {
     let words = Coarse::ALL
         .iter()
         .map(|c| c.as_str())
-        .chain(["fs", "net", "exec", "tool", "model", "memory", "secret", "agent"]);
+        .chain(["fs", "net", "exec", "tool", "model", "memory", "secret", "agent", "device"]);
     match did_you_mean(family, words) {
         Some(near) => format!("{} is not a capability; did you mean {near:?}?", quote(text)),
         None => format!(
@@ -311,6 +340,8 @@ impl fmt::Display for Capability {
             }
             Self::Secret(name) => write!(f, "secret:use:{name}"),
             Self::Agent(name) => write!(f, "agent:send:{name}"),
+            Self::Device { access: Access::Read, path } => write!(f, "device:read:{path}"),
+            Self::Device { access: Access::Write, path } => write!(f, "device:write:{path}"),
             Self::Gpu => f.write_str("gpu"),
         }
     }
@@ -321,7 +352,10 @@ impl Capability {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Fs { access: a, path: p }, Self::Fs { access: b, path: q }) => a >= b && p.covers(q),
+            (Self::Fs { access: a, path: p }, Self::Fs { access: b, path: q })
+            | (Self::Device { access: a, path: p }, Self::Device { access: b, path: q }) => {
+                a >= b && p.covers(q)
+            }
             (Self::Net { host: h, port: p }, Self::Net { host: i, port: q }) => h.covers(i) && p.covers(q),
             (Self::Exec(p), Self::Exec(q)) => p.covers(q),
             (Self::Tool(p), Self::Tool(q))
@@ -350,6 +384,9 @@ impl Capability {
             (Self::Fs { access: a, path: p }, Self::Fs { access: b, path: q }) => {
                 Some(Self::Fs { access: *a.min(b), path: narrower(p, q, PathPattern::covers)? })
             }
+            (Self::Device { access: a, path: p }, Self::Device { access: b, path: q }) => {
+                Some(Self::Device { access: *a.min(b), path: narrower(p, q, PathPattern::covers)? })
+            }
             (Self::Net { host: h, port: p }, Self::Net { host: i, port: q }) => {
                 let host = narrower(h, i, HostPattern::covers)?;
                 let port = narrower(p, q, PortPattern::covers)?;
@@ -373,6 +410,10 @@ impl Capability {
                 let path = narrower(p, q, PathPattern::covers)?;
                 (a <= b).then_some(Self::Fs { access: *b, path })
             }
+            (Self::Device { access: a, path: p }, Self::Device { access: b, path: q }) => {
+                let path = narrower(p, q, PathPattern::covers)?;
+                (a <= b).then_some(Self::Device { access: *b, path })
+            }
             _ => self.meet(other),
         }
     }
@@ -382,7 +423,7 @@ impl Capability {
     pub fn is_enforced_by_sandbox(&self) -> bool {
         match self {
             Self::Fs { path, .. } => !super::pattern::is_within(path.path(), WORKSPACE),
-            Self::Exec(_) | Self::Gpu => true,
+            Self::Exec(_) | Self::Device { .. } | Self::Gpu => true,
             _ => false,
         }
     }
@@ -429,6 +470,9 @@ mod tests {
             "secret:use:github",
             "secret:use:*",
             "agent:send:worker-*",
+            "device:read:/dev/fuse",
+            "device:write:/dev/dri/**",
+            "device:write:/dev/**",
             "gpu",
         ] {
             assert_eq!(cap(text).to_string(), text);
@@ -460,6 +504,11 @@ mod tests {
             ("secret:use", "not the name of a secret"),
             ("agent:list:x", "is not agent:send:NAME"),
             ("agent:send", "not the name of a receiver"),
+            ("device:mknod:/dev/fuse", "neither device:read:/dev/NAME"),
+            ("device:read:/etc/x", "names nothing in /dev"),
+            ("device:read:/dev", "names nothing in /dev"),
+            ("device:read:/dev/../etc", "contains"),
+            ("device:read:/dev/dri/*", "a wildcard"),
             ("gpu:1", "is not a capability"),
             ("netwrok", "did you mean \"network\"?"),
             ("quantum", "is not a capability; write fs:read:PATH"),
@@ -490,6 +539,13 @@ mod tests {
             cap("net:connect:*:443").meet(&cap("net:connect:*.a.com:*")),
             Some(cap("net:connect:*.a.com:443"))
         );
+        assert!(cap("device:write:/dev/dri/**").covers(&cap("device:read:/dev/dri/card0")));
+        assert!(!cap("device:read:/dev/**").covers(&cap("device:write:/dev/fuse")));
+        assert_eq!(
+            cap("device:read:/dev/**").meet(&cap("device:write:/dev/fuse")),
+            Some(cap("device:read:/dev/fuse"))
+        );
+        assert_eq!(cap("fs:read:/dev/fuse").meet(&cap("device:read:/dev/fuse")), None);
         assert_eq!(cap("tool:web_*").meet(&cap("tool:w*")), Some(cap("tool:web_*")));
         assert_eq!(cap("tool:a").meet(&cap("tool:b")), None);
         assert_eq!(cap("secret:use:*").meet(&cap("secret:use:a")), Some(cap("secret:use:a")));

@@ -15,7 +15,7 @@ use crate::yaml;
 const MAX_RULES: usize = 1000;
 
 /// Every family, whole.
-const EVERYTHING: [&str; 10] = [
+const EVERYTHING: [&str; 11] = [
     "filesystem",
     "network",
     "gpu",
@@ -26,6 +26,7 @@ const EVERYTHING: [&str; 10] = [
     "memory:*",
     "secret:use:*",
     "agent:send:*",
+    "device:write:/dev/**",
 ];
 
 /// A rule and where it stands.
@@ -278,6 +279,7 @@ mod tests {
             "memory:put:short",
             "secret:use:x",
             "agent:send:x",
+            "device:write:/dev/fuse",
             "gpu",
         ] {
             assert!(open.check(&text.parse().unwrap()).allowed, "{text}");

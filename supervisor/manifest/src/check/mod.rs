@@ -3,6 +3,7 @@
 //! A check goes on after a problem, so that a person sees all of them at once. Each names its field; the place comes from the tree.
 
 mod capabilities;
+mod devices;
 mod files;
 mod identity;
 mod network_limits;
@@ -192,6 +193,7 @@ pub(crate) fn check(
     resources.network = c.network_limits(network_limits, network, &allow);
     let binds = c.binds(&allow, &deny);
     let exec = c.exec(&allow, &deny);
+    let devices = c.devices(&allow, &deny);
     c.gpu(&resources, &allow);
     let mut allow_degraded = spec.allow_degraded;
     allow_degraded.sort_unstable();
@@ -238,6 +240,7 @@ pub(crate) fn check(
         quota,
         binds,
         exec,
+        devices,
         warnings: c.warnings,
     })))
 }

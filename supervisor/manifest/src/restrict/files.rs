@@ -1,4 +1,4 @@
-//! Files and programs of a running agent that bounds do not leave it, rule by rule.
+//! Files, programs and devices of a running agent that bounds do not leave it, rule by rule.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::spec::{AgentSpec, Network};
 const INSIDE: &str = "/workspace";
 
 impl AgentSpec {
-    /// What of the files and programs that its sandbox gives bounds do not leave the agent, and why: each as aion-launcher names it.
+    /// What of the files, programs and devices that its sandbox gives bounds do not leave the agent, and why: each as aion-launcher names it.
     ///
     /// A rule is taken as a whole, as it was given: one that denies a part of a folder withholds the folder. Who may not write may
     /// still read.
@@ -30,7 +30,7 @@ impl AgentSpec {
         each_once(rules.chain(folder))
     }
 
-    /// Its rules for files and programs, use by use, with the name of each.
+    /// Its rules for files, programs and devices, use by use, with the name of each.
     fn file_rules(&self) -> Vec<(String, Rule)> {
         let mut all = Vec::new();
         for rule in self.allow.iter().filter(|rule| rule.capability.is_enforced_by_sandbox()) {
@@ -39,6 +39,15 @@ impl AgentSpec {
                     for (word, access) in words(*access) {
                         let capability = Capability::Fs { access, path: path.clone() };
                         all.push((format!("fs:{word}:{}", path.path()), Rule { capability, ..rule.clone() }));
+                    }
+                }
+                Capability::Device { access, path } => {
+                    for (word, access) in words(*access) {
+                        let capability = Capability::Device { access, path: path.clone() };
+                        all.push((
+                            format!("device:{word}:{}", path.path()),
+                            Rule { capability, ..rule.clone() },
+                        ));
                     }
                 }
                 Capability::Exec(path) if path.path() == "/" => {
@@ -109,6 +118,15 @@ fn workspace_denial(wanted: &Capability, bounds: &CapabilityPolicy) -> Option<St
 fn why_launched(name: &str, workspace: Option<&str>, bounds: &CapabilityPolicy) -> Option<String> {
     let unknown = || Some(format!("{name} is no rule that is known here"));
     let (access, path) = match name.split_once(':') {
+        // A device is one node, however it was meant.
+        Some(("device", _)) => {
+            return match name.parse::<Capability>() {
+                Ok(capability) => {
+                    why(&Rule { capability, allow: true, file: String::new(), line: 0 }, bounds)
+                }
+                Err(message) => Some(message),
+            };
+        }
         Some(("fs", rest)) => match rest.split_once(':') {
             Some(("read", path)) => (Some(Access::Read), path),
             Some(("write", path)) => (Some(Access::Write), path),
@@ -199,6 +217,24 @@ mod tests {
             bounds(&["fs:read:/srv/in/**", "fs:read:/srv/work/**", "fs:read:/srv/file", "exec:/usr/**"], &[]);
         assert_eq!(of(None, &narrow), ["fs:read:/srv/file"]);
         assert_eq!(of(Some(&parsed("capabilities: [\"fs:read:/srv/file\"]")), &narrow), [""; 0]);
+    }
+
+    #[test]
+    fn devices_are_taken_use_by_use() {
+        let spec = "capabilities: [\"device:write:/dev/fuse\", \"device:read:/dev/net/tun\"]";
+        assert_eq!(withheld(spec, &[]), [""; 0]);
+        assert_eq!(
+            withheld(spec, &["device:write:/dev/**"]),
+            ["device:write:/dev/fuse"],
+            "it may still be read"
+        );
+        let all = ["device:write:/dev/fuse", "device:read:/dev/fuse", "device:read:/dev/net/tun"];
+        assert_eq!(withheld(spec, &["device:read:/dev/**"]), all);
+        // Another manifest has this name now.
+        let names: BTreeSet<String> = all.into_iter().map(str::to_owned).collect();
+        let bounds = |allow: &str| CapabilityPolicy::from_list(&[allow.to_owned()], &[], "rules").unwrap();
+        let of = |allow: &str| withheld_of_launch(&names, None, None, &bounds(allow)).len();
+        assert_eq!((of("device:write:/dev/**"), of("device:write:/dev/fuse"), of("tool:*")), (0, 1, 3));
     }
 
     #[test]

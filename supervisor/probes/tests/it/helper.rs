@@ -126,6 +126,21 @@ fn helper() {
             let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_TRUNC;
             errno(nix::fcntl::open(words[1], flags, nix::sys::stat::Mode::empty()));
         }
+        "open-device" => {
+            use nix::fcntl::OFlag;
+            let how = match words[2] {
+                "r" => OFlag::O_RDONLY,
+                "w" => OFlag::O_WRONLY,
+                _ => OFlag::O_RDWR,
+            };
+            let flags = how | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            errno(nix::fcntl::open(words[1], flags, nix::sys::stat::Mode::empty()));
+        }
+        "mknod" => {
+            use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+            let part = |at: usize| words[at].parse::<u64>().unwrap();
+            errno(mknod(words[1], SFlag::S_IFCHR, Mode::S_IRUSR, makedev(part(2), part(3))));
+        }
         "unlink" => result(std::fs::remove_file(words[1])),
         "mkdir" => result(std::fs::create_dir(words[1])),
         "rmdir" => result(std::fs::remove_dir(words[1])),

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "tests say why they skip, and fail by panic")]
 
 mod audit;
+mod devices;
 mod grams;
 mod helper;
 mod lifecycle;

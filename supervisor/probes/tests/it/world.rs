@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aion_probes::{
-    AgentConfig, AuditMode, Comm, Event, Exit, Fork, Kind, Net, NetPolicy, Object, Opened, Options, Origin,
-    PrivChange, Probes, Syscall,
+    AgentConfig, AuditMode, Comm, DeniedDevice, Event, Exit, Fork, Kind, Net, NetPolicy, Object, Opened,
+    Options, Origin, PrivChange, Probes, Syscall,
 };
 
 pub(crate) const EVENTS: AgentConfig =
@@ -184,6 +184,7 @@ pub(crate) enum What {
     Syscall(Syscall),
     SyscallDenied(Syscall),
     Lsm(&'static str),
+    Device(DeniedDevice),
     /// With the rule's number.
     Withheld(&'static str, u64),
 }
@@ -210,6 +211,7 @@ impl Seen {
             Kind::SyscallDenied(call) => What::SyscallDenied(call),
             Kind::LsmDenied(denied) if denied.is_of_withheld() => What::Withheld(denied.hook, denied.detail),
             Kind::LsmDenied(denied) => What::Lsm(denied.hook),
+            Kind::DeviceDenied(denied) => What::Device(denied),
         };
         Self { cgroup: event.cgroup_id, pid: event.pid, ppid: event.ppid, what }
     }

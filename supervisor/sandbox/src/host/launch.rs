@@ -28,6 +28,8 @@ pub struct LaunchFds {
     pub rootfs: Option<OwnedFd>,
     /// From [`Slot::bind_mount`], one for each of `Plan::binds`.
     pub binds: Vec<OwnedFd>,
+    /// From [`Slot::device_mount`], for a plan with a `/dev` of the agent's own.
+    pub devices: Option<OwnedFd>,
     /// Standard input instead of nothing; not with a terminal.
     pub stdin: Option<OwnedFd>,
     /// Standard output instead of the journal; only with `stdin`.
@@ -60,6 +62,7 @@ impl LaunchFds {
             workspace,
             rootfs: None,
             binds: Vec::new(),
+            devices: None,
             stdin: None,
             stdout: None,
             door: None,
@@ -125,6 +128,7 @@ impl Slot {
         let mut order: Vec<BorrowedFd<'_>> = vec![fds.journal.as_fd(), fds.workspace.as_fd()];
         order.extend(fds.rootfs.as_ref().map(AsFd::as_fd));
         order.extend(fds.binds.iter().map(AsFd::as_fd));
+        order.extend(fds.devices.as_ref().map(AsFd::as_fd));
         order.extend(fds.door.as_ref().map(AsFd::as_fd));
         if let Some(job) = &fds.job {
             order.extend(job.checkpoints.iter().chain([&job.result]).chain(&job.restore).map(AsFd::as_fd));
@@ -221,6 +225,9 @@ fn check_fds(plan: &Plan, fds: &LaunchFds) -> Result<(), Error> {
     }
     if plan.binds.len() != fds.binds.len() {
         return wrong("binds", "each needs one mount");
+    }
+    if plan.devices != fds.devices.is_some() {
+        return wrong("devices", "a /dev and its mount go together");
     }
     if plan.door != fds.door.is_some() {
         return wrong("door", "a door and its mount go together");

@@ -1,5 +1,6 @@
 //! The host side: what runs in the launcher, with its privileges.
 
+pub(crate) mod devices;
 pub(crate) mod exec;
 pub(crate) mod forker;
 mod idmap;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aion_sys::clone::flags;
 
 use crate::Error;
+use crate::host::devices::{self, DeviceNode};
 use crate::host::idmap::{self, Owner};
 use crate::host::init_process::InitProcess;
 use crate::host::mounts;
@@ -202,6 +203,14 @@ impl Slot {
         } else {
             mounts::read_only(dir.as_fd())
         }
+    }
+
+    /// A `/dev` for `LaunchFds::devices`, with these nodes of the agent's (group 1000) beside those of every sandbox.
+    ///
+    /// # Errors
+    /// Layer `devices`: a node cannot be made.
+    pub fn device_mount(&self, nodes: &[DeviceNode]) -> Result<OwnedFd, Error> {
+        devices::mount(nodes, self.spec.uid_base.saturating_add(1000))
     }
 
     /// Kills the parked init and waits for its end.

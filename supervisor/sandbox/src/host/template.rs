@@ -28,7 +28,7 @@ use crate::message::SystemEntry;
 const SYSTEM: &[&str] = &["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Device nodes that are shown.
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
-const DEVICE_LINKS: &[(&str, &str)] = &[
+pub(crate) const DEVICE_LINKS: &[(&str, &str)] = &[
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

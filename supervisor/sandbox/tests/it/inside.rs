@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use aion_sandbox::{BindTarget, LaunchFds, Secret, mounts};
+use aion_sandbox::{BindTarget, DeviceNode, LaunchFds, Secret, mounts};
 use aion_types::LayerName;
 
 use crate::harness::{Home, sh, sh_text, skip, spawner, spec};
@@ -244,6 +244,59 @@ fn binds_are_where_they_are_on_the_host() {
         assert_eq!(text, if writable { "inwritten\n" } else { "inrefused\n" });
     }
     assert_eq!(std::fs::metadata(data.path().join("out")).unwrap().uid(), 77);
+}
+
+#[test]
+fn a_dev_of_its_own_has_its_nodes_beside_everybodys() {
+    if skip() {
+        return;
+    }
+    let Some((path, number)) = ["/dev/fuse", "/dev/net/tun"].into_iter().find_map(|path| {
+        let opened = std::fs::File::options().read(true).write(true).open(path).ok()?;
+        Some((path, opened.metadata().ok()?.rdev()))
+    }) else {
+        println!("skipped: neither /dev/fuse nor /dev/net/tun can be opened here");
+        return;
+    };
+    let home = Home::new();
+    let mut plan = sh(&format!(
+        "exec 3<>{path} && echo opened; stat -c '%F %a %g' {path}; chmod 666 {path} 2>/dev/null || echo kept; \
+         rm {path} 2>/dev/null || echo stays; echo x >/dev/null && head -c 3 /dev/zero | wc -c; \
+         exec 4<>/dev/ptmx && echo terminal; echo x >/dev/shm/x && echo memory; \
+         find /dev -xdev -type c | sort | tr '\\n' ' '; readlink /dev/fd"
+    ));
+    plan.devices = true;
+    let slot = spawner().spawn(spec()).unwrap();
+    let mut fds = LaunchFds::new(home.journal_fd(), home.workspace_mount(&slot, false));
+    let relative = path.strip_prefix("/dev/").unwrap();
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    fds.devices = Some(slot.device_mount(&[DeviceNode { path: relative.into(), major, minor }]).unwrap());
+    let text = home.finish(slot.launch(&plan, fds).unwrap()).good();
+    let mut nodes: Vec<String> =
+        ["null", "zero", "full", "random", "urandom", "tty"].map(|name| format!("/dev/{name}")).to_vec();
+    nodes.push(path.to_owned());
+    nodes.sort();
+    let expected = format!(
+        "opened\ncharacter special file 660 1000\nkept\nstays\n3\nterminal\nmemory\n{} /proc/self/fd\n",
+        nodes.join(" ")
+    );
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_dev_and_its_mount_go_together() {
+    if skip() {
+        return;
+    }
+    let home = Home::new();
+    let slot = spawner().spawn(spec()).unwrap();
+    let mut fds = LaunchFds::new(home.journal_fd(), home.workspace_mount(&slot, false));
+    fds.devices = Some(slot.device_mount(&[]).unwrap());
+    assert!(slot.launch(&sh("true"), fds).is_err());
+    // What the sandbox has itself is not covered.
+    let slot = spawner().spawn(spec()).unwrap();
+    let error = slot.device_mount(&[DeviceNode { path: "null".into(), major: 10, minor: 229 }]).unwrap_err();
+    assert_eq!(error.failed_layer(), Some(LayerName::Devices));
 }
 
 #[test]

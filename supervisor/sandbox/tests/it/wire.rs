@@ -45,7 +45,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     let secret = (".*", bytes()).prop_map(|(name, value)| Secret { name, value });
     let texts = (vec(bytes(), 0..5), vec(bytes(), 0..5), bytes(), ".*");
     let numbers = any::<(u32, u32, u64, u32, i16, u64, u32)>();
-    let flags = any::<[bool; 6]>();
+    let flags = any::<[bool; 7]>();
     let job = prop::option::of(
         any::<(u64, bool)>().prop_map(|(checkpoint_max, restore)| Job { checkpoint_max, restore }),
     );
@@ -63,6 +63,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         scratch_inodes: n.3,
         workspace_read_only: flags[1],
         binds: lists.0,
+        devices: flags[6],
         secrets: lists.1,
         tty: layers.0,
         session: flags[2],

@@ -6,11 +6,12 @@ use serde_json::Value;
 use crate::Shared;
 use crate::agent::{detached, pair, status_field};
 
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     "cgroup",
     "namespaces",
     "probes",
     "rootfs",
+    "devices",
     "workspace",
     "disk",
     "network",

@@ -18,6 +18,7 @@ mod detections;
 mod detections_grams;
 mod detections_near;
 mod detections_rules;
+mod devices;
 mod egress;
 mod egress_limits;
 mod egress_live;
@@ -134,10 +135,11 @@ fn main() -> ExitCode {
 /// Whether a failure may have been the machine's. What may never happen is not tried until it does not: an effect lost or doubled, a
 /// record changed unseen, a way around a rule.
 fn waits_for_others(name: &str) -> bool {
-    const NEVER: [&str; 9] = [
+    const NEVER: [&str; 10] = [
         "audit_log::",
         "backup",
         "crash_",
+        "devices::",
         "egress",
         "files_live::",
         "kernel_files::",
@@ -187,6 +189,8 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
         a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found,
         moving_all_the_time_keeps_nothing});
+    where_it_can!(suite, devices::missing() => devices::{who_was_given_one_opens_it_until_it_is_taken,
+        what_no_agent_gets_is_refused_at_the_launch});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
