@@ -332,15 +332,19 @@ mod tests {
         assert_eq!((report.passed, report.skipped, report.failed.len()), (1, 1, 1));
         assert!(report.failed[0].1.contains("on purpose"));
     }
+    fn fails(why: &str) {
+        panic!("{why}");
+    }
+
     #[test]
     fn a_second_try_is_for_those_that_may_have_one_and_for_few() {
         let tries = std::sync::atomic::AtomicUsize::new(0);
         let at_first = || tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0;
         let mut suite = Suite::new(&options(""));
         suite.test("waits::a", || assert!(at_first(), "slow"));
-        suite.test("waits::b", || panic!("always"));
-        suite.test("waits::c", || panic!("one too many"));
-        suite.test("never::d", || panic!("not even once"));
+        suite.test("waits::b", || fails("always"));
+        suite.test("waits::c", || fails("one too many"));
+        suite.test("never::d", || fails("not even once"));
         let mut report = Report::default();
         suite.tried_again(|name| name.starts_with("waits::")).run(1, &mut report);
         let failed: Vec<&str> = report.failed.iter().map(|(name, _)| name.as_str()).collect();
