@@ -139,7 +139,7 @@ impl Core {
     }
 }
 
-/// No sandbox shows a device: who needs a GPU would run without one, and not know.
+/// `device:` rules show nodes; that they are a GPU is known to nobody: who needs one would run without it, and not know.
 fn check_gpu(spec: &AgentSpec) -> Outcome<()> {
     const FIELD: &str = "spec.resources.gpu";
     if !matches!(spec.resources.gpu, Gpu::Count(_)) {

@@ -105,7 +105,15 @@ impl Rate {
             Self::Execs => (&["proc.exec"], "times"),
             Self::Connects => (&["net.connect", "net.sendto"], "times"),
             Self::Denials => (
-                &["sys.denied", "lsm.denied", "net.connect", "net.bind", "net.sendto", "api.net.resolve"],
+                &[
+                    "sys.denied",
+                    "lsm.denied",
+                    "device.denied",
+                    "net.connect",
+                    "net.bind",
+                    "net.sendto",
+                    "api.net.resolve",
+                ],
                 "times",
             ),
             Self::FilesWritten => (&["file.open_write"], "times"),

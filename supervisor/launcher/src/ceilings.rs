@@ -3,6 +3,8 @@
 //! A limit above a ceiling becomes the ceiling, and an agent without a limit gets it; the report of layer `cgroup` says
 //! so. Nothing legitimate meets the defaults.
 
+use std::path::Path;
+
 use aion_cgroup::{Controller, Hierarchy};
 use aion_types::ErrorCode;
 
@@ -21,6 +23,8 @@ pub(crate) struct Ceilings {
     pub(crate) pids: Option<u32>,
     pub(crate) disk_bytes: u64,
     pub(crate) host_network: bool,
+    /// Nodes, or folders of them as `/dev/dri/**`.
+    pub(crate) devices: Vec<String>,
 }
 
 impl Ceilings {
@@ -36,6 +40,7 @@ impl Ceilings {
             pids: Some(options.max_pids).filter(|n| *n > 0 && can(Controller::Pids)),
             disk_bytes: options.max_disk_mib.saturating_mul(MIB),
             host_network: options.host_network == HostNetwork::Allow,
+            devices: options.device.clone(),
         }
     }
 
@@ -55,7 +60,7 @@ impl Ceilings {
     /// Refuses what this launcher does not do.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` with as many agents as there may be, `POLICY_DENIED` for the host's network.
+    /// `RESOURCE_EXHAUSTED` with as many agents as there may be, `POLICY_DENIED` for the host's network and for devices.
     pub(crate) fn check(&self, launch: &Launch, agents: usize) -> Result<(), Failure> {
         if agents >= self.agents {
             let message =
@@ -66,7 +71,21 @@ impl Ceilings {
             let message = "this launcher gives no agent the host's network (--host-network refuse)";
             return Err(Failure::new(ErrorCode::PolicyDenied, message));
         }
+        let is_given = |node: &Path| self.devices.iter().any(|named| covers(named, node));
+        if let Some(device) = launch.devices.iter().find(|device| !is_given(&device.path)) {
+            let node = device.path.display();
+            let message = format!("this launcher gives no agent {node}: start it with --device {node}");
+            return Err(Failure::new(ErrorCode::PolicyDenied, message));
+        }
         Ok(())
+    }
+}
+
+/// Whether an option names a node, by itself or by a folder.
+fn covers(named: &str, node: &Path) -> bool {
+    match named.strip_suffix("/**") {
+        Some(folder) => node != Path::new(folder) && node.starts_with(folder),
+        None => node == Path::new(named),
     }
 }
 
@@ -109,6 +128,7 @@ mod tests {
             pids: Some(100),
             disk_bytes: 1 << 32,
             host_network: false,
+            devices: Vec::new(),
         }
     }
 
@@ -145,6 +165,23 @@ mod tests {
         launch.network = NetworkMode::Host;
         assert_eq!(ceilings().check(&launch, 0).unwrap_err().code, ErrorCode::PolicyDenied);
         assert_eq!(Ceilings { host_network: true, ..ceilings() }.check(&launch, 0), Ok(()));
+    }
+
+    #[test]
+    fn devices_are_given_by_name_and_by_folder_and_none_unasked() {
+        let mut raw = crate::request::tests_usual();
+        raw.devices = vec![aion_launcher_proto::v1::Device { path: "/dev/dri/card0".into(), writable: true }];
+        let launch = Launch::check(&raw).unwrap();
+        let check = |named: &[&str]| {
+            let devices = named.iter().map(|node| (*node).to_owned()).collect();
+            Ceilings { devices, ..ceilings() }.check(&launch, 0).map_err(|refused| refused.code)
+        };
+        for named in [&["/dev/dri/card0"][..], &["/dev/kvm", "/dev/dri/**"], &["/dev/**"]] {
+            assert_eq!(check(named), Ok(()), "{named:?}");
+        }
+        for named in [&[][..], &["/dev/dri"], &["/dev/dri/card"], &["/dev/dr/**"], &["/dev/dri/card0/**"]] {
+            assert_eq!(check(named), Err(ErrorCode::PolicyDenied), "{named:?}");
+        }
     }
 
     #[test]

@@ -18,23 +18,67 @@ const FIELD: &str = "devices";
 /// Drivers whose devices no agent gets, and what they are.
 const NEVER: &[(std::ops::RangeInclusive<u32>, &str)] = &[
     (1..=1, "memory or the kernel's log"),
-    (4..=5, "a terminal of the host"),
+    (2..=5, "a terminal of the host"),
     (7..=7, "what is on the host's screen"),
+    (9..=9, "a tape"),
     (13..=13, "a keyboard, or another input of the host"),
     (21..=21, "a disk by another way"),
+    (29..=29, "the host's screen"),
+    (90..=90, "flash memory"),
     (128..=143, "a terminal of the host"),
     (162..=162, "a disk by another way"),
+    (166..=166, "a serial line"),
+    (188..=188, "a serial line"),
+    (189..=189, "whatever is on the host's USB"),
     (202..=203, "the processor's registers"),
+    (204..=204, "a serial line"),
+    (229..=229, "the host's console"),
+];
+/// The same by the beginnings of drivers' names, whose numbers differ from host to host.
+const NEVER_NAMED: &[(&str, &str)] = &[
+    ("bsg", "a disk by another way"),
+    ("nvme", "a disk by another way"),
+    ("mtd", "flash memory"),
+    ("ubi", "flash memory"),
+    ("hidraw", "a keyboard, or another input of the host"),
+    ("usbmon", "whatever is on the host's USB"),
+    ("usb_device", "whatever is on the host's USB"),
+    ("tty", "a serial line"),
+    ("hvc", "the host's console"),
+    ("hvsi", "the host's console"),
+    ("fb", "the host's screen"),
+    ("watchdog", "what restarts the host"),
+    ("mei", "the host's firmware"),
+    ("ipmi", "the host's firmware"),
 ];
 /// The same of single devices of driver 10, which has many.
 const MISC: u32 = 10;
 const NEVER_MISC: &[(u32, &str)] = &[
+    (1, "a mouse of the host"),
+    (130, "what restarts the host"),
     (144, "memory that survives the power"),
     (223, "a keyboard of its own"),
     (231, "an image of the host's memory"),
     (236, "what makes disks"),
     (237, "what makes disks"),
+    (239, "a keyboard of its own"),
+    (240, "a keyboard of its own"),
 ];
+
+/// The names of a driver, as `/proc/devices` lists those of character devices.
+fn names_of(list: &str, major: u32) -> impl Iterator<Item = &str> {
+    let of_chars = list.lines().skip_while(|line| !line.starts_with("Character")).skip(1);
+    of_chars.take_while(|line| !line.is_empty()).filter_map(move |line| {
+        let (number, name) = line.trim_start().split_once(' ')?;
+        (number.parse() == Ok(major)).then_some(name)
+    })
+}
+
+fn forbidden_by_name(list: &str, major: u32) -> Option<&'static str> {
+    names_of(list, major).find_map(|name| {
+        NEVER_NAMED.iter().find(|(begins, _)| name.starts_with(begins)).map(|(_, what)| *what)
+    })
+}
 
 fn forbidden(major: u32, minor: u32) -> Option<&'static str> {
     let of_driver = NEVER.iter().find(|(range, _)| range.contains(&major)).map(|(_, what)| *what);
@@ -46,6 +90,13 @@ fn forbidden(major: u32, minor: u32) -> Option<&'static str> {
 
 /// What the nodes of a launch are on this host.
 pub(crate) fn find(launch: &Launch) -> Result<Vec<GivenDevice>, Failure> {
+    if launch.devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let drivers = std::fs::read_to_string("/proc/devices").map_err(|error| {
+        let errno = error.raw_os_error().unwrap_or(0);
+        Failure::layer(LayerName::Devices, errno, format!("cannot read /proc/devices: {error}"))
+    })?;
     let found = |device: &Device| -> Result<GivenDevice, Failure> {
         let node = mounts::open_path(&device.path, LayerName::Devices)?;
         let shown = device.path.display();
@@ -68,7 +119,7 @@ pub(crate) fn find(launch: &Launch) -> Result<Vec<GivenDevice>, Failure> {
             _ => return refuse("is no device: files and folders are given by fs: rules".to_owned()),
         }
         let (major, minor) = (major(stat.st_rdev), minor(stat.st_rdev));
-        if let Some(what) = forbidden(major, minor) {
+        if let Some(what) = forbidden(major, minor).or_else(|| forbidden_by_name(&drivers, major)) {
             return refuse(format!(
                 "({major}:{minor}) is {what}, and given to no agent: remove its device: rule"
             ));
@@ -132,13 +183,34 @@ mod tests {
 
     #[test]
     fn memory_terminals_and_disks_are_nobodys() {
-        for (major, minor) in
-            [(1, 1), (1, 11), (4, 64), (5, 1), (13, 64), (21, 0), (136, 0), (202, 0), (10, 237)]
-        {
+        for (major, minor) in [
+            (1, 1),
+            (1, 11),
+            (4, 64),
+            (5, 1),
+            (13, 64),
+            (21, 0),
+            (136, 0),
+            (202, 0),
+            (10, 237),
+            (10, 239),
+            (229, 0),
+        ] {
             assert!(forbidden(major, minor).is_some(), "{major}:{minor}");
         }
         for (major, minor) in [(10, 229), (10, 200), (10, 232), (226, 128), (195, 0)] {
             assert_eq!(forbidden(major, minor), None, "{major}:{minor}");
+        }
+    }
+
+    #[test]
+    fn drivers_are_known_by_name_where_their_numbers_differ() {
+        let list = "Character devices:\n  1 mem\n 10 misc\n226 drm\n248 bsg\n249 nvme-generic\n\nBlock devices:\n248 virtblk\n250 bsg\n";
+        assert_eq!(names_of(list, 226).collect::<Vec<_>>(), ["drm"]);
+        assert_eq!(forbidden_by_name(list, 248), Some("a disk by another way"));
+        assert_eq!(forbidden_by_name(list, 249), Some("a disk by another way"));
+        for major in [10, 226, 250, 251] {
+            assert_eq!(forbidden_by_name(list, major), None, "{major}");
         }
     }
 
@@ -164,7 +236,8 @@ mod tests {
 
     #[test]
     fn only_character_devices_of_the_host_are_found() {
-        if std::path::Path::new("/dev/console").exists() {
+        // In containers it is a link.
+        if std::path::Path::new("/dev/console").symlink_metadata().is_ok_and(|found| !found.is_symlink()) {
             let refused = found("/dev/console").unwrap_err();
             assert_eq!((refused.field.as_str(), refused.layer), ("devices", None), "{refused}");
         }

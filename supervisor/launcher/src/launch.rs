@@ -166,6 +166,14 @@ impl Launcher {
             let detail = json!({ "network": "host" });
             entries.push(Entry::new("agent.network", "allowed", &detail).rule("host-network"));
         }
+        if !launch.devices.is_empty() {
+            let nodes: Vec<_> = launch
+                .devices
+                .iter()
+                .map(|device| json!({ "node": device.path.to_string_lossy(), "writable": device.writable }))
+                .collect();
+            entries.push(Entry::new("agent.devices", "allowed", &json!({ "devices": nodes })).rule("device"));
+        }
         let (tenant, id) = (launch.tenant.as_str(), launch.id.as_str());
         self.audit.append(entries.into_iter().map(|e| e.of(tenant, id)).collect());
         tracing::info!(agent = id, tenant, name = %launch.name, pid = view.pid, us = took_ns / 1000, "launched");

@@ -95,6 +95,9 @@ pub struct RunOptions {
     /// Whether an agent may have the host's network when its manifest asks for it
     #[arg(long, env = "AION_HOST_NETWORK", value_name = "WHETHER", default_value = "allow")]
     pub host_network: HostNetwork,
+    /// A device that agents may be given, as /dev/dri/renderD128 or /dev/dri/**; can be given several times [default: none]
+    #[arg(long, env = "AION_DEVICES", value_name = "NODE", value_delimiter = ',')]
+    pub device: Vec<String>,
     /// Addresses of agents with network mode egress, as 100.96.0.0/16 [default: a private block that no route of the host
     /// leads to]
     #[arg(long, env = "AION_EGRESS_POOL", value_name = "BLOCK")]

@@ -71,7 +71,7 @@ impl Daemons {
         Self::start_with(folder, &[])
     }
 
-    /// As [`Daemons::start_in`], with these in aiond's environment.
+    /// As [`Daemons::start_in`], with these in aiond's environment; `AION_DEVICES` is the launcher's.
     ///
     /// # Errors
     /// When it does not serve; with the daemons' last words.
@@ -225,6 +225,8 @@ impl Daemons {
                 if let Some(object) = &self.place.object {
                     command.env("AION_BPF_OBJECT", object);
                 }
+                let own = self.env.iter().filter(|(name, _)| name == "AION_DEVICES");
+                command.envs(own.map(|(name, value)| (name, value)));
             }
         }
         for (key, value) in std::env::vars_os() {

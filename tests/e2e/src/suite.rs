@@ -108,7 +108,11 @@ impl<'a> Suite<'a> {
     /// Adds a test, when the command line wants it.
     pub fn test<V: Into<Verdict>>(&mut self, name: &str, run: impl Fn() -> V + Send + Sync + 'a) {
         if self.options.wants(name) {
-            self.tests.push(Test { name: name.to_owned(), run: Box::new(move || run().into()), again: false });
+            self.tests.push(Test {
+                name: name.to_owned(),
+                run: Box::new(move || run().into()),
+                again: false,
+            });
         }
     }
 

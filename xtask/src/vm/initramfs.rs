@@ -24,6 +24,7 @@ const USEFUL: &[&str] = &[
     "quota_v2",
     "vsock_loopback",
     "veth",
+    "fuse",
     "nf_tables",
     "nft_chain_nat",
     "nft_masq",

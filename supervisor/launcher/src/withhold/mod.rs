@@ -89,17 +89,21 @@ fn enter(probes: &Probes, run: &Run, launch: &Launch, withheld: &[String]) -> Re
 
 /// Does what an earlier launcher wrote down. What the kernel withholds it goes on withholding when that fails.
 pub(crate) fn take_over(launcher: &Launcher, agent: &Agent, run: &Run) {
-    let (spec, withheld, is_behind) = {
+    let (spec, withheld, is_behind, given) = {
         let mut inner = agent.lock();
         inner.record.agent.holds_files = is_possible(launcher, run.probed);
         let record = &inner.record;
-        (inner.spec.clone(), record.withheld_files.clone(), record.files_are_behind)
+        (inner.spec.clone(), record.withheld_files.clone(), record.files_are_behind, record.devices.clone())
     };
     if withheld.is_empty() && !is_behind {
         return;
     }
     let done = match (launcher.probes.get(), spec) {
-        (Some(probes), Some(spec)) => enter(probes, run, &spec, &withheld),
+        (Some(probes), Some(spec)) => {
+            // Each whatever became of the other.
+            let devices = probes.set_devices(run.held.group.id(), &devices::uses(&given, &withheld));
+            enter(probes, run, &spec, &withheld).and(devices.map_err(Failure::from))
+        }
         _ => Err(Failure::layer(LayerName::Lsm, 0, "no probes, or it is not known how it was launched")),
     };
     {
@@ -192,8 +196,10 @@ impl Launcher {
         probes.set_devices(group, &devices::uses(&given, &withheld))?;
         {
             let record = &mut agent.lock().record;
-            record.files_are_behind = false;
-            note(&mut record.agent.layers, &withheld, true);
+            // Files of an earlier launcher's that this kernel cannot take any more stay to be done.
+            let is_behind = before.1 && !of_files && withheld.iter().any(|rule| !is_of_device(rule));
+            record.files_are_behind = is_behind;
+            note(&mut record.agent.layers, &withheld, !is_behind);
         }
         if let Err(failure) = self.publish(&agent) {
             // The next launcher does it once more.

@@ -13,10 +13,28 @@ const OWN: &[&str] = &["null", "zero", "full", "random", "urandom", "tty", "ptmx
 const NO_NODES: &[&str] =
     &["fd", "stdin", "stdout", "stderr", "shm", "mqueue", "hugepages", "disk", "mapper"];
 /// The host's memory, log, processors' registers and keyboards, and what makes disks.
-const NEVER: &[&str] =
-    &["mem", "kmem", "port", "kmsg", "console", "cpu", "input", "uinput", "snapshot", "loop-control", "pts"];
+const NEVER: &[&str] = &[
+    "mem",
+    "kmem",
+    "port",
+    "kmsg",
+    "console",
+    "cpu",
+    "input",
+    "uinput",
+    "uhid",
+    "userio",
+    "psaux",
+    "snapshot",
+    "loop-control",
+    "pts",
+    "bsg",
+    "bus",
+    "watchdog",
+];
 /// Terminals and disks, which have numbers.
-const NEVER_BEGIN: &[&str] = &["tty", "vcs", "loop"];
+const NEVER_BEGIN: &[&str] =
+    &["tty", "vcs", "loop", "hvc", "fb", "hidraw", "mtd", "nvme", "ng", "sg", "usbmon"];
 const MAX_DEVICES: usize = 16;
 
 /// Why a node is not given, as `what; fix`.

@@ -209,7 +209,7 @@ pub(crate) struct Capabilities {
     /// Any program. Without it, and without `exec:` rules, only the entry may be executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) subprocess: Option<bool>,
-    /// More: fs:read:PATH, fs:write:PATH, net:connect:HOST:PORT, exec:PATH, tool:NAME, model:NAME, memory:OP:KIND, secret:use:NAME, agent:send:NAME, gpu.
+    /// More: fs:read:PATH, fs:write:PATH, net:connect:HOST:PORT, exec:PATH, device:read:NODE, device:write:NODE, tool:NAME, model:NAME, memory:OP:KIND, secret:use:NAME, agent:send:NAME, gpu.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) allow: Vec<String>,
     /// What it may not do all the same.

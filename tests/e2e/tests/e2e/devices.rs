@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aion_e2e::{Daemons, Which, until};
+use aion_e2e::{Daemons, Verdict, Which, until};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use serde_json::{Value, json};
 
@@ -114,8 +114,13 @@ fn layer(agent: &Agent<'_>) -> String {
     layers.iter().find(|layer| layer["name"] == "devices").unwrap()["detail"].as_str().unwrap().to_owned()
 }
 
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("aion-e2e-").tempdir().unwrap()
+}
+
 pub(crate) fn who_was_given_one_opens_it_until_it_is_taken() {
-    let daemons = Daemons::start().unwrap();
+    let state = folder();
+    let daemons = Daemons::start_with(state.path(), &[("AION_DEVICES", NODE)]).unwrap();
     let folder = own_policies(&daemons);
     let rule = format!("device:write:{NODE}");
     let (read, write) = (format!("device:read:{NODE}"), rule.as_str());
@@ -185,10 +190,10 @@ pub(crate) fn who_was_given_one_opens_it_until_it_is_taken() {
 struct Node(PathBuf);
 
 impl Node {
-    fn make(daemons: &Daemons, kind: SFlag, (major, minor): (u64, u64)) -> Self {
-        let path = Path::new("/dev").join(daemons.name("node"));
-        mknod(&path, kind, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major, minor)).unwrap();
-        Self(path)
+    fn make(stem: &str, kind: SFlag, (major, minor): (u64, u64)) -> nix::Result<Self> {
+        let path = Path::new("/dev").join(format!("aion-e2e-{}-{stem}", std::process::id()));
+        mknod(&path, kind, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major, minor))?;
+        Ok(Self(path))
     }
 }
 
@@ -198,21 +203,35 @@ impl Drop for Node {
     }
 }
 
-pub(crate) fn what_no_agent_gets_is_refused_at_the_launch() {
-    let daemons = Daemons::start().unwrap();
+pub(crate) fn what_no_agent_gets_is_refused_at_the_launch() -> Verdict {
+    // By other names, so that aion-launcher alone can tell.
+    let made = [("disk", SFlag::S_IFBLK, (7, 0)), ("memory", SFlag::S_IFCHR, (1, 1))];
+    let made = made.map(|(stem, kind, number)| Node::make(stem, kind, number));
+    let [Ok(disk), Ok(memory)] = made else {
+        return Verdict::Skipped("no node can be made in /dev here".to_owned());
+    };
+    let state = folder();
+    let daemons = Daemons::start_with(state.path(), &[("AION_DEVICES", "/dev/**")]).unwrap();
     let folder = own_policies(&daemons);
     allow(&folder, &["device:write:/dev/**"]);
     reload(&daemons);
     refused(&daemons, "memory", &["device:read:/dev/mem"], "given to no agent");
     refused(&daemons, "folder", &["device:read:/dev/**"], "cannot be shown as a whole");
     refused(&daemons, "absent", &["device:read:/dev/aion-no-such-node"], "/dev/aion-no-such-node");
-    // By other names, so that aion-launcher alone can tell.
-    let disk = Node::make(&daemons, SFlag::S_IFBLK, (7, 0));
-    let memory = Node::make(&daemons, SFlag::S_IFCHR, (1, 1));
     for (node, why) in [(&disk, "is a block device"), (&memory, "memory or the kernel's log")] {
         let rule = format!("device:read:{}", node.0.display());
         refused(&daemons, "never", &[&rule], why);
     }
-    drop((disk, memory));
+    daemons.finish().unwrap();
+    Verdict::Passed
+}
+
+/// Whatever the rules of aiond say.
+pub(crate) fn the_launcher_gives_none_unasked() {
+    let daemons = Daemons::start().unwrap();
+    let folder = own_policies(&daemons);
+    allow(&folder, &["device:write:/dev/**"]);
+    reload(&daemons);
+    refused(&daemons, "unasked", &["device:read:/dev/aion-no-such-node"], "--device /dev/aion-no-such-node");
     daemons.finish().unwrap();
 }

@@ -189,10 +189,10 @@ fn apart<'a>(options: &Options) -> Suite<'a> {
     where_it_can!(suite, files_live::missing() => files_live::{rules_are_taken_and_given_back_while_it_works,
         a_launcher_that_dies_in_a_reload_does_it_afterwards, what_the_agent_moved_is_found,
         moving_all_the_time_keeps_nothing});
-    where_it_can!(suite, devices::missing() => devices::{who_was_given_one_opens_it_until_it_is_taken,
-        what_no_agent_gets_is_refused_at_the_launch});
+    where_it_can!(suite, devices::missing() => devices::{who_was_given_one_opens_it_until_it_is_taken});
     where_it_can!(suite, egress_world::missing().or_else(small) => egress_live::{a_launcher_that_dies_in_a_reload_does_it_afterwards});
     alone!(suite:
+        devices::{what_no_agent_gets_is_refused_at_the_launch, the_launcher_gives_none_unasked}
         crash_aiond::{agents_and_output_survive_many_kills, run_survives_a_restart, starts_happen_once}
         crash_launcher::{agents_are_readopted, what_ended_meanwhile_is_known, enforcement_holds_without_daemons}
         health::{each_part_tells_how_it_is, a_start_says_what_it_found}
