@@ -28,8 +28,6 @@ const TASKS: u32 = 4;
 const SETTLE: Duration = Duration::from_secs(25);
 /// Debian's /usr/bin/chromium is a script that reads files of /etc; the program is this one.
 const BROWSERS: [&str; 3] = ["/usr/lib/chromium/chromium", "/usr/bin/chromium", "/usr/bin/google-chrome"];
-/// Where a browser looks for what its letters look like.
-const FONTS: &str = "/etc/fonts";
 
 /// A workload.
 #[derive(Debug)]
@@ -123,7 +121,15 @@ pub(crate) async fn run(
         let (world, given, turns) = (Arc::clone(world), Arc::clone(&given), Arc::clone(&turns));
         working.spawn(async move {
             let _turn = turns.acquire_owned().await?;
-            work(&world, workload, &given, time).await.with_context(|| workload.name)
+            // One that cannot be begun takes nothing from the others.
+            let failed = |error: anyhow::Error| Worked {
+                name: workload.name,
+                seconds: 0,
+                rounds: 0,
+                findings: Vec::new(),
+                stopped: Some(format!("{error:#}")),
+            };
+            anyhow::Ok(work(&world, workload, &given, time).await.unwrap_or_else(failed))
         });
     }
     let mut all = Vec::new();
@@ -178,9 +184,6 @@ fn spec(workload: &Workload, given: &Given) -> Value {
         MIRRORED => spec["env"] = json!({ "REGISTRY": given.registry }),
         BROWSER => {
             spec["env"] = json!({ "BROWSER": given.browser });
-            if Path::new(FONTS).is_dir() {
-                spec["capabilities"]["allow"] = json!([format!("fs:read:{FONTS}/**")]);
-            }
         }
         WORKER => {
             let sdk = given.sdk.as_deref().unwrap_or_default();
@@ -225,7 +228,8 @@ async fn work(world: &World, workload: &Workload, given: &Given, time: Duration)
         stopped = Some(format!("it is {} by {}", restraint.kind, restraint.reason));
     }
     let stopped = stopped.map(|why| format!("{why}; it said last: {}", end(&said)));
-    eprintln!("{name}: {rounds} rounds in {seconds} s");
+    let above = findings.iter().filter(|found| found.severity != "info").count();
+    eprintln!("{name}: {rounds} rounds in {seconds} s, {above} findings above info of {}", findings.len());
     agent.remove().await?;
     Ok(Worked { name, seconds, rounds, findings, stopped })
 }

@@ -1,6 +1,9 @@
 # A browser without a window on pages of its own, each with script and style.
 set -e
 export HOME=$PWD
+# The sandbox has an /etc of its own.
+printf '<?xml version="1.0"?><fontconfig><dir>/usr/share/fonts</dir><cachedir>%s</cachedir></fontconfig>' "$PWD/fonts" >fonts.conf
+export FONTCONFIG_FILE="$PWD/fonts.conf"
 round=0
 while :; do
     round=$((round + 1))
